@@ -1,0 +1,143 @@
+"""NV12 -> logits with ONNX Runtime: what the board does in hardware, on any PC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.backends import BackendError
+from repghost_ros.models import MEAN, SCALE
+from repghost_ros.nv12 import to_rgb
+
+_INSTALL = "ONNX Runtime is not installed: pip install onnxruntime"
+
+
+def available() -> str | None:
+    """None where ONNX Runtime can be imported, else what to install."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        return f"{_INSTALL} ({error})"
+    return None
+
+
+class OnnxBackend:
+    """A float classifier (RGB input, ImageNet normalisation), fed NV12 like the board.
+
+    Args:
+        path: the .onnx file.
+        color_range: BT.601 range of the NV12 frames, `full` or `limited`.
+        threads: threads inside one inference.
+
+    Raises:
+        BackendError: ONNX Runtime is missing, or the file is missing, corrupt or no such model.
+    """
+
+    def __init__(self, path: Path, *, color_range: str = "full", threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(_INSTALL) from error
+        if not path.is_file():
+            raise BackendError(f"model file '{path}' does not exist")
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = threads
+        session_options.inter_op_num_threads = 1
+        # Idle workers must not burn a core: ONNX Runtime's own pool spins by default.
+        session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session_options.log_severity_level = 3
+        try:
+            self.session: Any = onnxruntime.InferenceSession(
+                str(path), session_options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime raises many unrelated types
+            raise BackendError(
+                f"ONNX Runtime cannot load '{path}': {error}. Delete the file to get it afresh"
+            ) from error
+        self.name = f"ONNX Runtime {onnxruntime.__version__}"
+        self.color_range = color_range
+        self._read_input(path)
+        self._read_output(path)
+
+    def _read_input(self, path: Path) -> None:
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1:
+            raise BackendError(f"'{path}' has {len(inputs)} inputs, a classifier has one image")
+        image = inputs[0]
+        shape = image.shape
+        batch_is_one = len(shape) == 4 and (shape[0] == 1 or not isinstance(shape[0], int))
+        if image.type != "tensor(float)" or not batch_is_one:
+            raise BackendError(
+                f"input '{image.name}' of '{path}' is {image.type} {shape}: expected one float "
+                "image, 1x3xHxW or 1xHxWx3"
+            )
+        self.channels_first = shape[1] == 3
+        height, width = shape[2:] if self.channels_first else shape[1:3]
+        if not self.channels_first and shape[3] != 3:
+            raise BackendError(f"input '{image.name}' of '{path}' has no RGB channels: {shape}")
+        if not (isinstance(height, int) and isinstance(width, int)):
+            raise BackendError(
+                f"input '{image.name}' of '{path}' has no fixed size: {shape}; export it with one"
+            )
+        if height % 2 or width % 2:
+            raise BackendError(f"'{path}' wants {width}x{height}: NV12 needs even sizes")
+        self.input_name: str = image.name
+        self.height: int = height
+        self.width: int = width
+
+    def _read_output(self, path: Path) -> None:
+        outputs = self.session.get_outputs()
+        if len(outputs) != 1:
+            raise BackendError(f"'{path}' has {len(outputs)} outputs, a classifier has one")
+        self.output_names: list[str] = [outputs[0].name]
+        # One run tells the true output shape, however symbolic the graph, and warms the model up.
+        shape = (3, self.height, self.width) if self.channels_first else (self.height, self.width, 3)
+        logits = self.run(np.zeros((1, *shape), np.float32))
+        if logits.ndim < 2 or logits.shape[0] != 1 or logits.size != max(logits.shape):
+            raise BackendError(f"output of '{path}' has shape {logits.shape}: expected 1xCLASSES")
+        self.classes: int = logits.size
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """The model's raw output for one normalised float32 image.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+        """
+        try:
+            output: np.ndarray = self.session.run(self.output_names, {self.input_name: image})[0]
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed: {error}") from error
+        return output
+
+    def open_slot(self) -> OnnxSlot:
+        """Buffers for one worker."""
+        return OnnxSlot(self)
+
+    def close(self) -> None:
+        """Unload the model."""
+        self.session = None
+
+
+class OnnxSlot:
+    """One worker's NV12 buffer and normalised input."""
+
+    def __init__(self, backend: OnnxBackend) -> None:
+        height, width = backend.height, backend.width
+        self.backend = backend
+        self.nv12 = np.zeros((height * 3 // 2, width), np.uint8)
+        shape = (1, 3, height, width) if backend.channels_first else (1, height, width, 3)
+        self.image = np.empty(shape, np.float32)
+        # The image seen as height x width x RGB, whatever the model's layout.
+        self.pixels = self.image[0].transpose(1, 2, 0) if backend.channels_first else self.image[0]
+
+    def infer(self) -> np.ndarray:
+        """Normalise the RGB of `nv12` and run the model: float32 (classes,)."""
+        rgb = to_rgb(self.nv12, self.backend.color_range)
+        np.subtract(rgb, np.asarray(MEAN, np.float32), out=self.pixels)
+        np.multiply(self.pixels, np.asarray(SCALE, np.float32), out=self.pixels)
+        return self.backend.run(self.image).reshape(-1).astype(np.float32, copy=False)
+
+    def close(self) -> None:
+        """Nothing outside Python's memory to give back."""

@@ -1,0 +1,80 @@
+"""Images from the ROS graph on a thread of their own, by the fastest executor there is.
+
+The subscription lives in a node of its own, as tf2's listener does. So parameter requests, model
+loading and lifecycle transitions never hold a frame up, the executor a stack composes the classifier
+into does not matter, and on Humble, whose executors walk through every entity of their nodes for each
+message, there is just this one to walk through.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+try:
+    from rclpy.experimental import EventsExecutor
+except ImportError:  # before Jazzy
+    EventsExecutor = SingleThreadedExecutor
+
+
+def fastest_executor(context: Context | None = None) -> Executor:
+    """EventsExecutor where rclpy has it (Jazzy and later), else SingleThreadedExecutor.
+
+    A MultiThreadedExecutor with a ReentrantCallbackGroup takes only a few percent of a fast stream:
+    see bench/.
+    """
+    executor: Executor = EventsExecutor(context=context)
+    return executor
+
+
+class Intake:
+    """Subscribes on behalf of `node` and calls back on its own thread until closed.
+
+    Args:
+        node: whose name, namespace and context the subscription takes.
+        message_type: class of the messages.
+        topic: fully resolved name.
+        callback: called with each message; must return quickly.
+        qos: quality of service of the subscription.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_type: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile,
+    ) -> None:
+        # The topic is resolved already: global remap rules must not apply a second time.
+        self._node = Node(
+            f"{node.get_name()}_intake",
+            namespace=node.get_namespace(),
+            context=node.context,
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        self._subscription = self._node.create_subscription(message_type, topic, callback, qos)
+        self._executor = fastest_executor(node.context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="intake", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        """Take no further messages; returns once the callback is idle."""
+        self._executor.shutdown()
+        self._thread.join()
+        self._node.destroy_node()

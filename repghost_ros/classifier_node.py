@@ -9,7 +9,6 @@ import numpy as np
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -20,8 +19,9 @@ from vision_msgs.msg import VisionInfo
 from repghost_ros import messages
 from repghost_ros.backends import BackendError
 from repghost_ros.classifier import Classifier, open_classifier
+from repghost_ros.executors import fastest_executor, spin
 from repghost_ros.frame import Frame, FrameError, from_compressed, from_image
-from repghost_ros.intake import Intake, fastest_executor
+from repghost_ros.intake import Intake
 from repghost_ros.labels import LabelsError
 from repghost_ros.nv12 import to_nv12
 from repghost_ros.overlay import draw_overlay, picture
@@ -269,11 +269,11 @@ def main(args: list[str] | None = None) -> None:
         node = ClassifierNode()
     except ParameterError as error:
         sys.exit(f"repghost: {error}")
-    executor = fastest_executor()
+    executor = fastest_executor(node.context)
     executor.add_node(node)
     try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+        spin(executor, node.context)
+    except KeyboardInterrupt:
         pass
     finally:
         node.destroy_node()

@@ -1,4 +1,4 @@
-"""Images from the ROS graph on a thread of their own, by the fastest executor there is.
+"""Images from the ROS graph, on a thread and an executor of their own.
 
 The subscription lives in a node of its own, as tf2's listener does. So parameter requests, model
 loading and lifecycle transitions never hold a frame up, the executor a stack composes the classifier
@@ -12,25 +12,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.context import Context
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-try:
-    from rclpy.experimental import EventsExecutor
-except ImportError:  # before Jazzy
-    EventsExecutor = SingleThreadedExecutor
-
-
-def fastest_executor(context: Context | None = None) -> Executor:
-    """EventsExecutor where rclpy has it (Jazzy and later), else SingleThreadedExecutor.
-
-    A MultiThreadedExecutor with a ReentrantCallbackGroup takes only a few percent of a fast stream:
-    see bench/.
-    """
-    executor: Executor = EventsExecutor(context=context)
-    return executor
+from repghost_ros.executors import fastest_executor, spin
 
 
 class Intake:
@@ -61,20 +46,19 @@ class Intake:
             enable_rosout=False,
             start_parameter_services=False,
         )
-        self._subscription = self._node.create_subscription(message_type, topic, callback, qos)
+        self._node.create_subscription(message_type, topic, callback, qos)
         self._executor = fastest_executor(node.context)
         self._executor.add_node(self._node)
+        self._closing = False
         self._thread = threading.Thread(target=self._spin, name="intake", daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        spin(self._executor, self._node.context, lambda: self._closing)
 
     def close(self) -> None:
         """Take no further messages; returns once the callback is idle."""
+        self._closing = True
         self._executor.shutdown()
         self._thread.join()
         self._node.destroy_node()

@@ -54,10 +54,10 @@ def vision_info(header: Header, method: str, database_location: str) -> VisionIn
     return message
 
 
-def image(header: Header, rgb: np.ndarray) -> Image:
-    """An rgb8 Image of a uint8 (height, width, 3) picture."""
-    message = Image(header=header, encoding="rgb8", height=rgb.shape[0], width=rgb.shape[1])
-    message.step = rgb.shape[1] * 3
-    # array.array is what the message holds: anything else is copied byte by byte in Python.
-    message.data = array("B", rgb.tobytes())
+def image(header: Header, picture: np.ndarray, encoding: str = "rgb8") -> Image:
+    """An Image of a uint8 (height, width, 3) picture, `rgb8` or `bgr8`."""
+    height, width, _ = picture.shape
+    message = Image(header=header, encoding=encoding, height=height, width=width, step=width * 3)
+    # array.array is what the message holds: anything else is checked byte by byte in Python.
+    message.data = array("B", picture.tobytes())
     return message

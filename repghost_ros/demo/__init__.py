@@ -1,0 +1,1 @@
+"""The demo: a synthetic camera films road signs, the node names them, a viewer compares."""

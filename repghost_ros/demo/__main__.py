@@ -1,0 +1,45 @@
+"""`python -m repghost_ros.demo`: camera, classifier and viewer, each a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+
+
+def main() -> int:
+    """Run the demo until it is interrupted or `--frames` frames were classified."""
+    parser = argparse.ArgumentParser(prog="python -m repghost_ros.demo", description=__doc__)
+    parser.add_argument("--frames", type=int, default=0, help="end after so many (0: never)")
+    parser.add_argument("--fps", type=float, default=30.0, help="the camera's frames a second")
+    parser.add_argument("--seed", type=int, default=1, help="which film the camera shows")
+    parser.add_argument("--picture", default="demo.png", help="PNG to draw a few frames into")
+    options = parser.parse_args()
+
+    def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", f"repghost_ros.{module}", *arguments])
+
+    camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
+    processes = [
+        start("classifier_node", "--ros-args", "-p", "model:=demo", "-r", "__node:=repghost"),
+        start("demo.camera", "--ros-args", *camera),
+    ]
+    viewer = start(
+        "demo.viewer",
+        *("--frames", str(options.frames), "--picture", options.picture),
+        *("--ros-args", "-r", "classification:=repghost/classification"),
+    )
+    try:
+        return viewer.wait()
+    except KeyboardInterrupt:
+        return viewer.wait()  # the terminal interrupted it too: let it say its last words
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        for process in processes:
+            process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Prints what the camera shows beside what the classifier says, and draws a few of the frames."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.time import Time
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import Image
+
+from repghost_ros import messages
+from repghost_ros.executors import fastest_executor, spin
+from repghost_ros.frame import from_image
+from repghost_ros.overlay import draw_overlay, picture
+
+_ROW = "{:>6}  {:<22} {:<58} {:>10} {:>7}  {}"
+_REMEMBERED = 120  # frames whose truth and picture are kept for an answer that is late
+
+
+class _Shown(NamedTuple):
+    """One classified frame for the picture."""
+
+    rgb: np.ndarray
+    truth: str
+    results: list[tuple[str, float]]
+
+
+class Viewer(Node):
+    """Matches `image`, `truth` and `classification` by stamp and keeps count.
+
+    Args:
+        frames: how many answers to wait for, 0 for no end.
+        pictures: how many different signs to keep for `contact_sheet`.
+    """
+
+    def __init__(self, frames: int = 0, pictures: int = 9) -> None:
+        super().__init__("viewer")
+        self.answers = 0
+        self.right = 0
+        self.done = False
+        self.shown: dict[str, _Shown] = {}
+        self._frames = frames
+        self._pictures = pictures
+        self._truth: dict[tuple[int, int], str] = {}
+        self._images: dict[tuple[int, int], Image] = {}
+        self._times: deque[float] = deque(maxlen=60)
+        self._printed = 0.0
+        sensor = qos_profile_sensor_data
+        self.create_subscription(messages.Classification, "truth", self._on_truth, 10)
+        self.create_subscription(Image, "image", self._on_image, sensor)
+        self.create_subscription(
+            messages.Classification, "classification", self._on_classification, 10
+        )
+        print(_ROW.format("frame", "sign shown", "top 3", "latency", "fps", ""))
+
+    def _on_truth(self, message: Any) -> None:
+        _remember(self._truth, message.header.stamp, messages.results(message)[0][0])
+
+    def _on_image(self, message: Image) -> None:
+        _remember(self._images, message.header.stamp, message)
+
+    def _on_classification(self, message: Any) -> None:
+        truth = self._truth.get(_key(message.header.stamp))
+        results = messages.results(message)
+        if truth is None or self.done:  # published before this viewer listened
+            return
+        now = time.monotonic()
+        self._times.append(now)
+        self.answers += 1
+        right = bool(results) and results[0][0] == truth
+        self.right += right
+        self._keep(message.header.stamp, truth, results)
+        self.done = self.answers == self._frames
+        if now - self._printed > 0.5 or self.done:
+            self._printed = now
+            age = self.get_clock().now() - Time.from_msg(message.header.stamp)
+            seconds = now - self._times[0]
+            print(
+                _ROW.format(
+                    self.answers,
+                    truth,
+                    ", ".join(f"{name} {score:.0%}" for name, score in results[:3]),
+                    f"{age.nanoseconds / 1e6:.1f} ms",
+                    f"{(len(self._times) - 1) / seconds:.1f}" if seconds else "",
+                    "" if right else "wrong",
+                ).rstrip(),
+                flush=True,
+            )
+
+    def _keep(self, stamp: Any, truth: str, results: list[tuple[str, float]]) -> None:
+        image = self._images.get(_key(stamp))
+        if image is not None and truth not in self.shown and len(self.shown) < self._pictures:
+            self.shown[truth] = _Shown(picture(from_image(image)), truth, results)
+
+    def contact_sheet(self) -> np.ndarray:
+        """The kept frames three in a row, each with its top 3: RGB uint8 (height, width, 3)."""
+        tiles = []
+        for shown in self.shown.values():
+            tile = cv2.resize(shown.rgb, (320, 240), interpolation=cv2.INTER_AREA)
+            draw_overlay(tile, shown.results[:3])
+            tiles.append(tile)
+        while len(tiles) % 3:
+            tiles.append(np.zeros_like(tiles[0]))
+        return np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
+
+
+def _key(stamp: Any) -> tuple[int, int]:
+    return stamp.sec, stamp.nanosec
+
+
+def _remember(memory: dict[tuple[int, int], Any], stamp: Any, value: Any) -> None:
+    memory[_key(stamp)] = value
+    if len(memory) > _REMEMBERED:
+        del memory[next(iter(memory))]
+
+
+def main(args: list[str] | None = None) -> None:
+    """View until interrupted, or until `--frames` answers came."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=0, help="stop after so many (0: never)")
+    parser.add_argument(
+        "--picture", default="", metavar="FILE", help="draw a few classified frames into this PNG"
+    )
+    options = parser.parse_args(remove_ros_args(args or sys.argv)[1:])
+    rclpy.init(args=args)
+    viewer = Viewer(options.frames)
+    executor = fastest_executor(viewer.context)
+    executor.add_node(viewer)
+    try:
+        spin(executor, viewer.context, lambda: viewer.done)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        viewer.destroy_node()
+        rclpy.try_shutdown()
+    if viewer.answers:
+        share = viewer.right / viewer.answers
+        print(f"{viewer.right} of {viewer.answers} frames named rightly ({share:.1%})")
+    if options.picture and viewer.shown:
+        cv2.imwrite(options.picture, viewer.contact_sheet()[..., ::-1])
+        print(f"a few of them are drawn in {options.picture}")
+
+
+if __name__ == "__main__":
+    main()

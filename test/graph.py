@@ -1,0 +1,171 @@
+"""A robot's side of the graph for the tests: real DDS, the node under test in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import VisionInfo
+
+from repghost_ros import messages
+
+WAIT = 30.0  # seconds; reached only when a test fails
+RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
+BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """The first true value of `condition`; fails the test after WAIT seconds."""
+    deadline = time.monotonic() + WAIT
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"waited {WAIT:.0f} s in vain for {what}")
+
+
+def image(pixels: np.ndarray, stamp: int, encoding: str = "bgr8") -> Image:
+    """An Image of a uint8 (height, width, channels) picture, stamped with `stamp` seconds."""
+    header = Header(frame_id="camera_optical_frame")
+    header.stamp.sec = stamp
+    return messages.image(header, pixels, encoding)
+
+
+class Robot:
+    """One test's own participant, with clients of the node `/repghost`."""
+
+    def __init__(self, node_name: str = "repghost") -> None:
+        self.name = node_name
+        self.context = rclpy.Context()
+        self.context.init()
+        self.node = rclpy.create_node("robot", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.classifications: list[Any] = []
+        self.node.create_subscription(
+            messages.Classification,
+            f"/{node_name}/classification",
+            self.classifications.append,
+            RELIABLE,
+        )
+        self._publishers: dict[tuple[str, Any], Any] = {}
+        self._thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def publisher(
+        self, topic: str = "image", message_type: Any = Image, qos: QoSProfile = RELIABLE
+    ) -> Any:
+        """A publisher that already has its subscriber."""
+        publisher = self.node.create_publisher(message_type, topic, qos)
+        wait_until(publisher.get_subscription_count, f"a subscriber of {topic}")
+        return publisher
+
+    def collect(self, message_type: Any, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
+        """The list that this topic's messages will be in."""
+        received: list[Any] = []
+        self.node.create_subscription(message_type, topic, received.append, qos)
+        return received
+
+    def answer(self, publisher: Any, message: Image | CompressedImage) -> Any:
+        """Publish one image and wait for the classification that carries its header."""
+        publisher.publish(message)
+        return self.answer_to(message.header)
+
+    def answer_to(self, header: Header) -> Any:
+        def found() -> Any:
+            return next((c for c in self.classifications if c.header == header), None)
+
+        return wait_until(found, f"the answer to {header}")
+
+    def call(self, service_type: Any, service: str, request: Any) -> Any:
+        client = self.node.create_client(service_type, f"/{self.name}/{service}")
+        assert client.wait_for_service(WAIT), f"no service {service}"
+        future = client.call_async(request)
+        wait_until(future.done, f"the response of {service}")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def state(self) -> str:
+        label: str = self.call(GetState, "get_state", GetState.Request()).current_state.label
+        return label
+
+    def change_state(self, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        success: bool = self.call(ChangeState, "change_state", request).success
+        return success
+
+    def set_parameter(self, name: str, value: Any) -> Any:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, "set_parameters", request).results[0]
+
+    def get_parameter(self, name: str) -> Any:
+        values = self.call(GetParameters, "get_parameters", GetParameters.Request(names=[name]))
+        return rclpy.parameter.parameter_value_to_python(values.values[0])
+
+    def describe_parameter(self, name: str) -> Any:
+        request = DescribeParameters.Request(names=[name])
+        return self.call(DescribeParameters, "describe_parameters", request).descriptors[0]
+
+
+@contextmanager
+def running_node(
+    *arguments: str, env: dict[str, str] | None = None, **parameters: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """The classifier node in its own process, interrupted at the end.
+
+    `arguments` follow --ros-args, such as remap rules; `parameters` are set on top of the demo model.
+    `process.output()` is all it has printed by now. A node that does not end when interrupted, or
+    that ends with an error, fails the test.
+    """
+    command = [sys.executable, "-m", "repghost_ros.classifier_node", "--ros-args", *arguments]
+    for name, value in {"model": "demo", **parameters}.items():
+        command += ["-p", f"{name}:={value}"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    process.output = lambda: "".join(lines)  # type: ignore[attr-defined]
+    try:
+        yield process
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        code = process.wait(WAIT)
+        reader.join(WAIT)
+        assert code == 0, f"the node ended with {code}:\n{''.join(lines)}"
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends import Backend, Slot
+from repghost_ros.backends import Backend, BackendError, Slot
 
 _log = logging.getLogger(__name__)
 
@@ -132,26 +132,31 @@ class _Worker(threading.Thread):
     def __init__(self, pipeline: Pipeline, backend: Backend, slot: Slot, number: int) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self.retired = False
+        self.job: tuple[Stream, int, Answer] | None = None
+        """The frame in work; whoever takes it from here (lock held) answers it."""
         self._pipeline = pipeline
         self._backend = backend
         self._slot = slot
 
     def run(self) -> None:
-        while True:
-            job = self._pipeline.next_job(self)
-            if job is None:
-                break
-            stream, number, answer = job
+        while self._pipeline.next_job(self):
+            assert self.job is not None
+            stream, number, answer = self.job
             answer.backend = self._backend
             answer.started = time.monotonic()
+            logits, error = None, None
             try:
                 stream.convert(answer, self._slot.nv12)
                 answer.converted = time.monotonic()
-                answer.logits = self._slot.infer()
-                answer.inferred = time.monotonic()
-            except Exception as error:  # whatever it was, it costs this one frame only
-                answer.error = error
-            stream.finish(number, answer)
+                logits = self._slot.infer()
+            except Exception as caught:  # whatever it was, it costs this one frame only
+                error = caught
+            with self._pipeline.work:
+                given_up = self.job is None
+                self.job = None
+            if not given_up:
+                answer.logits, answer.error, answer.inferred = logits, error, time.monotonic()
+                stream.finish(number, answer)
         self._slot.close()
 
 
@@ -188,8 +193,8 @@ class Pipeline:
             self.streams.append(stream)
         return stream
 
-    def next_job(self, worker: _Worker) -> tuple[Stream, int, Answer] | None:
-        """Wait for a frame, taking the streams in turn; None once the worker is retired."""
+    def next_job(self, worker: _Worker) -> bool:
+        """Give the worker a frame, taking the streams in turn; False once it is retired."""
         with self.work:
             while not worker.retired:
                 for stream in self.streams:
@@ -197,16 +202,25 @@ class Pipeline:
                     if taken is not None:
                         self.streams.remove(stream)
                         self.streams.append(stream)
-                        return stream, *taken
+                        worker.job = (stream, *taken)
+                        return True
                 self.work.wait()
-            return None
+            return False
+
+    def oldest_in_work(self) -> float:
+        """Seconds that the longest inference or conversion in work has taken so far, else 0.0."""
+        now = time.monotonic()
+        with self.work:
+            jobs = [worker.job for worker in self._crew if worker.job is not None]
+        return max((now - answer.started for _, _, answer in jobs if answer.started), default=0.0)
 
     def swap(self, backend: Backend, timeout_s: float | None = None) -> bool:
         """Let another model take over between two frames; none is lost.
 
         Args:
             backend: the new model.
-            timeout_s: how long to wait for the old model's frames in work, None for as long as needed.
+            timeout_s: how long the old model may take for its frames in work, None for ever; what
+                hangs longer is given up and answered with a BackendError.
 
         Returns:
             True once the old model is idle and may be closed, False where it hangs.
@@ -225,6 +239,16 @@ class Pipeline:
         crew = [_Worker(self, backend, slot, number) for number, slot in enumerate(slots)]
         return self._replace_crew(crew, timeout_s)
 
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Finish the frames in work, drop the waiting ones and end the workers.
+
+        Returns:
+            True once the model is idle and may be closed, False where it hangs past `timeout_s`.
+        """
+        for stream in list(self.streams):
+            stream.close()
+        return self._replace_crew([], timeout_s)
+
     def _replace_crew(self, crew: list[_Worker], timeout_s: float | None) -> bool:
         with self.work:
             retired, self._crew = self._crew, crew
@@ -236,14 +260,17 @@ class Pipeline:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for worker in retired:
             worker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return not any(worker.is_alive() for worker in retired)
+        hanging = [worker for worker in retired if worker.is_alive()]
+        for worker in hanging:
+            self._give_up(worker)
+        return not hanging
 
-    def close(self, timeout_s: float | None = None) -> bool:
-        """Finish the frames in work, drop the waiting ones and end the workers.
-
-        Returns:
-            True once the model is idle and may be closed, False where it hangs past `timeout_s`.
-        """
-        for stream in list(self.streams):
-            stream.close()
-        return self._replace_crew([], timeout_s)
+    def _give_up(self, worker: _Worker) -> None:
+        """Answer a hanging worker's frame with an error; it answers nothing when it returns."""
+        with self.work:
+            job, worker.job = worker.job, None
+        if job is not None:
+            stream, number, answer = job
+            answer.converted = answer.converted or time.monotonic()
+            answer.error = BackendError("the backend hangs: the frame was given up")
+            stream.finish(number, answer)

@@ -203,14 +203,35 @@ def test_closes_mid_inference_and_frees_every_slot() -> None:
     wait_begun(backend, 2)
     for number in range(2, 6):
         stream.submit(number)
-    assert not pipeline.close(timeout_s=0.01)  # both workers are held
+    closing = threading.Thread(target=pipeline.close)
+    closing.start()
     backend.gate(0).set()
     backend.gate(1).set()
-    inbox.wait(2)
-    while backend.open_slots:
-        threading.Event().wait(0.001)
+    closing.join(WAIT)
+    backend.close()
     assert inbox.values == [0, 1]
     assert stream.received == stream.answered + stream.dropped
+
+
+def test_gives_up_what_hangs_and_answers_it_once() -> None:
+    hung, fresh, inbox = HeldBackend(open_gates=False), HeldBackend(offset=100), Inbox()
+    pipeline = Pipeline(hung, workers=1)
+    stream = pipeline.open_stream(convert, inbox, queue_depth=8)
+    stream.submit(0)
+    wait_begun(hung, 1)
+    stream.submit(1)
+    assert pipeline.oldest_in_work() > 0
+    assert not pipeline.swap(fresh, timeout_s=0.01)
+    inbox.wait(2)
+    assert isinstance(inbox.answers[0].error, BackendError)
+    hung.gate(0).set()  # it comes back after all: nobody waits for it
+    while hung.open_slots:
+        threading.Event().wait(0.001)
+    stream.submit(2)
+    inbox.wait(1)
+    pipeline.close()
+    assert inbox.values == [101, 102]
+    assert (stream.answered, stream.failed, stream.received) == (2, 1, 3)
 
 
 def test_swaps_models_between_two_frames_without_losing_one() -> None:

@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
-import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import VisionInfo
 
 from repghost_ros import messages
 from repghost_ros.backends import BackendError
+from repghost_ros.channel import Channel
 from repghost_ros.classifier import Classifier, open_classifier
+from repghost_ros.diagnostics import camera_status, status
 from repghost_ros.executors import fastest_executor, spin
-from repghost_ros.frame import Frame, FrameError, from_compressed, from_image
 from repghost_ros.intake import Intake
 from repghost_ros.labels import LabelsError
-from repghost_ros.nv12 import to_nv12
-from repghost_ros.overlay import draw_overlay, picture
 from repghost_ros.parameters import ParameterError, Parameters, declare_parameters
-from repghost_ros.pipeline import Answer, Pipeline, Stream
-from repghost_ros.scores import top_k
+from repghost_ros.pipeline import Pipeline
 from repghost_ros.store import StoreError
 
 _LOAD_ERRORS = (BackendError, StoreError, LabelsError)
-_MODEL_PARAMETERS = (
-    "model",
-    "model_path",
-    "labels_path",
-    "backend",
-    "backend_options",
+_MODEL_PARAMETERS = ("model", "model_path", "labels_path", "backend", "backend_options")
+_LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
+_WATCH_PERIOD = 0.1  # seconds
+_REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: at first, at most
 
 
 class ClassifierNode(LifecycleNode):
-    """Classifies every frame of `image`; see the README for its topics and parameters.
+    """Classifies every frame of its cameras; the README lists its topics and parameters.
 
     Args:
         node_name: name of the node.
@@ -55,15 +52,20 @@ class ClassifierNode(LifecycleNode):
         super().__init__(node_name, **kwargs)
         self._classifier: Classifier | None = None
         self._pipeline: Pipeline | None = None
-        self._stream: Stream | None = None
         self._intake: Intake | None = None
-        self._parameters_now = declare_parameters(self)
+        self._channels: list[Channel] = []
+        self._failures_seen = 0
+        self._reopen_delay = _REOPEN_AFTER[0]
+        self._reopen_at = 0.0
+        self._current = declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        if self._parameters_now.autostart:
-            # Steady time: with use_sim_time there may be no clock yet.
-            self._autostart_timer = self.create_timer(
-                0.0, self._autostart, clock=Clock(clock_type=ClockType.STEADY_TIME)
-            )
+        # Steady time: with use_sim_time there may be no clock yet, or one that jumps.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(self._current.diagnostics_period, self._diagnose, clock=self._steady)
+        self.create_timer(_WATCH_PERIOD, self._watch, clock=self._steady)
+        if self._current.autostart:
+            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
@@ -75,47 +77,32 @@ class ClassifierNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise the topics."""
         try:
-            self._classifier = self._open(self._parameters_now)
+            self._classifier = self._open(self._current)
         except _LOAD_ERRORS as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        latched = QoSProfile(
-            depth=1,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
-        self._classifications = self.create_lifecycle_publisher(
-            messages.Classification, "~/classification", 10
-        )
-        self._vision_info = self.create_lifecycle_publisher(VisionInfo, "~/vision_info", latched)
-        self._overlay = self.create_lifecycle_publisher(Image, "~/overlay", 1)
+        self._vision_info = self.create_lifecycle_publisher(VisionInfo, "~/vision_info", _LATCHED)
+        cameras = [name for name in self._current.cameras if name] or [""]
+        self._channels = [Channel(self, camera, lambda: self._current) for camera in cameras]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the workers and subscribe."""
         assert self._classifier is not None
-        now = self._parameters_now
         try:
-            self._pipeline = Pipeline(self._classifier, now.workers)
+            self._pipeline = Pipeline(self._classifier, self._current.workers)
         except BackendError as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
         self._announce(self._classifier)
-        self._stream = self._pipeline.open_stream(self._convert, self._deliver, now.queue_depth)
-        topic = self.resolve_topic_name("image")
-        compressed = now.image_transport == "compressed"
-        qos = QoSProfile(
-            depth=now.qos_depth, reliability=ReliabilityPolicy[now.qos_reliability.upper()]
-        )
-        self._intake = Intake(
-            self,
-            CompressedImage if compressed else Image,
-            # As image_transport does it, so that remapping `image` serves both.
-            f"{topic}/compressed" if compressed else topic,
-            self._stream.submit,
-            qos,
-        )
+        for channel in self._channels:
+            channel.open(self._pipeline)
+        reliability = ReliabilityPolicy[self._current.qos_reliability.upper()]
+        qos = QoSProfile(depth=self._current.qos_depth, reliability=reliability)
+        self._intake = Intake(self, qos)
+        for channel in self._channels:
+            self._intake.subscribe(channel.message_type, channel.topic, channel.submit)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -145,16 +132,20 @@ class ClassifierNode(LifecycleNode):
             self._intake.close()
             self._intake = None
         if self._pipeline is not None:
-            self._pipeline.close()
+            if not self._pipeline.close(self._current.watchdog):
+                self.get_logger().error("the backend hangs: leaving it behind")
+                self._classifier = None  # what still runs in it must not be unloaded
             self._pipeline = None
-            self._stream = None
 
     def _unload(self) -> None:
         if self._classifier is not None:
             self._classifier.close()
             self._classifier = None
-            for publisher in (self._classifications, self._vision_info, self._overlay):
-                self.destroy_publisher(publisher)
+        for channel in self._channels:
+            channel.destroy()
+        if self._channels:
+            self.destroy_publisher(self._vision_info)
+        self._channels = []
 
     # --- model and parameters --------------------------------------------------------------------
 
@@ -196,16 +187,15 @@ class ClassifierNode(LifecycleNode):
         self._vision_info.publish(messages.vision_info(header, method, location))
 
     def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        before = self._parameters_now
+        before = self._current
         try:
             after = before.changed(parameters)
             self._check_labels(parameters)
-            reload = any(getattr(before, n) != getattr(after, n) for n in _MODEL_PARAMETERS)
-            if reload and self._classifier is not None:
+            if any(getattr(before, name) != getattr(after, name) for name in _MODEL_PARAMETERS):
                 self._swap(after)
         except (ParameterError, *_LOAD_ERRORS) as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._parameters_now = after
+        self._current = after
         return SetParametersResult(successful=True)
 
     def _check_labels(self, parameters: list[Parameter]) -> None:
@@ -216,50 +206,72 @@ class ClassifierNode(LifecycleNode):
 
     def _swap(self, parameters: Parameters) -> None:
         """Load the new model beside the old one, then let it take over between two frames."""
-        old, new = self._classifier, self._open(parameters)
-        assert old is not None
+        old = self._classifier
+        if old is None:  # unconfigured: it is loaded when the node is configured
+            return
+        new = self._open(parameters)
+        idle = True
         if self._pipeline is not None:
             try:
-                self._pipeline.swap(new)
+                idle = self._pipeline.swap(new, parameters.watchdog)
             except BackendError:
                 new.close()
                 raise
         self._classifier = new
-        old.close()
+        if idle:
+            old.close()
         if self._pipeline is not None:
             self._announce(new)
 
-    # --- frames: called in the pipeline's workers ------------------------------------------------
+    # --- supervision -----------------------------------------------------------------------------
 
-    def _frame(self, message: Any) -> Frame:
-        return from_image(message) if isinstance(message, Image) else from_compressed(message)
-
-    def _convert(self, answer: Answer, out: np.ndarray) -> None:
-        now = self._parameters_now
-        to_nv12(
-            self._frame(answer.message),
-            out,
-            resize=now.resize,
-            color_range=answer.backend.color_range,
-            source_color_range=now.source_color_range,
-        )
-
-    def _deliver(self, answer: Answer) -> None:
-        now = self._parameters_now
-        if answer.logits is None:
-            self.get_logger().error(f"frame refused: {answer.error}", throttle_duration_sec=1.0)
+    def _watch(self) -> None:
+        """Reopen the backend when it fails or hangs, ever later as long as that does not help."""
+        if self._pipeline is None:
             return
-        labels = answer.backend.labels
-        results = [
-            (labels[score.index] if now.class_id == "label" else str(score.index), score.probability)
-            for score in top_k(answer.logits, now.top_k, now.score_threshold)
-        ]
-        header = answer.message.header
-        self._classifications.publish(messages.classification(header, results))
-        if self._overlay.get_subscription_count():
-            rgb = picture(self._frame(answer.message), now.source_color_range)
-            draw_overlay(rgb, results)
-            self._overlay.publish(messages.image(header, rgb))
+        failures = sum(channel.failures for channel in self._channels)
+        hangs = self._pipeline.oldest_in_work() > self._current.watchdog
+        failed = failures > self._failures_seen
+        self._failures_seen = failures
+        now = time.monotonic()
+        if not (failed or hangs):
+            if now - self._reopen_at > _REOPEN_AFTER[1]:
+                self._reopen_delay = _REOPEN_AFTER[0]
+            return
+        if now < self._reopen_at:
+            return
+        self._reopen_at = now + self._reopen_delay
+        self._reopen_delay = min(2 * self._reopen_delay, _REOPEN_AFTER[1])
+        self.get_logger().error(f"the backend {'hangs' if hangs else 'failed'}: reopening the model")
+        try:
+            self._swap(self._current)
+        except _LOAD_ERRORS as error:
+            self.get_logger().error(f"the model cannot be reopened yet: {error}")
+
+    def _diagnose(self) -> None:
+        """Publish /diagnostics."""
+        name = self.get_fully_qualified_name().lstrip("/")
+        classifier = self._classifier
+        hardware_id = classifier.name if classifier else ""
+        statuses = []
+        for channel in self._channels:
+            report = channel.report()
+            if report is not None and self._pipeline is not None:
+                title = f"{name}: {channel.camera or 'image'}"
+                statuses.append(
+                    camera_status(title, hardware_id, report, self._current.thresholds)
+                )
+        values = {
+            "model": classifier.model if classifier else self._current.model,
+            "path": str(classifier.path) if classifier else "",
+            "workers": str(self._current.workers),
+        }
+        level, message = DiagnosticStatus.OK, "active"
+        if self._pipeline is None:
+            level, message = DiagnosticStatus.WARN, "not active"
+        statuses.append(status(f"{name}: model", hardware_id, level, message, values))
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=statuses))
 
 
 def main(args: list[str] | None = None) -> None:

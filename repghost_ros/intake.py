@@ -19,25 +19,15 @@ from repghost_ros.executors import fastest_executor, spin
 
 
 class Intake:
-    """Subscribes on behalf of `node` and calls back on its own thread until closed.
+    """Subscribes on behalf of a node and calls back on a thread of its own until closed.
 
     Args:
-        node: whose name, namespace and context the subscription takes.
-        message_type: class of the messages.
-        topic: fully resolved name.
-        callback: called with each message; must return quickly.
-        qos: quality of service of the subscription.
+        node: whose name, namespace and context the subscriptions take.
+        qos: quality of service of the subscriptions.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        message_type: Any,
-        topic: str,
-        callback: Callable[[Any], None],
-        qos: QoSProfile,
-    ) -> None:
-        # The topic is resolved already: global remap rules must not apply a second time.
+    def __init__(self, node: Node, qos: QoSProfile) -> None:
+        # The topics are resolved already: global remap rules must not apply a second time.
         self._node = Node(
             f"{node.get_name()}_intake",
             namespace=node.get_namespace(),
@@ -46,18 +36,22 @@ class Intake:
             enable_rosout=False,
             start_parameter_services=False,
         )
-        self._node.create_subscription(message_type, topic, callback, qos)
+        self._qos = qos
         self._executor = fastest_executor(node.context)
         self._executor.add_node(self._node)
         self._closing = False
         self._thread = threading.Thread(target=self._spin, name="intake", daemon=True)
         self._thread.start()
 
+    def subscribe(self, message_type: Any, topic: str, callback: Callable[[Any], None]) -> None:
+        """Call back with each message of a fully resolved topic; `callback` must return quickly."""
+        self._node.create_subscription(message_type, topic, callback, self._qos)
+
     def _spin(self) -> None:
         spin(self._executor, self._node.context, lambda: self._closing)
 
     def close(self) -> None:
-        """Take no further messages; returns once the callback is idle."""
+        """Take no further messages; returns once no callback runs."""
         self._closing = True
         self._executor.shutdown()
         self._thread.join()

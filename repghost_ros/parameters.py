@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from repghost_ros.backends import BACKENDS, BPU_RUNTIMES, BackendOptions
+from repghost_ros.diagnostics import Thresholds
 from repghost_ros.models import MODEL_NAMES
 from repghost_ros.nv12 import COLOR_RANGES, RESIZE_POLICIES
 
@@ -77,6 +78,32 @@ class Parameters:
     source_color_range: str = _parameter(
         "limited", "BT.601 range of the camera's own YUV frames.", choices=COLOR_RANGES
     )
+    roi: tuple[int, ...] = _parameter(
+        (0, 0, 0, 0), "Region to classify: x, y, width, height in pixels; zeros: the whole frame."
+    )
+    max_rate: float = _parameter(
+        0.0, "Frames a second to classify, the others are skipped; 0: all.", bounds=(0.0, 1e4)
+    )
+    min_rate: float = _parameter(
+        0.0, "Answers a second below which diagnostics warn; 0: none.", bounds=(0.0, 1e4)
+    )
+    max_latency: float = _parameter(
+        0.0, "Seconds of p99 latency above which diagnostics warn; 0: none.", bounds=(0.0, 1e3)
+    )
+    stale_after: float = _parameter(
+        2.0, "Seconds without a frame after which diagnostics say stale.", bounds=(0.1, 1e4)
+    )
+    watchdog: float = _parameter(
+        5.0, "Seconds after which an inference hangs and the model is reopened.", bounds=(0.1, 1e3)
+    )
+    diagnostics_period: float = _parameter(
+        1.0, "Seconds between diagnostics.", bounds=(0.1, 60.0), read_only=True
+    )
+    cameras: tuple[str, ...] = _parameter(
+        ("",),
+        "Prefixes of the image topics, such as front, rear; empty: one camera on image.",
+        read_only=True,
+    )
     image_transport: str = _parameter(
         "raw", "Subscribe to image or to image/compressed.", choices=IMAGE_TRANSPORTS, read_only=True
     )
@@ -97,6 +124,11 @@ class Parameters:
     )
 
     def __post_init__(self) -> None:
+        if len(self.roi) != 4 or min(self.roi) < 0 or (any(self.roi) and not all(self.roi[2:])):
+            raise ParameterError(
+                f"parameter 'roi' cannot be {list(self.roi)}: give x, y, width, height in pixels, "
+                "or four zeros for the whole frame"
+            )
         for parameter in fields(self):
             choices = parameter.metadata["choices"]
             value = getattr(self, parameter.name)
@@ -117,6 +149,11 @@ class Parameters:
             color_range=self.color_range,
         )
 
+    @property
+    def thresholds(self) -> Thresholds:
+        """When diagnostics are no longer OK."""
+        return Thresholds(self.min_rate, self.max_latency, self.stale_after)
+
     def changed(self, parameters: Iterable[Parameter]) -> Parameters:
         """A copy with these ROS parameters applied; those of other names are ignored.
 
@@ -129,8 +166,10 @@ class Parameters:
 
 
 def _plain(parameter: Parameter) -> Any:
-    # `-p model:=150` arrives as an integer; the model's name is a string.
-    return str(parameter.value) if parameter.name == "model" else parameter.value
+    value = parameter.value
+    if parameter.name == "model":  # `-p model:=150` arrives as an integer
+        return str(value)
+    return value if isinstance(value, (bool, int, float, str)) else tuple(value)
 
 
 def _descriptor(parameter: Any) -> ParameterDescriptor:
@@ -159,9 +198,12 @@ def declare_parameters(node: Node) -> Parameters:
     """
     declared = []
     for parameter in fields(Parameters):
+        default = parameter.default
+        if isinstance(default, tuple):  # ROS arrays are lists
+            default = list(default)
         try:
             declared.append(
-                node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+                node.declare_parameter(parameter.name, default, _descriptor(parameter))
             )
         except Exception as error:  # rclpy's types differ between distributions
             raise ParameterError(f"parameter '{parameter.name}' is refused: {error}") from error

@@ -1,0 +1,23 @@
+"""Where the package's models, labels, launch and configuration files are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def share() -> Path:
+    """The package's share directory.
+
+    That is the source checkout where the package runs from one, else what colcon (through the ament
+    index) or pip (below sys.prefix) installed.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "package.xml").is_file():
+        return checkout
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+        return Path(get_package_share_directory("repghost_ros"))
+    except (ImportError, PackageNotFoundError):
+        return Path(sys.prefix) / "share" / "repghost_ros"

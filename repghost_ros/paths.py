@@ -16,8 +16,8 @@ def share() -> Path:
     if (checkout / "package.xml").is_file():
         return checkout
     try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+        from ament_index_python.packages import get_package_share_directory
 
         return Path(get_package_share_directory("repghost_ros"))
-    except (ImportError, PackageNotFoundError):
+    except (ImportError, LookupError, OSError):  # no ROS, not built with colcon, not sourced
         return Path(sys.prefix) / "share" / "repghost_ros"

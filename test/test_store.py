@@ -1,0 +1,203 @@
+"""The model store against a real HTTP server on the loopback interface."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repghost_ros.store import ModelStore, StoreError, resolve, store_root
+
+NAME = "repghostnet_100.onnx"
+MODEL = b"\x08\x07\x12\x07pytorch" + bytes(range(256)) * 1000
+
+
+class Archive(ThreadingHTTPServer):
+    """Serves MODEL under any name, as faulty as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.body = MODEL
+        self.etag: str | None = '"one"'
+        self.ranges = True
+        self.break_after: int | None = None
+        self.status = 200
+        self.gets: list[str | None] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Archive
+
+    def do_GET(self) -> None:
+        archive = self.server
+        wanted = self.headers.get("Range")
+        archive.gets.append(wanted)
+        first, status = 0, archive.status
+        if wanted and archive.ranges and self.headers.get("If-Range") == archive.etag:
+            first, status = int(wanted[len("bytes=") : -1]), 206
+        body = archive.body[first:]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        if archive.etag:
+            self.send_header("ETag", archive.etag)
+        self.end_headers()
+        self.wfile.write(body[: archive.break_after])
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture()
+def archive() -> Iterator[Archive]:
+    archive = Archive()
+    thread = threading.Thread(target=archive.serve_forever, args=(0.01,))
+    thread.start()
+    yield archive
+    archive.shutdown()
+    thread.join()
+    archive.server_close()
+
+
+@pytest.fixture()
+def store(archive: Archive, tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "store", archive.url)
+
+
+def test_downloads_once_and_records_the_hash(archive: Archive, store: ModelStore) -> None:
+    told: list[tuple[int, int]] = []
+    assert store.find("100", "onnx") is None
+    path = store.fetch("100", "onnx", lambda done, total: told.append((done, total)))
+    assert path == store.root / NAME
+    assert path.read_bytes() == MODEL
+    assert told[-1] == (len(MODEL), len(MODEL))
+    assert (store.root / f"{NAME}.sha256").read_text().endswith(f"  {NAME}\n")
+    assert store.fetch("100", "onnx") == store.find("100", "onnx") == path
+    assert len(archive.gets) == 1
+    assert store.entries() == [path]
+
+
+def test_resumes_what_broke_off(archive: Archive, store: ModelStore) -> None:
+    archive.break_after = 100_000
+    with pytest.raises(StoreError, match=f"100000 of {len(MODEL)} bytes"):
+        store.fetch("100", "onnx")
+    assert store.find("100", "onnx") is None
+    archive.break_after = None
+    assert store.fetch("100", "onnx").read_bytes() == MODEL
+    assert archive.gets == [None, "bytes=100000-"]
+
+
+@pytest.mark.parametrize("fault", ["changed", "no ranges", "no validator"])
+def test_begins_afresh_where_it_cannot_resume(
+    archive: Archive, store: ModelStore, fault: str
+) -> None:
+    archive.etag = None if fault == "no validator" else '"one"'
+    archive.break_after = 100_000
+    with pytest.raises(StoreError):
+        store.fetch("100", "onnx")
+    archive.break_after = None
+    if fault == "changed":
+        archive.etag, archive.body = '"two"', MODEL + b"more"
+    archive.ranges = fault != "no ranges"
+    assert store.fetch("100", "onnx").read_bytes() == archive.body
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>" + b"sorry " * 2000, b"Not found. " * 1000, b"\x00\x01" * 5000]
+)
+def test_refuses_what_is_no_model(archive: Archive, store: ModelStore, body: bytes) -> None:
+    archive.body = body
+    with pytest.raises(StoreError, match="is no model"):
+        store.fetch("100", "onnx")
+    assert store.entries() == []
+    archive.body = MODEL
+    assert store.fetch("100", "onnx").read_bytes() == MODEL
+
+
+def test_names_what_the_archive_does_not_have(archive: Archive, store: ModelStore) -> None:
+    archive.status = 404
+    with pytest.raises(StoreError, match=NAME) as error:
+        store.fetch("100", "onnx")
+    assert archive.url in str(error.value)
+
+
+def test_offline_says_which_file_goes_where(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, "http://127.0.0.1:9/")
+    with pytest.raises(StoreError) as error:
+        store.fetch("150", "bin")
+    assert "http://127.0.0.1:9/RepGhost_150_224x224_nv12.bin" in str(error.value)
+    assert str(tmp_path / "RepGhost_150_224x224_nv12.bin") in str(error.value)
+
+
+def test_takes_a_file_put_there_by_hand(archive: Archive, store: ModelStore) -> None:
+    store.root.mkdir()
+    (store.root / NAME).write_bytes(MODEL)
+    assert store.find("100", "onnx") == store.root / NAME
+    assert (store.root / f"{NAME}.sha256").is_file()
+    assert not archive.gets
+
+
+def test_names_a_file_that_changed(store: ModelStore) -> None:
+    path = store.fetch("100", "onnx")
+    path.write_bytes(MODEL[:-1] + b"?")
+    with pytest.raises(StoreError, match="not what was recorded"):
+        store.find("100", "onnx")
+
+
+def test_a_directory_that_cannot_be_written(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be stored"):
+        ModelStore(tmp_path / "file" / "store", archive.url).fetch("100", "onnx")
+
+
+def _fetch(root: Path, url: str) -> None:
+    assert ModelStore(root, url).fetch("100", "onnx").read_bytes() == MODEL
+
+
+def test_two_processes_download_once(archive: Archive, store: ModelStore) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_fetch, args=(store.root, archive.url)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert len(archive.gets) == 1
+
+
+@pytest.mark.parametrize("model", ["999", "../100", ""])
+def test_unknown_models_are_named(store: ModelStore, model: str) -> None:
+    with pytest.raises(StoreError, match="unknown"):
+        store.path(model, "onnx")
+
+
+def test_resolves_in_order(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("REPGHOST_MODEL_URL", archive.url)
+    own = tmp_path / "own.onnx"
+    with pytest.raises(StoreError, match=r"own\.onnx"):
+        resolve("100", "onnx", model_path=str(own))
+    own.write_bytes(MODEL)
+    assert resolve("100", "onnx", model_path=str(own)) == own
+    assert resolve("demo", "onnx").name == "demo.onnx"
+    assert resolve("100", "onnx") == tmp_path / "home" / NAME
+    assert resolve("100", "onnx") == tmp_path / "home" / NAME
+    assert len(archive.gets) == 1
+
+
+def test_the_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPGHOST_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert store_root() == Path("/cache/repghost_ros")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert store_root() == Path.home() / ".cache" / "repghost_ros"

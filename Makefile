@@ -1,0 +1,31 @@
+# Everything from a fresh machine with Python 3.10-3.12, gcc and cmake; a sourced ROS 2 is used instead.
+#   make demo [FRAMES=300]     watch road signs being classified over DDS
+#   make test [ROS=kilted]     lint, types and tests
+#   make bench, make soak      measure; see bench/
+SHELL := /bin/bash
+ROS ?= jazzy
+FRAMES ?= 0
+ENV = . tools/env.sh $(ROS)
+
+.PHONY: venv demo lint test bench soak clean
+
+venv:
+	@tools/setup_env.sh $(ROS)
+
+demo: venv
+	@$(ENV) && python -m repghost_ros.demo --frames $(FRAMES)
+
+lint: venv
+	@$(ENV) && ruff check . && ruff format --check . && mypy
+
+test: lint
+	@$(ENV) && pytest
+
+bench: venv
+	@$(ENV) && python -m bench
+
+soak: venv
+	@$(ENV) && python -m bench.soak
+
+clean:
+	rm -rf .venv .venv-* build install log *.egg-info

@@ -1,0 +1,32 @@
+"""ament_python package: what is installed, and the programs of `ros2 run repghost_ros ...`."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = "repghost_ros"
+SHARED = ("launch", "config", "models", "labels")
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="RepGhost image classification for ROS 2, on the RDK X5's BPU or with ONNX Runtime",
+    license="Apache-2.0",
+    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+    python_requires=">=3.10",
+    install_requires=["setuptools", "numpy"],
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        *((f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*"))) for folder in SHARED),
+    ],
+    entry_points={
+        "console_scripts": [
+            f"classifier_node = {PACKAGE}.classifier_node:main",
+            f"camera = {PACKAGE}.demo.camera:main",
+            f"viewer = {PACKAGE}.demo.viewer:main",
+            f"repghost = {PACKAGE}.cli:main",
+        ]
+    },
+    zip_safe=True,
+)

@@ -1,0 +1,12 @@
+# Source this for a shell in which the package and its ROS 2 run: . tools/env.sh [jazzy|kilted]
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+_venv=$_root/.venv
+[ "${1:-jazzy}" = jazzy ] || _venv=$_root/.venv-$1
+. "$_venv/bin/activate"
+# A sourced ROS 2 brings its own paths.
+if [ -z "${ROS_DISTRO:-}" ]; then
+  export AMENT_PREFIX_PATH=$_venv
+  # The graph stays on this machine unless the user says otherwise.
+  export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
+fi
+unset _root _venv

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Make the environment that `make` runs in: ROS 2 in a virtual environment, or the sourced ROS 2.
+#   tools/setup_env.sh [jazzy|kilted]     a second run takes a second
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+distro=${1:-jazzy}
+venv=.venv
+[ "$distro" = jazzy ] || venv=.venv-$distro
+interfaces=tools/interfaces
+
+need() { # need COMMAND PACKAGE: name what is missing and how to get it
+  command -v "$1" >/dev/null || {
+    echo "missing: $1 - install it with: sudo apt-get install -y $2" >&2
+    exit 1
+  }
+}
+
+find_python() {
+  local python
+  for python in ${PYTHON:-python3.12 python3.11 python3.10 python3}; do
+    if "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  echo "missing: Python 3.10, 3.11 or 3.12 - install it with: sudo apt-get install -y python3" >&2
+  exit 1
+}
+
+build_interfaces() { # build_interfaces PACKAGE PREFIX
+  local build=$venv/build/$1
+  cmake -S "$interfaces/$1" -B "$build" -Wno-dev -DCMAKE_INSTALL_PREFIX="$2" -DBUILD_TESTING=OFF \
+    -DPython3_EXECUTABLE="$PWD/$venv/bin/python" >"$venv/$1.log" 2>&1 &&
+    cmake --build "$build" -j2 >>"$venv/$1.log" 2>&1 &&
+    cmake --install "$build" >>"$venv/$1.log" 2>&1 ||
+    { cat "$venv/$1.log" >&2 && exit 1; }
+}
+
+install_wheels() {
+  "$venv/bin/pip" install -qq --disable-pip-version-check \
+    -r "tools/requirements-$distro.txt"
+  # The wheels name the Python they were built with: point them at this one.
+  local include numpy
+  include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+  numpy=$("$venv/bin/python" -c 'import numpy; print(numpy.get_include())')
+  grep -rlE --include='*.cmake' '/opt/python/cp' "$venv/share" "$venv/lib" | xargs sed -i -E \
+    -e "s#/opt/python/cp[0-9-]+cp[0-9]+/include/python3\.[0-9]+#$include#g" \
+    -e "s#/opt/python/[^;\"]*/numpy/_?core/include#$numpy#g"
+  [ -f "$include/Python.h" ] || {
+    echo "missing: Python.h - install it with: sudo apt-get install -y python3-dev" >&2
+    exit 1
+  }
+  export CMAKE_PREFIX_PATH=$PWD/$venv AMENT_PREFIX_PATH=$PWD/$venv PATH=$PWD/$venv/bin:$PATH
+  echo "building the vision_msgs interfaces"
+  build_interfaces vision_msgs "$PWD/$venv"
+  build_interfaces vision_msgs_foxy "$PWD/$venv/foxy"
+}
+
+python=$(find_python)
+sourced=${ROS_DISTRO:-}
+[ -n "$sourced" ] && "$python" -c 'import rclpy' 2>/dev/null || sourced=
+stamp=$venv/.stamp
+wanted=$(cat tools/setup_env.sh tools/requirements*.txt setup.py $interfaces/*/msg/*.msg \
+  $interfaces/*/CMakeLists.txt | sha256sum)$sourced$("$python" --version)
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
+
+"$python" -c 'import ensurepip, venv' 2>/dev/null || {
+  echo "missing: venv - install it with: sudo apt-get install -y python3-venv" >&2
+  exit 1
+}
+if [ -n "$sourced" ]; then
+  echo "using the sourced ROS 2 $sourced"
+  "$python" -c 'import vision_msgs' 2>/dev/null || {
+    echo "missing: vision_msgs - install it with: sudo apt-get install -y ros-$sourced-vision-msgs" >&2
+    exit 1
+  }
+  "$python" -m venv --clear --system-site-packages "$venv"
+else
+  need cmake cmake
+  need make make
+  need gcc gcc
+  need g++ g++
+  echo "installing ROS 2 $distro into $venv with $("$python" --version)"
+  "$python" -m venv --clear "$venv"
+fi
+"$venv/bin/pip" install -qq --disable-pip-version-check -r tools/requirements.txt
+[ -n "$sourced" ] || install_wheels
+"$venv/bin/pip" install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
+echo "$wanted" >"$stamp"

@@ -27,6 +27,7 @@ class Channel:
         node: which publishes.
         camera: prefix of the topics, or empty for the only camera.
         parameters: called for the node's current parameters.
+
     """
 
     def __init__(
@@ -116,7 +117,10 @@ class Channel:
     def _publish(self, message: Any, logits: np.ndarray, labels: tuple[str, ...]) -> None:
         now = self._parameters()
         results = [
-            (labels[score.index] if now.class_id == "label" else str(score.index), score.probability)
+            (
+                labels[score.index] if now.class_id == "label" else str(score.index),
+                score.probability,
+            )
             for score in top_k(logits, now.top_k, now.score_threshold)
         ]
         self._classifications.publish(messages.classification(message.header, results))

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repghost_ros.backends import FORMATS, Backend, BackendOptions, Slot, choose_backend, open_backend
+from repghost_ros.backends import (
+    FORMATS,
+    Backend,
+    BackendOptions,
+    Slot,
+    choose_backend,
+    open_backend,
+)
 from repghost_ros.labels import labels_for, read_labels
 from repghost_ros.store import resolve
 
@@ -75,6 +82,7 @@ def open_classifier(
         BackendError: no usable runtime, or the model is corrupt or no classifier.
         StoreError: the model is neither here nor to be had.
         LabelsError: the labels cannot be read or do not fit the model.
+
     """
     kind = choose_backend(backend, model, model_path)
     options = options or BackendOptions()

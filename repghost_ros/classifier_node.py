@@ -46,6 +46,7 @@ class ClassifierNode(LifecycleNode):
 
     Raises:
         ParameterError: an initial parameter value is refused.
+
     """
 
     def __init__(self, node_name: str = "repghost", **kwargs: Any) -> None:
@@ -242,7 +243,9 @@ class ClassifierNode(LifecycleNode):
             return
         self._reopen_at = now + self._reopen_delay
         self._reopen_delay = min(2 * self._reopen_delay, _REOPEN_AFTER[1])
-        self.get_logger().error(f"the backend {'hangs' if hangs else 'failed'}: reopening the model")
+        self.get_logger().error(
+            f"the backend {'hangs' if hangs else 'failed'}: reopening the model"
+        )
         try:
             self._swap(self._current)
         except _LOAD_ERRORS as error:
@@ -258,9 +261,7 @@ class ClassifierNode(LifecycleNode):
             report = channel.report()
             if report is not None and self._pipeline is not None:
                 title = f"{name}: {channel.camera or 'image'}"
-                statuses.append(
-                    camera_status(title, hardware_id, report, self._current.thresholds)
-                )
+                statuses.append(camera_status(title, hardware_id, report, self._current.thresholds))
         values = {
             "model": classifier.model if classifier else self._current.model,
             "path": str(classifier.path) if classifier else "",

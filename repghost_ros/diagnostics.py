@@ -31,6 +31,7 @@ def camera_status(
         hardware_id: what runs the model.
         report: the period that just ended.
         thresholds: beyond which it is no longer OK.
+
     """
     level, message = _judge(report, thresholds)
     return status(

@@ -57,6 +57,7 @@ class Frame:
 
         Raises:
             FrameError: the region lies outside the frame.
+
         """
         if not (0 <= x < self.width and 0 <= y < self.height and width > 0 and height > 0):
             raise FrameError(
@@ -85,6 +86,7 @@ def from_image(message: Any) -> Frame:
     Raises:
         FrameError: size, step, data and encoding do not agree, or the encoding needs cv_bridge and
             that is not installed.
+
     """
     encoding = _ALIASES.get(message.encoding, message.encoding)
     width, height, step = message.width, message.height, message.step
@@ -147,6 +149,7 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
     Raises:
         FrameError: the data is no JPEG or PNG, is broken or truncated, or holds more than
             `max_pixels`.
+
     """
     data = bytes(message.data)
     if data[:2] == b"\xff\xd8":

@@ -24,6 +24,7 @@ class Intake:
     Args:
         node: whose name, namespace and context the subscriptions take.
         qos: quality of service of the subscriptions.
+
     """
 
     def __init__(self, node: Node, qos: QoSProfile) -> None:

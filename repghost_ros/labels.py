@@ -25,6 +25,7 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     Raises:
         LabelsError: the file is missing, unreadable, has blank or repeated names, or another number
             of them than the model has classes.
+
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,13 +49,16 @@ def labels_for(model: str, classes: int) -> tuple[str, ...]:
 
     Raises:
         LabelsError: the model has another number of classes.
+
     """
     if model != DEMO and classes != IMAGENET_CLASSES:
         raise LabelsError(
             f"the model has {classes} classes and is not of ImageNet: name its labels file in "
             "labels_path"
         )
-    return read_labels(share() / "labels" / f"{'demo' if model == DEMO else 'imagenet'}.txt", classes)
+    return read_labels(
+        share() / "labels" / f"{'demo' if model == DEMO else 'imagenet'}.txt", classes
+    )
 
 
 def imagenet_synsets() -> tuple[str, ...]:

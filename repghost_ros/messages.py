@@ -25,6 +25,7 @@ def classification(header: Header, results: Iterable[tuple[str, float]]) -> Any:
     Args:
         header: the image's header, passed on untouched.
         results: (class_id, score) pairs, best first.
+
     """
     message = Classification()
     message.header = header
@@ -46,6 +47,7 @@ def vision_info(header: Header, method: str, database_location: str) -> VisionIn
         header: the time of the message.
         method: the model in words, such as `RepGhost 150`.
         database_location: full name of the parameter that lists the labels in class order.
+
     """
     message = VisionInfo()
     message.header = header

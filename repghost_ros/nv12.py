@@ -56,6 +56,7 @@ def to_nv12(
     Raises:
         ValueError: `out` is no NV12 buffer, or an option is unknown.
         FrameError: a Bayer frame smaller than one cell.
+
     """
     y, uv = _planes(out)
     if color_range not in COLOR_RANGES or source_color_range not in COLOR_RANGES:
@@ -89,6 +90,7 @@ def to_rgb(nv12: np.ndarray, color_range: str = "full") -> np.ndarray:
 
     Returns:
         uint8 (height, width, 3).
+
     """
     y, uv = _planes(nv12)
     height, width = y.shape

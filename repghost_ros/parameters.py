@@ -105,7 +105,10 @@ class Parameters:
         read_only=True,
     )
     image_transport: str = _parameter(
-        "raw", "Subscribe to image or to image/compressed.", choices=IMAGE_TRANSPORTS, read_only=True
+        "raw",
+        "Subscribe to image or to image/compressed.",
+        choices=IMAGE_TRANSPORTS,
+        read_only=True,
     )
     qos_reliability: str = _parameter(
         "best_effort",
@@ -120,7 +123,10 @@ class Parameters:
         4, "Frames converted and inferred at the same time.", bounds=(1, 64), read_only=True
     )
     queue_depth: int = _parameter(
-        4, "Frames that may wait for a worker; the oldest is dropped.", bounds=(1, 1000), read_only=True
+        4,
+        "Frames that may wait for a worker; the oldest is dropped.",
+        bounds=(1, 1000),
+        read_only=True,
     )
 
     def __post_init__(self) -> None:
@@ -159,6 +165,7 @@ class Parameters:
 
         Raises:
             ParameterError: a value is out of its choices.
+
         """
         names = {parameter.name for parameter in fields(self)}
         values = {p.name: _plain(p) for p in parameters if p.name in names}
@@ -195,6 +202,7 @@ def declare_parameters(node: Node) -> Parameters:
 
     Raises:
         ParameterError: an initial value is refused.
+
     """
     declared = []
     for parameter in fields(Parameters):
@@ -202,9 +210,7 @@ def declare_parameters(node: Node) -> Parameters:
         if isinstance(default, tuple):  # ROS arrays are lists
             default = list(default)
         try:
-            declared.append(
-                node.declare_parameter(parameter.name, default, _descriptor(parameter))
-            )
+            declared.append(node.declare_parameter(parameter.name, default, _descriptor(parameter)))
         except Exception as error:  # rclpy's types differ between distributions
             raise ParameterError(f"parameter '{parameter.name}' is refused: {error}") from error
     return Parameters().changed(declared)

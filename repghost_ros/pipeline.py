@@ -22,6 +22,7 @@ from repghost_ros.backends import Backend, BackendError, Slot
 
 _log = logging.getLogger(__name__)
 
+
 @dataclass
 class Answer:
     """What became of one frame. Times are seconds on the monotonic clock."""
@@ -169,6 +170,7 @@ class Pipeline:
 
     Raises:
         BackendError: the device has no room for that many workers.
+
     """
 
     def __init__(self, backend: Backend, workers: int = 4) -> None:
@@ -187,6 +189,7 @@ class Pipeline:
             convert: called in a worker to fill the model's input; raises on a message it refuses.
             deliver: called in a worker with each answer, one at a time, in submission order.
             queue_depth: how many frames may wait; when more come the oldest is dropped.
+
         """
         stream = Stream(self, convert, deliver, queue_depth)
         with self.work:
@@ -227,6 +230,7 @@ class Pipeline:
 
         Raises:
             BackendError: the device has no room for the new workers; the old ones go on.
+
         """
         slots: list[Slot] = []
         try:
@@ -244,6 +248,7 @@ class Pipeline:
 
         Returns:
             True once the model is idle and may be closed, False where it hangs past `timeout_s`.
+
         """
         for stream in list(self.streams):
             stream.close()

@@ -21,6 +21,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: a logit is NaN or infinite, so the model or device is broken.
+
     """
     if not np.isfinite(logits).all():
         raise ValueError("the model answered NaN or infinite logits: the model file may be corrupt")
@@ -40,6 +41,7 @@ def top_k(logits: np.ndarray, k: int, threshold: float = 0.0) -> list[Score]:
 
     Raises:
         ValueError: a logit is NaN or infinite.
+
     """
     probabilities = softmax(logits)
     # The stable sort names the lower index first where two classes tie.

@@ -54,6 +54,7 @@ def resolve(
 
     Raises:
         StoreError: there is no such file, it is corrupt, or it cannot be downloaded.
+
     """
     if model_path:
         path = Path(model_path).expanduser()
@@ -72,6 +73,7 @@ class ModelStore:
     Args:
         root: the directory; the user's own by default.
         url: the archive to download from; the vendor's by default.
+
     """
 
     def __init__(self, root: Path | None = None, url: str | None = None) -> None:
@@ -83,6 +85,7 @@ class ModelStore:
 
         Raises:
             StoreError: the model is unknown.
+
         """
         if model not in MODELS:
             raise StoreError(f"model '{model}' is unknown: choose one of {', '.join(MODEL_NAMES)}")
@@ -95,6 +98,7 @@ class ModelStore:
 
         Raises:
             StoreError: the file is no model, or is not what was recorded.
+
         """
         path = self.path(model, format)
         if not path.is_file():
@@ -120,6 +124,7 @@ class ModelStore:
 
         Raises:
             StoreError: it cannot be downloaded or stored, or what came is no model.
+
         """
         path = self.path(model, format)
         try:
@@ -200,6 +205,7 @@ def _check_format(path: Path, origin: str) -> None:
 
     Raises:
         StoreError: the file is too small, or text, or no ONNX graph where one is wanted.
+
     """
     with path.open("rb") as file:
         head = file.read(_SMALLEST)

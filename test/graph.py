@@ -21,7 +21,6 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import VisionInfo
 
 from repghost_ros import messages
 
@@ -69,6 +68,7 @@ class Robot:
             RELIABLE,
         )
         self._publishers: dict[tuple[str, Any], Any] = {}
+        self._settled: set[tuple[str, Any]] = set()
         self._thread = threading.Thread(target=self.executor.spin, daemon=True)
         self._thread.start()
 
@@ -81,10 +81,23 @@ class Robot:
     def publisher(
         self, topic: str = "image", message_type: Any = Image, qos: QoSProfile = RELIABLE
     ) -> Any:
-        """A publisher that already has its subscriber."""
-        publisher = self.node.create_publisher(message_type, topic, qos)
-        wait_until(publisher.get_subscription_count, f"a subscriber of {topic}")
+        """A publisher that already has its subscriber; the same one when asked again."""
+        key = (topic, qos.reliability)
+        publisher = self._publishers.get(key)
+        if publisher is None:
+            publisher = self.node.create_publisher(message_type, topic, qos)
+            self._publishers[key] = publisher
+        if not publisher.get_subscription_count():
+            wait_until(publisher.get_subscription_count, f"a subscriber of {topic}")
+        if key not in self._settled:
+            # The other side matches a moment later, and DDS does not tell when.
+            time.sleep(0.5)
+            self._settled.add(key)
         return publisher
+
+    def forget_publishers(self) -> None:
+        """Wait again for both sides to match: the node has unsubscribed."""
+        self._settled.clear()
 
     def collect(self, message_type: Any, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
         """The list that this topic's messages will be in."""
@@ -122,7 +135,9 @@ class Robot:
         return success
 
     def set_parameter(self, name: str, value: Any) -> Any:
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
         return self.call(SetParameters, "set_parameters", request).results[0]
 
     def get_parameter(self, name: str) -> Any:

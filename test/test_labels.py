@@ -20,7 +20,12 @@ def test_shipped_labels() -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("a\nb\n", "2 names"), ("a\n\nc\n", "blank line 2"), ("a\nb\na\n", "'a' 2 times"), ("", "0 names")],
+    [
+        ("a\nb\n", "2 names"),
+        ("a\n\nc\n", "blank line 2"),
+        ("a\nb\na\n", "'a' 2 times"),
+        ("", "0 names"),
+    ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "labels.txt"

@@ -172,7 +172,12 @@ def test_a_bad_frame_and_a_failed_inference_cost_only_themselves() -> None:
     inbox.wait(4)
     pipeline.close()
     assert inbox.values == [1, 4]
-    assert [type(a.error) for a in inbox.answers] == [type(None), FrameError, BackendError, type(None)]
+    assert [type(a.error) for a in inbox.answers] == [
+        type(None),
+        FrameError,
+        BackendError,
+        type(None),
+    ]
     assert (stream.answered, stream.refused, stream.failed) == (2, 1, 1)
 
 

@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture()
+@pytest.fixture
 def archive() -> Iterator[Archive]:
     archive = Archive()
     thread = threading.Thread(target=archive.serve_forever, args=(0.01,))
@@ -65,7 +65,7 @@ def archive() -> Iterator[Archive]:
     archive.server_close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(archive: Archive, tmp_path: Path) -> ModelStore:
     return ModelStore(tmp_path / "store", archive.url)
 
@@ -162,9 +162,7 @@ def _fetch(root: Path, url: str) -> None:
 
 def test_two_processes_download_once(archive: Archive, store: ModelStore) -> None:
     context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_fetch, args=(store.root, archive.url)) for _ in range(2)
-    ]
+    processes = [context.Process(target=_fetch, args=(store.root, archive.url)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -37,9 +37,7 @@ build_interfaces() { # build_interfaces PACKAGE PREFIX
     { cat "$venv/$1.log" >&2 && exit 1; }
 }
 
-install_wheels() {
-  "$venv/bin/pip" install -qq --disable-pip-version-check \
-    -r "tools/requirements-$distro.txt"
+point_wheels_here_and_build() {
   # The wheels name the Python they were built with: point them at this one.
   local include numpy
   include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
@@ -84,7 +82,9 @@ else
   echo "installing ROS 2 $distro into $venv with $("$python" --version)"
   "$python" -m venv --clear "$venv"
 fi
-"$venv/bin/pip" install -qq --disable-pip-version-check -r tools/requirements.txt
-[ -n "$sourced" ] || install_wheels
+requirements=(-r tools/requirements.txt)
+[ -n "$sourced" ] || requirements+=(-r "tools/requirements-$distro.txt")
+"$venv/bin/pip" install -qq --disable-pip-version-check "${requirements[@]}"
+[ -n "$sourced" ] || point_wheels_here_and_build
 "$venv/bin/pip" install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
 echo "$wanted" >"$stamp"

@@ -33,6 +33,7 @@ class Slot(Protocol):
 
         Raises:
             BackendError: the device refused, failed or timed out.
+
         """
 
     def close(self) -> None:
@@ -56,6 +57,7 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the device has no room for another slot.
+
         """
 
     def close(self) -> None:
@@ -93,6 +95,7 @@ def choose_backend(backend: str = "auto", model: str = "", model_path: str = "")
 
     Raises:
         BackendError: `model_path` is no model file of that backend.
+
     """
     if backend not in BACKENDS:
         raise BackendError(f"backend '{backend}' is unknown: choose one of {', '.join(BACKENDS)}")
@@ -133,6 +136,7 @@ def choose_bpu_runtime(runtime: str = "auto") -> str:
 
     Raises:
         BackendError: the runtime is unknown or not usable here, and why.
+
     """
     if runtime not in BPU_RUNTIMES:
         raise BackendError(
@@ -153,6 +157,7 @@ def open_backend(path: Path, options: BackendOptions | None = None) -> Backend:
 
     Raises:
         BackendError: the runtime is missing, or the model is missing, corrupt or no classifier.
+
     """
     options = options or BackendOptions()
     if choose_backend(model_path=str(path)) == "onnx":

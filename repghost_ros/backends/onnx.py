@@ -33,6 +33,7 @@ class OnnxBackend:
 
     Raises:
         BackendError: ONNX Runtime is missing, or the file is missing, corrupt or no such model.
+
     """
 
     def __init__(self, path: Path, *, color_range: str = "full", threads: int = 1) -> None:
@@ -93,7 +94,9 @@ class OnnxBackend:
             raise BackendError(f"'{path}' has {len(outputs)} outputs, a classifier has one")
         self.output_names: list[str] = [outputs[0].name]
         # One run tells the true output shape, however symbolic the graph, and warms the model up.
-        shape = (3, self.height, self.width) if self.channels_first else (self.height, self.width, 3)
+        shape = (
+            (3, self.height, self.width) if self.channels_first else (self.height, self.width, 3)
+        )
         logits = self.run(np.zeros((1, *shape), np.float32))
         if logits.ndim < 2 or logits.shape[0] != 1 or logits.size != max(logits.shape):
             raise BackendError(f"output of '{path}' has shape {logits.shape}: expected 1xCLASSES")
@@ -104,6 +107,7 @@ class OnnxBackend:
 
         Raises:
             BackendError: ONNX Runtime failed.
+
         """
         try:
             output: np.ndarray = self.session.run(self.output_names, {self.input_name: image})[0]

@@ -40,6 +40,7 @@ class Viewer(Node):
     Args:
         frames: how many answers to wait for, 0 for no end.
         pictures: how many different signs to keep for `contact_sheet`.
+
     """
 
     def __init__(self, frames: int = 0, pictures: int = 9) -> None:

@@ -25,7 +25,6 @@ setup(
             f"classifier_node = {PACKAGE}.classifier_node:main",
             f"camera = {PACKAGE}.demo.camera:main",
             f"viewer = {PACKAGE}.demo.viewer:main",
-            f"repghost = {PACKAGE}.cli:main",
         ]
     },
     zip_safe=True,

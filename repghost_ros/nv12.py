@@ -195,8 +195,11 @@ def _from_yuv422(
     at_y, at_u, at_v = _YUV422_CHANNELS[frame.encoding]
     pairs = frame.planes[0]
     cv2.extractChannel(_scaled(pairs[:, : frame.width], y), at_y, dst=y)
-    quads = np.ndarray(
-        (frame.height, pairs.shape[1] // 2, 4), np.uint8, pairs, 0, (pairs.strides[0], 4, 1)
+    quads = np.lib.stride_tricks.as_strided(
+        pairs,
+        (frame.height, pairs.shape[1] // 2, 4),
+        (pairs.strides[0], 4, 1),
+        writeable=False,
     )
     cv2.mixChannels([_scaled(quads, uv)], [uv], [at_u, 0, at_v, 1])
     _change_range(y, uv, source_color_range, color_range)

@@ -1,4 +1,4 @@
-"""The frame pipeline with backends that the test holds in its hand: order, bounds, faults, swaps."""
+"""The frame pipeline with backends that the tests hold back: order, bounds, faults, swaps."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,7 +28,7 @@ def test_top_k_is_sorted_bounded_and_above_the_threshold(
 ) -> None:
     scores = top_k(logits, k, threshold)
     assert len(scores) <= min(k, logits.size)
-    assert all(a.probability >= b.probability for a, b in zip(scores, scores[1:]))
+    assert all(a.probability >= b.probability for a, b in pairwise(scores))
     assert all(score.probability >= threshold for score in scores)
 
 

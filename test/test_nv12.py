@@ -1,0 +1,259 @@
+"""NV12 against an independent float64 reference: every encoding, odd and padded sizes, both ranges.
+
+Largest error allowed, in levels of 255: 1 for luma and 2 for chroma at the model's own size; 2 and 3
+where OpenCV's fixed-point interpolation comes in as well.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import nv12_reference as reference
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repghost_ros.frame import BAYER, ENCODINGS, Frame, FrameError, from_array, from_image
+from repghost_ros.nv12 import COLOR_RANGES, to_nv12, to_rgb
+
+WIDTH, HEIGHT = 16, 12  # of the model: small, so that the reference may loop
+SIZES = [(16, 12), (32, 24), (8, 6), (17, 13), (33, 11), (5, 40), (160, 9), (2, 2)]
+
+
+def smooth(rng: np.random.Generator, height: int, width: int, channels: int) -> np.ndarray:
+    """A random picture without steep edges, uint8 (height, width, channels)."""
+    coarse = rng.uniform(0, 255, (3, 3, channels))
+    return np.rint(reference.resample(coarse, height, width)).astype(np.uint8)
+
+
+def message(encoding: str, width: int, height: int, rows: np.ndarray, padding: int = 0) -> Any:
+    """A sensor_msgs/Image look-alike of uint8 (n, bytes) rows, each followed by padding."""
+    padded = np.full((rows.shape[0], rows.shape[1] + padding), 0xA5, np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    return SimpleNamespace(
+        encoding=encoding, width=width, height=height, step=padded.shape[1], data=padded.tobytes()
+    )
+
+
+def encode(encoding: str, width: int, height: int, seed: int, padding: int = 0) -> tuple[Any, Any]:
+    """A random message of an encoding, and its true planes.
+
+    The planes are RGB (height, width, 3), or luma (height, width, 1) and chroma (h, w, 2).
+    """
+    rng = np.random.default_rng(seed)
+    half_width, half_height = (width + 1) // 2, (height + 1) // 2
+    if encoding in ("nv12", "nv21"):
+        luma, chroma = smooth(rng, height, width, 1), smooth(rng, half_height, half_width, 2)
+        rows = np.zeros((height + half_height, 2 * half_width), np.uint8)
+        rows[:height, :width] = luma[..., 0]
+        order = chroma if encoding == "nv12" else chroma[..., ::-1]
+        rows[height:] = order.reshape(half_height, -1)
+        return message(encoding, width, height, rows, padding), (luma, chroma)
+    if encoding in ("yuv422", "yuv422_yuy2"):
+        luma, chroma = smooth(rng, height, width, 1), smooth(rng, height, half_width, 2)
+        even = np.pad(luma[..., 0], ((0, 0), (0, width % 2)), constant_values=77)
+        pairs = [even, chroma.reshape(height, -1)]
+        rows = np.stack(pairs if encoding == "yuv422_yuy2" else pairs[::-1], -1)
+        return message(encoding, width, height, rows.reshape(height, -1), padding), (luma, chroma)
+    if encoding == "mono8":
+        luma = smooth(rng, height, width, 1)
+        return message(encoding, width, height, luma[..., 0], padding), (luma, None)
+    if encoding in BAYER:
+        # Each cell has one colour, so that where exactly its pixels lie does not matter.
+        cells = smooth(rng, half_height, half_width, 3)
+        rows = np.zeros((2 * half_height, 2 * half_width), np.uint8)
+        for place, color in enumerate(encoding[len("bayer_") : -1]):
+            rows[place // 2 :: 2, place % 2 :: 2] = cells[..., "rgb".index(color)]
+        whole = cells[: height // 2, : width // 2]
+        return message(encoding, width, height, rows[:height, :width], padding), whole
+    rgb = smooth(rng, height, width, 3)
+    pixels = rgb if encoding.startswith("rgb") else rgb[..., ::-1]
+    if encoding.endswith("a8"):
+        pixels = np.dstack([pixels, rng.integers(0, 256, (height, width), dtype=np.uint8)])
+    return message(encoding, width, height, pixels.reshape(height, -1), padding), rgb
+
+
+def expected(planes: Any, color_range: str, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """The reference's luma (HEIGHT, WIDTH) and chroma (HEIGHT / 2, WIDTH / 2, 2)."""
+    if isinstance(planes, tuple):
+        luma, chroma = planes
+        y = reference.resample(luma, HEIGHT, WIDTH)[..., 0]
+        if chroma is None:
+            grey = np.full((HEIGHT // 2, WIDTH // 2, 2), 128.0)
+            return reference.change_range(y, False, "full", color_range), grey
+        uv = reference.resample(chroma, HEIGHT // 2, WIDTH // 2)
+        return (
+            reference.change_range(y, False, source, color_range),
+            reference.change_range(uv, True, source, color_range),
+        )
+    rgb = reference.resample(planes, HEIGHT, WIDTH)
+    y = reference.rgb_to_yuv(rgb, color_range)[..., 0]
+    return y, reference.rgb_to_yuv(reference.mean_2x2(rgb), color_range)[..., 1:]
+
+
+def buffer(padding: int = 0) -> np.ndarray:
+    """An NV12 buffer of the model's size whose rows may be padded."""
+    return np.full((HEIGHT * 3 // 2, WIDTH + padding), 0x5A, np.uint8)[:, :WIDTH]
+
+
+def split(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    uv = nv12[HEIGHT:].reshape(HEIGHT // 2, WIDTH // 2, 2)
+    return nv12[:HEIGHT].astype(float), uv.astype(float)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("source", COLOR_RANGES)
+@pytest.mark.parametrize("color_range", COLOR_RANGES)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_encoding_against_the_reference(
+    encoding: str, color_range: str, source: str, padding: int
+) -> None:
+    for seed, (width, height) in enumerate(SIZES):
+        image, planes = encode(encoding, width, height, seed, padding)
+        out = buffer(padding)
+        to_nv12(from_image(image), out, color_range=color_range, source_color_range=source)
+        y, uv = split(out)
+        true_y, true_uv = expected(planes, color_range, source)
+        scaled = (width, height) != (WIDTH, HEIGHT) or encoding in BAYER
+        # A level of the limited range is 1.16 levels of the full one.
+        stretch = 1.2 if (source, color_range) == ("limited", "full") else 1.0
+        assert np.abs(y - true_y).max() <= (2 if scaled else 1) * stretch, (width, height)
+        assert np.abs(uv - true_uv).max() <= (3 if scaled else 2) * stretch, (width, height)
+
+
+@pytest.mark.parametrize("color_range", COLOR_RANGES)
+def test_to_rgb_against_the_reference(color_range: str) -> None:
+    rng = np.random.default_rng(1)
+    nv12 = rng.integers(0, 256, (HEIGHT * 3 // 2, WIDTH + 3), dtype=np.uint8)[:, :WIDTH]
+    y, uv = split(nv12)
+    yuv = np.dstack([y, uv.repeat(2, axis=0).repeat(2, axis=1)])
+    error = to_rgb(nv12, color_range) - reference.yuv_to_rgb(yuv, color_range)
+    assert np.abs(error).max() <= 1
+
+
+@pytest.mark.parametrize("color_range", COLOR_RANGES)
+def test_there_and_back(color_range: str) -> None:
+    rgb = smooth(np.random.default_rng(2), HEIGHT // 2, WIDTH // 2, 3).repeat(2, 0).repeat(2, 1)
+    out = buffer()
+    to_nv12(from_array(np.ascontiguousarray(rgb[..., ::-1])), out, color_range=color_range)
+    assert np.abs(to_rgb(out, color_range).astype(int) - rgb).max() <= 4
+
+
+def test_crop_is_imagenets_centre() -> None:
+    """256/224 of the model on the short side: the centre 7/8 of it, here of a 64x48 frame."""
+    picture = smooth(np.random.default_rng(3), 48, 64, 3)
+    out, want = buffer(), buffer()
+    to_nv12(from_array(picture), out, resize="crop")
+    to_nv12(from_array(np.ascontiguousarray(picture[3:45, 4:60])), want)
+    np.testing.assert_array_equal(out, want)
+
+
+def test_crop_keeps_the_frames_aspect() -> None:
+    wide = np.zeros((48, 480, 3), np.uint8)
+    wide[:, 212:268] = 255  # 56 = 48 * 7/8 * 16/12 columns in the middle are seen
+    out = buffer()
+    to_nv12(from_array(wide), out, resize="crop")
+    assert out[:HEIGHT].min() == 255
+
+
+@pytest.mark.parametrize(("color_range", "black"), [("full", 0), ("limited", 16)])
+def test_letterbox_keeps_everything_between_black_bars(color_range: str, black: int) -> None:
+    white = np.full((10, 40, 3), 255, np.uint8)
+    out = buffer()
+    to_nv12(from_array(white), out, resize="letterbox", color_range=color_range)
+    bars = [0, 1, 2, 3, 8, 9, 10, 11]
+    assert (out[bars] == black).all()
+    assert (out[4:8] == (255 if color_range == "full" else 235)).all()
+    assert (out[HEIGHT:] == 128).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (3, 2)])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "letterbox"])
+@pytest.mark.parametrize("encoding", [e for e in ENCODINGS if e not in BAYER])
+def test_extreme_sizes(encoding: str, resize: str, size: tuple[int, int]) -> None:
+    image, _ = encode(encoding, *size, seed=0)
+    out = buffer()
+    to_nv12(from_image(image), out, resize=resize)
+    assert not (out == 0x5A).all()
+
+
+@pytest.mark.parametrize("encoding", BAYER)
+def test_a_bayer_frame_without_a_cell_is_refused(encoding: str) -> None:
+    image, _ = encode(encoding, 1, 4, seed=0)
+    with pytest.raises(FrameError, match="no whole 2x2 cell"):
+        to_nv12(from_image(image), buffer())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    encoding=st.sampled_from(ENCODINGS),
+    size=st.tuples(st.integers(2, 70), st.integers(2, 70)),
+    padding=st.integers(0, 9),
+    resize=st.sampled_from(["stretch", "crop", "letterbox"]),
+    color_range=st.sampled_from(COLOR_RANGES),
+    seed=st.integers(0, 9),
+)
+def test_padding_never_matters_and_nothing_else_is_written(
+    encoding: str, size: tuple[int, int], padding: int, resize: str, color_range: str, seed: int
+) -> None:
+    plain, padded = (encode(encoding, *size, seed, p)[0] for p in (0, padding))
+    whole = np.full((HEIGHT * 3 // 2 + 2, WIDTH + 6), 0xEE, np.uint8)
+    out, want = whole[1:-1, 3:-3], buffer()
+    to_nv12(from_image(padded), out, resize=resize, color_range=color_range)
+    to_nv12(from_image(plain), want, resize=resize, color_range=color_range)
+    np.testing.assert_array_equal(out, want)
+    whole[1:-1, 3:-3] = 0xEE
+    assert (whole == 0xEE).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    color=st.tuples(*[st.integers(0, 255)] * 3),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    resize=st.sampled_from(["stretch", "crop"]),
+    color_range=st.sampled_from(COLOR_RANGES),
+)
+def test_one_colour_stays_one_colour(
+    color: tuple[int, int, int], size: tuple[int, int], resize: str, color_range: str
+) -> None:
+    out = buffer()
+    bgr = np.full((*size, 3), color[::-1], np.uint8)
+    to_nv12(from_array(bgr), out, resize=resize, color_range=color_range)
+    y, uv = split(out)
+    true = reference.rgb_to_yuv(np.array(color), color_range)
+    assert np.ptp(y) == np.ptp(uv[..., 0]) == np.ptp(uv[..., 1]) == 0
+    assert np.abs(np.array([y[0, 0], *uv[0, 0]]) - true).max() <= 2
+
+
+@settings(deadline=None, max_examples=30)
+@given(size=st.tuples(st.integers(2, 60), st.integers(2, 60)), seed=st.integers(0, 9))
+def test_a_mirrored_frame_gives_a_mirrored_answer(size: tuple[int, int], seed: int) -> None:
+    picture = smooth(np.random.default_rng(seed), *size, 3)
+    out, mirrored = buffer(), buffer()
+    to_nv12(from_array(picture), out)
+    to_nv12(from_array(np.ascontiguousarray(picture[:, ::-1])), mirrored)
+    for plane, other in zip(split(out), split(mirrored)):
+        assert np.abs(plane - other[:, ::-1]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((18, 15), np.uint8),
+        np.zeros((17, 16), np.uint8),
+        np.zeros((18, 16), np.float32),
+        np.zeros((18, 16, 1), np.uint8),
+    ],
+)
+def test_what_is_no_nv12_buffer_is_refused(out: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="no NV12 buffer"):
+        to_nv12(from_array(np.zeros((4, 4, 3), np.uint8)), out)
+
+
+@pytest.mark.parametrize("option", [{"resize": "squash"}, {"color_range": "wide"}])
+def test_unknown_options_are_refused(option: dict[str, Any]) -> None:
+    frame = Frame("mono8", 4, 4, (np.zeros((4, 4), np.uint8),))
+    with pytest.raises(ValueError, match="full and limited|stretch"):
+        to_nv12(frame, buffer(), **option)

@@ -84,7 +84,7 @@ class Channel:
     def destroy(self) -> None:
         """Withdraw the topics."""
         for publisher in (self._classifications, self._overlay):
-            self._node.destroy_publisher(publisher)
+            self._node.destroy_lifecycle_publisher(publisher)
 
     def _frame(self, message: Image | CompressedImage) -> Frame:
         frame = from_image(message) if isinstance(message, Image) else from_compressed(message)

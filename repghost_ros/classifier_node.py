@@ -145,7 +145,7 @@ class ClassifierNode(LifecycleNode):
         for channel in self._channels:
             channel.destroy()
         if self._channels:
-            self.destroy_publisher(self._vision_info)
+            self.destroy_lifecycle_publisher(self._vision_info)
         self._channels = []
 
     # --- model and parameters --------------------------------------------------------------------

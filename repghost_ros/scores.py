@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 
-class Score(NamedTuple):
+@dataclass(frozen=True)
+class Score:
     """One class and how sure the model is of it."""
 
     index: int

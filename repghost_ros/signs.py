@@ -295,6 +295,7 @@ class Pose:
 
     @staticmethod
     def random(rng: np.random.Generator) -> Pose:
+        """Some pose in which all of the sign is seen."""
         size = rng.uniform(0.36, 0.80)
         room = 0.5 - 0.42 * size  # a corner may leave the frame, the sign may not
         return Pose(

@@ -149,17 +149,44 @@ class Robot:
         return self.call(DescribeParameters, "describe_parameters", request).descriptors[0]
 
 
+class RunningNode:
+    """A node's process and what it has printed by now."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._lines: list[str] = []
+
+    def read(self) -> None:
+        assert self.process.stdout is not None
+        self._lines.extend(self.process.stdout)
+
+    def output(self) -> str:
+        return "".join(self._lines)
+
+
+_AS_ON_HUMBLE = """
+import sys
+sys.modules["rclpy.experimental"] = None
+from repghost_ros.classifier_node import main
+main()
+"""
+
+
 @contextmanager
 def running_node(
-    *arguments: str, env: dict[str, str] | None = None, **parameters: Any
-) -> Iterator[subprocess.Popen[str]]:
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    events_executor: bool = True,
+    **parameters: Any,
+) -> Iterator[RunningNode]:
     """The classifier node in its own process, interrupted at the end.
 
-    `arguments` follow --ros-args, such as remap rules; `parameters` are set on top of the demo model.
-    `process.output()` is all it has printed by now. A node that does not end when interrupted, or
-    that ends with an error, fails the test.
+    `arguments` follow --ros-args, such as remap rules; `parameters` go on top of the demo model;
+    without `events_executor` it runs with the executor that Humble has.
+    A node that does not end when interrupted, or that ends with an error, fails the test.
     """
-    command = [sys.executable, "-m", "repghost_ros.classifier_node", "--ros-args", *arguments]
+    program = ["-m", "repghost_ros.classifier_node"] if events_executor else ["-c", _AS_ON_HUMBLE]
+    command = [sys.executable, *program, "--ros-args", *arguments]
     for name, value in {"model": "demo", **parameters}.items():
         command += ["-p", f"{name}:={value}"]
     process = subprocess.Popen(
@@ -169,17 +196,16 @@ def running_node(
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
     )
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
+    node = RunningNode(process)
+    reader = threading.Thread(target=node.read, daemon=True)
     reader.start()
-    process.output = lambda: "".join(lines)  # type: ignore[attr-defined]
     try:
-        yield process
+        yield node
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         code = process.wait(WAIT)
         reader.join(WAIT)
-        assert code == 0, f"the node ended with {code}:\n{''.join(lines)}"
+        assert code == 0, f"the node ended with {code}:\n{node.output()}"
     finally:
         if process.poll() is None:
             process.kill()

@@ -9,8 +9,8 @@ from repghost_ros.signs import LABELS, NO_SIGN, render
 
 SIDE = 224
 SEED = 2  # training draws with 0, its own held-out set with 1
-MEAN = np.float32([123.675, 116.28, 103.53])
-SCALE = np.float32([0.01712475, 0.017507, 0.01742919])
+MEAN = np.array([123.675, 116.28, 103.53], np.float32)
+SCALE = np.array([0.01712475, 0.017507, 0.01742919], np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,11 +33,10 @@ sys.exit(service.run())
 
 
 def test_every_argument_is_described() -> None:
+    from launch.launch_context import LaunchContext
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
     source = PythonLaunchDescriptionSource(str(ROOT / "launch" / "classify.launch.py"))
-    from launch import LaunchContext
-
     description = source.get_launch_description(LaunchContext())
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     assert {"model", "backend", "image", "namespace", "params_file", "log_level", "workers"} <= set(
@@ -59,6 +59,6 @@ def test_launches_the_node_and_classifies() -> None:
         assert robot.get_parameter("workers") == 2
         assert robot.get_parameter("queue_depth") == 4  # of config/classify.yaml
     finally:
-        launched.terminate()
+        launched.send_signal(signal.SIGINT)
         assert launched.wait(30) == 0
         robot.close()

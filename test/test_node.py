@@ -302,8 +302,9 @@ def test_models_are_swapped_while_frames_flow(robot: Robot) -> None:
 # --- lifecycle -----------------------------------------------------------------------------------
 
 
-def test_lifecycle_from_unconfigured_to_finalized(other: Robot) -> None:
-    with running_node(*NAMED, autostart="false"):
+@pytest.mark.parametrize("events_executor", [True, False], ids=["events", "as_on_humble"])
+def test_lifecycle_from_unconfigured_to_finalized(other: Robot, events_executor: bool) -> None:
+    with running_node(*NAMED, autostart="false", events_executor=events_executor):
         assert other.state() == "unconfigured"
         assert other.change_state(Transition.TRANSITION_CONFIGURE)
         assert other.state() == "inactive"

@@ -15,7 +15,7 @@ import setuptools
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture()
+@pytest.fixture
 def arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What setup.py tells setuptools."""
     told: dict[str, Any] = {}

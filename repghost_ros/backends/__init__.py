@@ -22,8 +22,9 @@ class BackendError(RuntimeError):
 class Slot(Protocol):
     """What one worker needs to infer: its input buffer and its place on the device."""
 
-    nv12: np.ndarray
-    """uint8 (height * 3 // 2, width): the frame goes here, in the device's memory if it has one."""
+    @property
+    def nv12(self) -> np.ndarray:
+        """uint8 (height * 3 // 2, width): the frame goes here, in the device's memory if it has one."""
 
     def infer(self) -> np.ndarray:
         """Run the model on `nv12`.
@@ -43,14 +44,21 @@ class Slot(Protocol):
 class Backend(Protocol):
     """A loaded model. Its slots may infer at the same time, one thread each."""
 
-    name: str
-    """The runtime in words, as shown in logs and diagnostics."""
-    width: int
-    """Input width in pixels."""
-    height: int
-    """Input height in pixels."""
-    classes: int
-    """Number of logits."""
+    @property
+    def name(self) -> str:
+        """The runtime in words, as shown in logs and diagnostics."""
+
+    @property
+    def width(self) -> int:
+        """Input width in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Input height in pixels."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
 
     def open_slot(self) -> Slot:
         """Allocate the buffers of one worker.

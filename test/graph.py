@@ -68,6 +68,7 @@ class Robot:
             RELIABLE,
         )
         self._publishers: dict[tuple[str, Any], Any] = {}
+        self._clients: dict[str, Any] = {}
         self._settled: set[tuple[str, Any]] = set()
         self._thread = threading.Thread(target=self.executor.spin, daemon=True)
         self._thread.start()
@@ -117,11 +118,14 @@ class Robot:
         return wait_until(found, f"the answer to {header}")
 
     def call(self, service_type: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(service_type, f"/{self.name}/{service}")
-        assert client.wait_for_service(WAIT), f"no service {service}"
+        client = self._clients.get(service)
+        if client is None:
+            client = self.node.create_client(service_type, f"/{self.name}/{service}")
+            assert client.wait_for_service(WAIT), f"no service {service}"
+            time.sleep(0.5)  # the way back matches a moment later, and DDS does not tell when
+            self._clients[service] = client
         future = client.call_async(request)
         wait_until(future.done, f"the response of {service}")
-        self.node.destroy_client(client)
         return future.result()
 
     def state(self) -> str:

@@ -28,30 +28,25 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from repghost_ros.frame import from_array  # noqa: E402
+from repghost_ros.models import MEAN, SCALE  # noqa: E402
+from repghost_ros.nv12 import to_nv12, to_rgb  # noqa: E402
 from repghost_ros.signs import LABELS, render  # noqa: E402
 
 SIDE = 224
-MEAN = (123.675, 116.28, 103.53)
-SCALE = (0.01712475, 0.017507, 0.01742919)
 # First element of each picture's seed; test/test_demo_model.py uses a third value.
 TRAIN_SEED, HELD_OUT_SEED = 0, 1
 TRAIN_PER_CLASS, HELD_OUT_PER_CLASS = 1200, 200
 TRAIN_FRAMES = ((224, 224), (224, 224), (224, 224), (320, 240), (640, 480))
-STAGES = ((112, 4, 3e-3), (SIDE, 1, 1e-3))  # side, epochs, peak learning rate
+STAGES = ((112, 4, 3e-3), (SIDE, 3, 1e-3))  # side, epochs, peak learning rate
 BATCH = 64
 
 
 def as_model_sees(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Stretch to 224x224, go through 4:2:0 full-range BT.601 as NV12 does, return RGB uint8."""
-    shrinks = bgr.shape[0] > SIDE or bgr.shape[1] > SIDE
-    bgr = cv2.resize(
-        bgr, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    luma, *chroma = cv2.split(cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb))  # full range
-    half = (SIDE // 2, SIDE // 2)
-    chroma = [cv2.resize(plane, half, interpolation=cv2.INTER_AREA) for plane in chroma]
-    chroma = [cv2.resize(plane, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for plane in chroma]
-    return cv2.cvtColor(cv2.merge([luma, *chroma]), cv2.COLOR_YCrCb2RGB)
+    """What the classifier makes of a camera's picture: stretched, NV12 and back, RGB uint8."""
+    nv12 = np.empty((SIDE * 3 // 2, SIDE), np.uint8)
+    to_nv12(from_array(bgr), nv12)
+    return to_rgb(nv12)
 
 
 def draw(index: int, seed: int, frames: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:

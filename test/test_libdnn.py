@@ -1,0 +1,286 @@
+"""The libdnn backend against the emulated board: layout, answers, concurrency, faults, leaks."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from board.emulator import Emulator, build, hash_logits, timings, write_model
+
+from repghost_ros.backends import BackendError, BackendOptions, libdnn, open_backend
+from repghost_ros.backends.libdnn import LibdnnBackend
+from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.frame import from_array
+from repghost_ros.nv12 import to_nv12
+from repghost_ros.paths import share
+from repghost_ros.scores import top_k
+from repghost_ros.signs import LABELS, render
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("libdnn"))
+
+
+@pytest.fixture
+def board(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulated board; a test that leaves anything behind on it fails."""
+    monkeypatch.setenv("REPGHOST_LIBDNN", str(library))
+    board = Emulator(library)
+    board.reset()
+    yield board
+    board.compute(None)
+    stats = board.stats()
+    rules = ("live_models", "live_allocations", "live_tasks", "bad_frees", "bad_handles")
+    assert {
+        name: stats[name] for name in (*rules, "freed_in_use", "stale_inputs")
+    } == dict.fromkeys((*rules, "freed_in_use", "stale_inputs"), 0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "model.bin")
+
+
+def fill(slot: Any) -> np.ndarray:
+    """Write a random image into a slot's buffer and return it."""
+    image = RNG.integers(0, 256, slot.nv12.shape, dtype=np.uint8)
+    slot.nv12[...] = image
+    return image
+
+
+def test_structures_have_the_vendors_layout(board: Emulator) -> None:
+    for name, number in board.layout().items():
+        struct, _, field = name.partition(".")
+        kind = getattr(libdnn, struct)
+        ours = getattr(kind, field).offset if field else ctypes.sizeof(kind)
+        assert ours == number, name
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {},
+        {"aligned_width": 256},
+        {"input_layout": 0},
+        {"input_type": 2},
+        {"input_type": 2, "aligned_width": 256},
+        {"width": 32, "height": 18, "classes": 17},
+        {"class_step": 4},
+        {"output_dimensions": 2},
+    ],
+    ids=str,
+)
+def test_answers_follow_the_image(
+    board: Emulator, tmp_path: Path, properties: dict[str, Any]
+) -> None:
+    backend = LibdnnBackend(write_model(tmp_path / "model.bin", **properties))
+    slot = backend.open_slot()
+    for _ in range(3):
+        image = fill(slot)
+        np.testing.assert_allclose(slot.infer(), hash_logits(image, backend.classes), atol=1e-5)
+    slot.close()
+    backend.close()
+
+
+@pytest.mark.parametrize("output_type", [8, 11, 14], ids=["int8", "int16", "int32"])
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"quanti": 2, "scales": 1},
+        {"quanti": 2, "scales": 1000},
+        {"quanti": 2, "scales": 1000, "zero_points": 1000},
+        {"quanti": 1, "scales": 1},
+        {"quanti": 1, "scales": 1000},
+    ],
+    ids=str,
+)
+def test_quantized_answers_are_dequantized(
+    board: Emulator, tmp_path: Path, output_type: int, quantization: dict[str, int]
+) -> None:
+    path = write_model(tmp_path / "model.bin", output_type=output_type, **quantization)
+    backend = LibdnnBackend(path)
+    slot = backend.open_slot()
+    image = fill(slot)
+    logits, true = slot.infer(), hash_logits(image, 1000)
+    slot.close()
+    backend.close()
+    # Half of the coarsest step; the finest clips int8 beyond 127 / 16.
+    step = 3 / 8 if quantization["quanti"] == 2 else 1 / 4
+    assert np.abs(logits.clip(-7.9, 7.9) - true.clip(-7.9, 7.9)).max() <= step / 2 + 1e-6
+
+
+def test_slots_work_at_the_same_time(board: Emulator, tmp_path: Path) -> None:
+    backend = LibdnnBackend(write_model(tmp_path / "model.bin", **timings("100")))
+    slots = [backend.open_slot() for _ in range(4)]
+    wrong: list[Any] = []
+
+    def work(slot: Any) -> None:
+        for _ in range(50):
+            image = RNG.integers(0, 256, slot.nv12.shape, dtype=np.uint8)
+            slot.nv12[...] = image
+            if not np.allclose(slot.infer(), hash_logits(image, 1000), atol=1e-5):
+                wrong.append(image)
+
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in slots]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert board.stats()["inferences"] == 200
+    assert board.stats()["max_in_flight"] > 1  # the GIL was free while the BPU worked
+    for slot in slots:
+        slot.close()
+    backend.close()
+
+
+def test_the_whole_bpu_path_names_what_onnx_names(board: Emulator, tmp_path: Path) -> None:
+    onnx = OnnxBackend(share() / "models" / "demo.onnx")
+    reference, inside = onnx.open_slot(), onnx.open_slot()
+
+    def real_logits(nv12: np.ndarray) -> np.ndarray:
+        inside.nv12[...] = nv12
+        return inside.infer()
+
+    board.compute(real_logits)
+    backend = LibdnnBackend(write_model(tmp_path / "demo.bin", classes=len(LABELS)))
+    slot = backend.open_slot()
+    for label in LABELS:
+        frame = from_array(render(label, np.random.default_rng(5), 320, 240))
+        to_nv12(frame, slot.nv12)
+        to_nv12(frame, reference.nv12)
+        theirs = top_k(reference.infer(), 5)
+        assert [score.index for score in top_k(slot.infer(), 5)] == [s.index for s in theirs]
+    slot.close()
+    backend.close()
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def test_a_missing_or_corrupt_file_is_named(board: Emulator, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="nothing.bin.*does not exist"):
+        LibdnnBackend(tmp_path / "nothing.bin")
+    (tmp_path / "corrupt.bin").write_bytes(bytes(100))
+    with pytest.raises(BackendError, match="corrupt.bin.*invalid model, -6000002"):
+        LibdnnBackend(tmp_path / "corrupt.bin")
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"models": 2}, "2 models"),
+        ({"inputs": 2}, "2 inputs"),
+        ({"outputs": 3}, "3 outputs"),
+        ({"input_type": 3}, "type 3.*input_type_rt: nv12"),
+        ({"input_dimensions": 3}, "expected NV12"),
+        ({"input_dimensions": -4}, "expected NV12"),
+        ({"input_dimensions": 100}, "expected NV12"),
+        ({"batch": 2}, "one even image"),
+        ({"width": 223}, "one even image"),
+        ({"height": -2}, "one even image"),
+        ({"aligned_width": 208}, "208 of 224 pixels"),
+        ({"output_type": 12}, "type 12"),
+        ({"output_bytes": 3999}, "3999 bytes, too few"),
+        ({"classes": 1}, "1xCLASSESx1x1"),
+        ({"classes": -5}, "1xCLASSESx1x1"),
+        ({"quanti": 7}, "unknown way: 7"),
+        ({"quanti": 2, "scales": 3}, "3 quantization factors for 1000"),
+        ({"quanti": 2, "scales": 1, "null_scale": 1}, "quantization factors"),
+    ],
+    ids=str,
+)
+def test_corrupt_properties_are_refused(
+    board: Emulator, tmp_path: Path, properties: dict[str, int], reason: str
+) -> None:
+    with pytest.raises(BackendError, match=reason):
+        LibdnnBackend(write_model(tmp_path / "model.bin", **properties))
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        ("flush", "cannot be flushed.*-6000001"),
+        ("infer", "BPU refused.*task num exceed limit"),
+        ("run", "did not finish"),
+        ("wait", "did not finish"),
+    ],
+)
+def test_a_failed_inference_is_told_and_the_next_one_works(
+    board: Emulator, model: Path, operation: str, reason: str
+) -> None:
+    backend = LibdnnBackend(model)
+    slot = backend.open_slot()
+    board.fail(operation, -6000009 if operation == "infer" else -6000001)
+    with pytest.raises(BackendError, match=reason):
+        slot.infer()
+    image = fill(slot)
+    np.testing.assert_allclose(slot.infer(), hash_logits(image, 1000), atol=1e-5)
+    slot.close()
+    backend.close()
+
+
+def test_a_hanging_bpu_is_timed_out(board: Emulator, model: Path) -> None:
+    backend = LibdnnBackend(model, timeout_s=0.05)
+    slot = backend.open_slot()
+    board.fail("hang", 60_000)
+    with pytest.raises(BackendError, match="within 50 ms .timeout"):
+        slot.infer()
+    image = fill(slot)
+    np.testing.assert_allclose(slot.infer(), hash_logits(image, 1000), atol=1e-5)
+    slot.close()
+    backend.close()
+
+
+def test_a_full_memory_is_told_and_leaks_nothing(board: Emulator, model: Path) -> None:
+    backend = LibdnnBackend(model)
+    board.fail("alloc", -6000130)
+    with pytest.raises(BackendError, match="no 75264 bytes for another worker .out of memory"):
+        backend.open_slot()
+    backend.close()
+
+
+def test_closing_in_any_order_frees_everything_once(board: Emulator, model: Path) -> None:
+    backend = LibdnnBackend(model)
+    slots = [backend.open_slot() for _ in range(3)]
+    slots[1].close()
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.open_slot()
+    image = fill(slots[0])  # the model lives as long as its slots
+    np.testing.assert_allclose(slots[0].infer(), hash_logits(image, 1000), atol=1e-5)
+    for slot in slots:
+        slot.close()
+        slot.close()
+
+
+def test_it_is_found_by_its_options(board: Emulator, model: Path) -> None:
+    assert libdnn.available() is None
+    backend = open_backend(
+        model, BackendOptions(bpu_runtime="libdnn", bpu_core=1, bpu_priority=255)
+    )
+    assert backend.name == "libdnn 1.24.5"
+    slot = backend.open_slot()
+    assert slot.infer().shape == (1000,)
+    slot.close()
+    backend.close()
+
+
+def test_a_missing_library_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path
+) -> None:
+    monkeypatch.delenv("REPGHOST_LIBDNN", raising=False)
+    assert "hobot-dnn" in (libdnn.available() or "")
+    monkeypatch.setenv("REPGHOST_LIBDNN", str(tmp_path / "libdnn.so"))
+    assert "cannot be loaded" in (libdnn.available() or "")
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        LibdnnBackend(model)

@@ -1,10 +1,44 @@
-"""Keeps the tests' ROS graph and logs to themselves."""
+"""Keeps the tests' ROS graph and logs to themselves; the emulated board."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 # Before rclpy is imported: another domain for every run, and no log files in the user's home.
 os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
 os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="repghost_ros_log_")
+
+from board.emulator import Emulator, build, write_model
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The emulated libdnn.so."""
+    return build(tmp_path_factory.mktemp("libdnn"))
+
+
+@pytest.fixture
+def board(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """The emulated board in this process; a test that leaves anything behind on it fails."""
+    monkeypatch.setenv("REPGHOST_LIBDNN", str(library))
+    board = Emulator(library)
+    before = board.stats()
+    board.reset()
+    yield board
+    board.compute(None)
+    after = board.stats()
+    live = ("live_models", "live_allocations", "live_tasks")
+    assert {name: after[name] for name in live} == {name: before[name] for name in live}
+    rules = ("bad_frees", "bad_handles", "freed_in_use", "stale_inputs")
+    assert {name: after[name] for name in rules} == dict.fromkeys(rules, 0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A stand-in model file of ImageNet's shape."""
+    return write_model(tmp_path / "model.bin")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from board.emulator import Emulator, build, hash_logits, timings, write_model
+from board.emulator import Emulator, hash_logits, timings, write_model
 
 from repghost_ros.backends import BackendError, BackendOptions, libdnn, open_backend
 from repghost_ros.backends.libdnn import LibdnnBackend
@@ -22,31 +21,6 @@ from repghost_ros.scores import top_k
 from repghost_ros.signs import LABELS, render
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("libdnn"))
-
-
-@pytest.fixture
-def board(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The emulated board; a test that leaves anything behind on it fails."""
-    monkeypatch.setenv("REPGHOST_LIBDNN", str(library))
-    board = Emulator(library)
-    board.reset()
-    yield board
-    board.compute(None)
-    stats = board.stats()
-    rules = ("live_models", "live_allocations", "live_tasks", "bad_frees", "bad_handles")
-    assert {
-        name: stats[name] for name in (*rules, "freed_in_use", "stale_inputs")
-    } == dict.fromkeys((*rules, "freed_in_use", "stale_inputs"), 0)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "model.bin")
 
 
 def fill(slot: Any) -> np.ndarray:

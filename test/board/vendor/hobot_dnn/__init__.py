@@ -1,0 +1,1 @@
+"""Emulation of the vendor's package, as far as a classifier uses it."""

@@ -1,0 +1,144 @@
+"""The node on the emulated board, in a process of its own: answers, faults, recovery, nothing left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from board.emulator import hash_logits, inject, timings, write_model
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from graph import Robot, image, running_node, wait_until
+from sensor_msgs.msg import Image
+
+from repghost_ros import messages
+from repghost_ros.scores import top_k
+
+NAMED = ("-r", "__node:=board", "-r", "image:=board_image")
+
+
+@pytest.fixture
+def robot() -> Iterator[Robot]:
+    robot = Robot("board")
+    yield robot
+    robot.close()
+
+
+class Board:
+    """How to run the node on an emulated board, and what it left there."""
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        self.model = write_model(folder / "model.bin", **timings("100"))
+        self.control = folder / "control"
+        self._stats = folder / "stats"
+        self.environment = {
+            "REPGHOST_LIBDNN": str(library),
+            "REPGHOST_EMU_CONTROL": str(self.control),
+            "REPGHOST_EMU_STATS": str(self._stats),
+        }
+
+    def run(self, **parameters: Any) -> Any:
+        chosen = {"model_path": self.model, "color_range": "limited", **parameters}
+        return running_node(*NAMED, env=self.environment, **chosen)
+
+    def left(self) -> dict[str, int]:
+        """The emulator's counters at the end of the node's process."""
+        lines = self._stats.read_text().splitlines()
+        return {name: int(number) for name, number in (line.split() for line in lines)}
+
+    def assert_clean(self) -> None:
+        left = self.left()
+        rules = ("live_models", "live_allocations", "live_tasks", "bad_frees", "bad_handles")
+        assert {name: left[name] for name in rules} == dict.fromkeys(rules, 0)
+
+
+@pytest.fixture
+def board(library: Path, tmp_path: Path) -> Board:
+    return Board(library, tmp_path)
+
+
+def nv12_message(stamp: int, seed: int = 0) -> tuple[Image, np.ndarray]:
+    """A random 224x224 NV12 message, and its data as the model will see it."""
+    data = np.random.default_rng(seed).integers(0, 256, (336, 224), dtype=np.uint8)
+    message = image(np.zeros((224, 224, 3), np.uint8), stamp)
+    message.encoding, message.step = "nv12", 224
+    message.data = data.tobytes()
+    return message, data
+
+
+def statuses(received: list[Any], suffix: str) -> list[Any]:
+    return [s for message in received for s in message.status if s.name.endswith(suffix)]
+
+
+def publish_until(
+    robot: Robot, publisher: Any, condition: Callable[[], Any], stamps: Iterator[int]
+) -> None:
+    """Keep a slow camera running until something has happened."""
+
+    def step() -> Any:
+        publisher.publish(nv12_message(next(stamps))[0])
+        return condition()
+
+    wait_until(step, "the condition while frames flow")
+
+
+def test_answers_are_the_boards(robot: Robot, board: Board) -> None:
+    with board.run(class_id="index"):
+        publisher = robot.publisher("board_image")
+        for stamp in range(1, 9):
+            message, data = nv12_message(stamp, seed=stamp)
+            results = messages.results(robot.answer(publisher, message))
+            best = top_k(hash_logits(data, 1000), 5)
+            assert [name for name, _ in results] == [str(score.index) for score in best]
+    board.assert_clean()
+
+
+def test_a_failing_bpu_is_reopened_and_recovers(robot: Robot, board: Board) -> None:
+    with board.run(diagnostics_period=0.2) as node:
+        publisher = robot.publisher("board_image")
+        received = robot.collect(DiagnosticArray, "/diagnostics")
+        robot.answer(publisher, nv12_message(1)[0])
+        inject(board.control, ("run", -6000001, 3))
+        stamps = iter(range(2, 10**6))
+
+        def failed() -> bool:
+            found = statuses(received, "board: image")
+            return any(s.level == DiagnosticStatus.ERROR for s in found)
+
+        publish_until(robot, publisher, failed, stamps)
+        wait_until(lambda: "reopening the model" in node.output(), "the reopening")
+        robot.answer(publisher, nv12_message(next(stamps))[0])
+        received.clear()
+        publish_until(
+            robot,
+            publisher,
+            lambda: any(
+                s.level in (DiagnosticStatus.OK, DiagnosticStatus.WARN)
+                for s in statuses(received, "board: image")
+            ),
+            stamps,
+        )
+    board.assert_clean()
+
+
+def test_a_hanging_bpu_is_given_up_and_reopened(robot: Robot, board: Board) -> None:
+    with board.run(bpu_timeout=60.0, watchdog=0.3, workers=2) as node:
+        publisher = robot.publisher("board_image")
+        robot.answer(publisher, nv12_message(1)[0])
+        inject(board.control, ("hang", 2000, 1))
+        publisher.publish(nv12_message(2)[0])
+        wait_until(lambda: "the backend hangs" in node.output(), "the watchdog")
+        robot.answer(publisher, nv12_message(3)[0])
+
+
+def test_a_board_that_cannot_load_is_retried_by_the_lifecycle(robot: Robot, board: Board) -> None:
+    inject(board.control, ("load", -6000002, 1))
+    with board.run() as node:
+        wait_until(lambda: "cannot be loaded" in node.output(), "the refusal")
+        assert robot.state() == "unconfigured"
+        assert robot.change_state(1)
+        assert robot.change_state(3)
+        robot.answer(robot.publisher("board_image"), nv12_message(1)[0])
+    board.assert_clean()

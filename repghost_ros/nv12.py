@@ -147,8 +147,14 @@ def _from_bayer(frame: Frame, y: np.ndarray, uv: np.ndarray, color_range: str, _
         raise FrameError(f"a Bayer image of {frame.width}x{frame.height} has no whole 2x2 cell")
     rows = frame.planes[0]
     # Two pictures of two channels: the colours of the even rows and those of the odd ones.
-    even, odd = (_scaled(_cells(rows[parity : 2 * height : 2], width), y) for parity in (0, 1))
-    pixels = cv2.transform(cv2.merge([even, odd]), _cell_matrix(frame.encoding))
+    halves = [_scaled(_cells(rows[parity : 2 * height : 2], width), y) for parity in (0, 1)]
+    pixels = np.empty((*y.shape, 3), np.uint8)
+    other_green = np.empty_like(pixels)
+    for picture, channels in zip(
+        (pixels, other_green), _cell_channels(frame.encoding), strict=True
+    ):
+        cv2.mixChannels(halves, [picture], channels)
+    cv2.addWeighted(pixels, 0.5, other_green, 0.5, 0, dst=pixels)
     _convert_rgb(pixels, _RGB_CODES["rgb8"], y, uv, color_range)
 
 
@@ -239,10 +245,12 @@ def _range_tables(source: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache
-def _cell_matrix(encoding: str) -> np.ndarray:
-    """float32 (3, 4): a Bayer cell's pixels, row by row, to R, G, B."""
-    shares = {"r": (1.0, 0.0, 0.0), "g": (0.0, 0.5, 0.0), "b": (0.0, 0.0, 1.0)}
-    return np.array([shares[color] for color in encoding[len("bayer_") : -1]], np.float32).T
+def _cell_channels(encoding: str) -> tuple[list[int], list[int]]:
+    """From and to channels that make R, G, B of a cell's pixels, once with each of its greens."""
+    cell = encoding[len("bayer_") : -1]
+    red, blue = cell.index("r"), cell.index("b")
+    first, second = ([red, 0, green, 1, blue, 2] for green in range(4) if cell[green] == "g")
+    return first, second
 
 
 @lru_cache

@@ -89,6 +89,8 @@ class Emulator:
         self.library = library
         self._dnn = ctypes.CDLL(str(library))
         self._dnn.emu_layout.restype = ctypes.c_char_p
+        self._dnn.emu_limit.restype = ctypes.c_double
+        self._dnn.emu_limit.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_double)
         self._callback: Any = None
 
     def stats(self) -> dict[str, int]:
@@ -112,6 +114,13 @@ class Emulator:
         """Offsets by `Struct.field` and sizes by `Struct`, as compiled."""
         lines = self._dnn.emu_layout().decode().splitlines()
         return {name: int(number) for name, number in (line.split() for line in lines)}
+
+    def limit(self, model: Path, threads: int = 4, seconds: float = 3.0) -> float:
+        """Inferences a second that the device itself allows, measured by a loop in C."""
+        rate: float = self._dnn.emu_limit(os.fsencode(model), threads, seconds)
+        if rate < 0:
+            raise ValueError(f"'{model}' cannot be run {threads} times at once")
+        return rate
 
     def compute(self, logits_of: Callable[[np.ndarray], np.ndarray] | None) -> None:
         """Answer with `logits_of` an NV12 image, or with hash_logits again."""

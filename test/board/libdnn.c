@@ -763,6 +763,57 @@ EXPORT const char *emu_layout(void) {
   return LAYOUT(PRINT_OFFSET) SIZES(PRINT_SIZE);
 }
 
+// One thread of emu_limit: infer as fast as the device lets it until the deadline.
+typedef struct {
+  void *model;
+  Properties input, output;
+  int64_t deadline, inferences;
+} Loop;
+
+static void *run_loop(void *argument) {
+  Loop *loop = argument;
+  Tensor input = {.properties = loop->input}, output = {.properties = loop->output}, *outputs = &output;
+  InferControl control = {0};
+  hbSysAllocCachedMem(&input.sysMem[0], loop->input.alignedByteSize);
+  hbSysAllocCachedMem(&output.sysMem[0], loop->output.alignedByteSize);
+  while (now() < loop->deadline) {
+    void *task = NULL;
+    hbSysFlushMem(&input.sysMem[0], CACHE_CLEAN);
+    if (hbDNNInfer(&task, &outputs, &input, loop->model, &control)) break;
+    if (hbDNNWaitTaskDone(task, 0)) break;
+    hbDNNReleaseTask(task);
+    hbSysFlushMem(&output.sysMem[0], CACHE_INVALIDATE);
+    loop->inferences += 1;
+  }
+  hbSysFreeMem(&input.sysMem[0]);
+  hbSysFreeMem(&output.sysMem[0]);
+  return NULL;
+}
+
+// Inferences a second that the device itself allows, with nothing around it but this loop.
+EXPORT double emu_limit(const char *path, int threads, double seconds) {
+  void *packed = NULL, *model = NULL;
+  if (threads < 1 || threads > MAX_TASKS || hbDNNInitializeFromFiles(&packed, &path, 1)) return -1;
+  hbDNNGetModelHandle(&model, packed, ((Model *)packed)->name);
+  Loop loops[MAX_TASKS] = {0};
+  pthread_t running[MAX_TASKS];
+  int64_t start = now(), total = 0;
+  for (int i = 0; i < threads; ++i) {
+    loops[i].model = model;
+    loops[i].deadline = start + (int64_t)(seconds * 1e9);
+    hbDNNGetInputTensorProperties(&loops[i].input, model, 0);
+    hbDNNGetOutputTensorProperties(&loops[i].output, model, 0);
+    pthread_create(&running[i], NULL, run_loop, &loops[i]);
+  }
+  for (int i = 0; i < threads; ++i) {
+    pthread_join(running[i], NULL);
+    total += loops[i].inferences;
+  }
+  double elapsed = (now() - start) / 1e9;
+  hbDNNRelease(packed);
+  return total / elapsed;
+}
+
 // For processes that are only watched: their last word about what they left behind.
 __attribute__((destructor)) static void write_stats(void) {
   const char *path = getenv("REPGHOST_EMU_STATS");

@@ -1,0 +1,110 @@
+"""NV12 conversion to 224x224 against the model zoo's way and against copying the source once.
+
+Both ways get camera frames that are not in the processor's cache, one after another, single-threaded.
+The zoo's way resizes BGR (bilinear), converts to I420 and repacks; other sources become BGR first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from bench.obvious_node import bgr_to_nv12
+from repghost_ros.frame import from_image
+from repghost_ros.nv12 import to_nv12
+
+SIZES = ((640, 480), (1280, 720), (1920, 1080))
+RING = 128e6  # bytes of different frames that are taken in turn
+ROUNDS = 60
+_TO_BGR: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "bgr8": lambda rows: rows,
+    "rgb8": lambda rows: cv2.cvtColor(rows, cv2.COLOR_RGB2BGR),
+    "bgra8": lambda rows: cv2.cvtColor(rows, cv2.COLOR_BGRA2BGR),
+    "rgba8": lambda rows: cv2.cvtColor(rows, cv2.COLOR_RGBA2BGR),
+    "mono8": lambda rows: cv2.cvtColor(rows, cv2.COLOR_GRAY2BGR),
+    "nv12": lambda rows: cv2.cvtColor(rows, cv2.COLOR_YUV2BGR_NV12),
+    "nv21": lambda rows: cv2.cvtColor(rows, cv2.COLOR_YUV2BGR_NV21),
+    "yuv422": lambda rows: cv2.cvtColor(rows, cv2.COLOR_YUV2BGR_UYVY),
+    "yuv422_yuy2": lambda rows: cv2.cvtColor(rows, cv2.COLOR_YUV2BGR_YUY2),
+    # OpenCV names a pattern by its second row's second and third pixel.
+    "bayer_rggb8": lambda rows: cv2.cvtColor(rows, cv2.COLOR_BayerBG2BGR),
+}
+
+
+def shape(encoding: str, width: int, height: int) -> tuple[int, ...]:
+    """The array that holds a frame."""
+    if encoding in ("nv12", "nv21"):
+        return (height * 3 // 2, width)
+    channels = {"bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "yuv422": 2, "yuv422_yuy2": 2}
+    return (height, width, channels[encoding]) if encoding in channels else (height, width)
+
+
+def milliseconds(ways: list[Callable[[int], Any]], frames: int) -> list[float]:
+    """Median time of each way, the ways taking turns on frame after frame."""
+    times: list[list[float]] = [[] for _ in ways]
+    for turn in range(ROUNDS):
+        for number, way in enumerate(ways):
+            frame = (turn * len(ways) + number) % frames
+            start = time.perf_counter()
+            way(frame)
+            times[number].append(time.perf_counter() - start)
+    return [float(np.median(t)) * 1e3 for t in times]
+
+
+def measure(encoding: str, width: int, height: int) -> dict[str, Any]:
+    """Milliseconds of a copy, of our way and of the zoo's."""
+    size = shape(encoding, width, height)
+    count = max(4, int(RING // np.prod(size)))
+    source = np.random.default_rng(0).integers(0, 256, (count, *size), dtype=np.uint8)
+    messages = [
+        SimpleNamespace(
+            encoding=encoding,
+            width=width,
+            height=height,
+            step=int(rows.nbytes // rows.shape[0]),
+            data=rows.reshape(-1),
+        )
+        for rows in source
+    ]
+    out = np.zeros((336, 224), np.uint8)
+    copy = np.empty_like(source[0])
+    to_bgr = _TO_BGR[encoding]
+    copied, ours, zoo = milliseconds(
+        [
+            lambda i: np.copyto(copy, source[i]),
+            lambda i: to_nv12(from_image(messages[i]), out, source_color_range="full"),
+            lambda i: bgr_to_nv12(to_bgr(source[i]), 224, 224),
+        ],
+        count,
+    )
+    return {
+        "encoding": encoding,
+        "size": f"{width}x{height}",
+        "copy_ms": copied,
+        "ours_ms": ours,
+        "zoo_ms": zoo,
+    }
+
+
+def main() -> list[dict[str, Any]]:
+    """Run all of it and print the table; returns its rows."""
+    cv2.setNumThreads(1)
+    print("conversion to 224x224 NV12, milliseconds, medians, one thread")
+    print("    encoding       size    copy    ours     zoo  ours/copy  zoo/ours")
+    rows = [measure(encoding, *size) for encoding in _TO_BGR for size in SIZES]
+    for row in rows:
+        print(
+            f"{row['encoding']:>12} {row['size']:>10} {row['copy_ms']:7.3f} {row['ours_ms']:7.3f} "
+            f"{row['zoo_ms']:7.3f} {row['ours_ms'] / row['copy_ms']:10.2f} "
+            f"{row['zoo_ms'] / row['ours_ms']:9.2f}"
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""`make soak`: 10 minutes at 120 fps with a fault every few seconds; every frame is accounted for.
+
+The faults are the emulated device's failures, refusals and hangs, and broken messages. At the end each
+frame sent was answered, refused, failed or dropped, memory and threads did not grow, and nothing was
+left behind on the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from board.emulator import build, inject, timings, write_model
+from diagnostic_msgs.msg import DiagnosticArray
+
+from bench.camera import Camera
+from bench.node import our_node
+from repghost_ros.executors import fastest_executor, spin
+
+FPS = 120
+FAULTS: tuple[tuple[str, int, int], ...] = (
+    ("run", -6000001, 5),
+    ("infer", -6000009, 3),
+    ("flush", -6000001, 1),
+    ("load", -6000002, 1),
+    ("hang", 3000, 1),
+)
+COUNTS = ("frames in", "frames answered", "frames refused", "frames failed", "frames dropped")
+
+
+def memory_and_threads(pid: int) -> tuple[float, int]:
+    """Resident megabytes and number of threads of a process."""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return int(fields["VmRSS"].split()[0]) / 1024, int(fields["Threads"])
+
+
+class Ledger:
+    """Adds up what the node's diagnostics say of its frames."""
+
+    def __init__(self) -> None:
+        self.totals = dict.fromkeys(COUNTS, 0)
+        self.worst_ms = 0.0
+        self._context = rclpy.Context()
+        self._context.init()
+        node = rclpy.create_node("soak_ledger", context=self._context)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._add, 100)
+        executor = fastest_executor(self._context)
+        executor.add_node(node)
+        threading.Thread(target=spin, args=(executor, self._context), daemon=True).start()
+
+    def _add(self, message: Any) -> None:
+        for status in message.status:
+            values = {value.key: value.value for value in status.values}
+            if COUNTS[0] in values:
+                for name in COUNTS:
+                    self.totals[name] += int(values[name])
+                latency = float(values["end-to-end latency p99 (ms)"])
+                if latency > self.worst_ms:
+                    self.worst_ms = latency
+
+
+def main() -> int:
+    """Soak, print the account, and return 1 where it does not add up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    seconds = parser.parse_args().seconds
+    chance = random.Random(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        control, left = folder / "control", folder / "stats"
+        model = write_model(folder / "100.bin", **timings("100"))
+        environment = {
+            **os.environ,
+            "REPGHOST_LIBDNN": str(build(folder)),
+            "REPGHOST_EMU_CONTROL": str(control),
+            "REPGHOST_EMU_STATS": str(left),
+        }
+        parameters = ["-p", "watchdog:=1.0", "-p", "bpu_timeout:=0.5", "--log-level", "fatal"]
+        ledger = Ledger()
+        node = subprocess.Popen([sys.executable, *our_node(model), *parameters], env=environment)
+        camera = Camera("repghost")
+        camera.wait_for_node()
+        samples: list[tuple[float, float, int]] = []
+        faults = sent = answered = 0
+        worst = 0.0
+        start = time.monotonic()
+        while (now := time.monotonic() - start) < seconds:
+            fault = chance.choice(FAULTS)
+            inject(control, fault, *([("run", -6000001, 1)] if fault[0] == "load" else []))
+            faults += 1
+            broken = camera.send_broken(3)
+            run = camera.run(FPS, 4.0, warm_up=0.0)
+            sent += run.sent + broken
+            answered += len(run.latencies)
+            worst = max(worst, *run.latencies) if run.latencies else worst
+            samples.append((now / 60, *memory_and_threads(node.pid)))
+            print(
+                f"{now:6.0f} s  {fault[0]:>6}  sent {sent:7}  answered {answered:7}  "
+                f"{samples[-1][1]:6.1f} MB  {samples[-1][2]:3} threads",
+                flush=True,
+            )
+        time.sleep(1.5)  # the last period's diagnostics
+        totals = dict(ledger.totals)
+        node.send_signal(signal.SIGINT)
+        code = node.wait(10)
+        camera.close()
+        remains = dict(line.split() for line in left.read_text().splitlines())
+    minutes, memory, threads = np.array(samples[len(samples) // 4 :]).T
+    slope = float(np.polyfit(minutes, memory, 1)[0]) if len(minutes) > 2 else 0.0
+    inside = totals["frames in"] - sum(totals[name] for name in COUNTS[1:])
+    print(f"\n{faults} faults in {seconds:.0f} s; the node ended with {code}")
+    print("  ".join(f"{name}: {count}" for name, count in totals.items()))
+    print(f"sent {sent}, answered over DDS {answered}, worst latency {worst * 1e3:.0f} ms")
+    print(
+        f"memory {memory[-1]:.1f} MB, slope {slope:+.2f} MB a minute; threads {threads.max():.0f}"
+    )
+    print(f"left on the device: {remains}")
+    return int(inside != 0 or code != 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

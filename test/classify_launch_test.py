@@ -10,10 +10,9 @@ import launch_testing.actions
 import launch_testing.asserts
 from graph import Robot, image
 from launch.actions import IncludeLaunchDescription
+from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from test_node import best, sign
-
-from launch import LaunchDescription
 
 LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "classify.launch.py"
 
@@ -49,11 +48,11 @@ class TestClassify(unittest.TestCase):
     def test_names_the_sign(self) -> None:
         publisher = self.robot.publisher("/camera/color")
         answer = self.robot.answer(publisher, image(sign("stop"), stamp=1))
-        self.assertEqual(best(answer), "stop")
+        assert best(answer) == "stop"
 
     def test_takes_arguments_and_the_params_file(self) -> None:
-        self.assertEqual(self.robot.get_parameter("workers"), 2)
-        self.assertEqual(self.robot.get_parameter("queue_depth"), 4)
+        assert self.robot.get_parameter("workers") == 2
+        assert self.robot.get_parameter("queue_depth") == 4
 
 
 @launch_testing.post_shutdown_test()

@@ -67,8 +67,9 @@ class Channel:
             if now < self._due:
                 self.skipped += 1
                 return
-            # Keep to the grid, so that a camera's jitter does not lower the rate.
-            self._due = max(self._due + 1 / rate, now - 1 / rate)
+            # Keep to the grid while frames come, so that a camera's jitter does not lower the rate.
+            on_grid = now - self._due < 1 / rate
+            self._due = (self._due if on_grid else now) + 1 / rate
         assert self._stream is not None
         self._stream.submit(message)
 

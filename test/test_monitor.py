@@ -1,0 +1,74 @@
+"""Reports and the diagnostics made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from repghost_ros.diagnostics import Thresholds, camera_status
+from repghost_ros.frame import FrameError
+from repghost_ros.monitor import Latency, Monitor, Report
+from repghost_ros.pipeline import Answer, Stream
+
+GOOD = Report(
+    seconds=2.0,
+    received=60,
+    answered=60,
+    refused=0,
+    failed=0,
+    dropped=0,
+    convert=Latency(0.001, 0.002),
+    infer=Latency(0.003, 0.004),
+    end_to_end=Latency(0.005, 0.010),
+    idle=0.01,
+    last_error="",
+)
+THRESHOLDS = Thresholds(min_rate=20.0, max_latency=0.050, stale_after=2.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "message"),
+    [
+        ({}, DiagnosticStatus.OK, "classifying"),
+        ({"idle": 3.0}, DiagnosticStatus.STALE, "no frame for 3.0 s"),
+        ({"failed": 1, "last_error": "it broke"}, DiagnosticStatus.ERROR, "it broke"),
+        ({"refused": 1, "last_error": "bad step"}, DiagnosticStatus.WARN, "bad step"),
+        ({"answered": 30}, DiagnosticStatus.WARN, "15.0 answers a second, wanted 20"),
+        ({"end_to_end": Latency(0.01, 0.06)}, DiagnosticStatus.WARN, "60.0 ms, wanted 50"),
+        ({"dropped": 4}, DiagnosticStatus.WARN, "4 frames made way"),
+    ],
+)
+def test_levels(changes: dict[str, Any], level: bytes, message: str) -> None:
+    status = camera_status("repghost: image", "libdnn", replace(GOOD, **changes), THRESHOLDS)
+    assert status.level == level
+    assert message in status.message
+
+
+def test_values_have_names_and_units() -> None:
+    status = camera_status("repghost: image", "libdnn", GOOD, THRESHOLDS)
+    values = {value.key: value.value for value in status.values}
+    assert values["input rate (Hz)"] == values["output rate (Hz)"] == "30.00"
+    assert values["end-to-end latency p99 (ms)"] == "10.00"
+    assert (status.name, status.hardware_id) == ("repghost: image", "libdnn")
+
+
+def test_a_report_is_of_its_period_alone() -> None:
+    stream = Stream.__new__(Stream)
+    stream.received = stream.answered = stream.refused = stream.failed = stream.dropped = 0
+    monitor = Monitor(stream)
+    stream.received, stream.answered, stream.refused = 3, 2, 1
+    for _ in range(2):
+        monitor.record(Answer(None, logits=np.zeros(1), started=1.0, converted=1.5, inferred=3.5))
+    monitor.record(Answer(None, error=FrameError("bad step")))
+    report = monitor.report()
+    assert (report.received, report.answered, report.refused) == (3, 2, 1)
+    assert (report.convert, report.infer) == (Latency(0.5, 0.5), Latency(2.0, 2.0))
+    assert report.last_error == "bad step"
+    empty = monitor.report()
+    assert (empty.received, empty.answered) == (0, 0)
+    assert np.isnan(empty.infer.p50)
+    assert empty.last_error == "bad step"

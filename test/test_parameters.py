@@ -1,0 +1,46 @@
+"""The parameters and the file that documents them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from rclpy.parameter import Parameter
+
+from repghost_ros.parameters import ParameterError, Parameters
+
+YAML = Path(__file__).parent.parent / "config" / "classify.yaml"
+
+
+def test_the_yaml_file_documents_every_parameter_with_its_default() -> None:
+    documented = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
+    defaults = {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in fields(Parameters)
+    }
+    assert documented == defaults
+
+
+def test_the_readme_names_every_parameter() -> None:
+    readme = (YAML.parent.parent / "README.md").read_text()
+    assert [f.name for f in fields(Parameters) if f"`{f.name}`" not in readme] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("resize", "squash", "choose one of stretch, crop, letterbox"),
+        ("roi", [1, 2, 3], "x, y, width, height"),
+        ("roi", [0, 0, 5, 0], "x, y, width, height"),
+        ("roi", [-1, 0, 5, 5], "x, y, width, height"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(name: str, value: object, reason: str) -> None:
+    with pytest.raises(ParameterError, match=reason):
+        Parameters().changed([Parameter(name, value=value)])
+
+
+def test_a_size_may_be_a_number() -> None:
+    assert Parameters().changed([Parameter("model", value=200)]).model == "200"

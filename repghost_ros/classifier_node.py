@@ -173,15 +173,15 @@ class ClassifierNode(LifecycleNode):
     def _announce(self, classifier: Classifier) -> None:
         """Publish which model answers from now on and the names of its classes."""
         labels = Parameter("class_labels", value=list(classifier.labels))
-        if self.has_parameter(labels.name):
-            self.set_parameters([labels])
-        else:
+        if not self.has_parameter(labels.name):
             self.declare_parameter(
                 labels.name,
                 labels.value,
                 ParameterDescriptor(description="Class names in index order; set by the node."),
                 ignore_override=True,
             )
+        elif list(self.get_parameter(labels.name).value) != labels.value:
+            self.set_parameters([labels])
         header = Header(stamp=self.get_clock().now().to_msg())
         location = f"{self.get_fully_qualified_name()}/{labels.name}"
         method = f"RepGhost {classifier.model}"

@@ -55,6 +55,7 @@ METHODS = {
     "get_logger",
     "get_name",
     "get_namespace",
+    "get_parameter",
     "get_subscription_count",
     "has_parameter",
     "name",

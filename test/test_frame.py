@@ -142,7 +142,9 @@ def test_an_exif_orientation_does_not_turn_the_picture() -> None:
     exif = b"Exif\0\0" + tiff
     jpeg = encoded(".jpg")
     turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
-    assert np.shape(cv2.imdecode(np.frombuffer(turned, np.uint8), 1)) == (41, 30, 3)
+    turned_picture = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
+    assert turned_picture is not None
+    assert turned_picture.shape == (41, 30, 3)
     assert from_compressed(compressed(turned)).width == 41
 
 

@@ -1,9 +1,12 @@
 """Frame -> NV12 of the model's size, and back to RGB: this project's core.
 
 Frames are scaled before they are converted, so the work follows the model's size and not the
-camera's. YUV frames never become RGB: their planes are scaled as they are. Scaling is bilinear, as
-in the board's own resizer, and reads only the rows it needs; pixel centres are aligned. Chroma is the
-mean of its 2x2 pixels. All heavy work is done by few OpenCV calls, which run without the GIL.
+camera's. YUV frames never become RGB: their planes are scaled as they are. Chroma is the mean of its
+2x2 pixels. All heavy work is done by few OpenCV calls, which run without the GIL.
+
+Scaling is bilinear with aligned pixel centres, as in the board's own resizer. Luma and grey planes are
+first halved (means of 2x2) as long as they stay at least as large as the model: that is anti-aliased
+and costs little more than reading them. Interleaved channels are not, it would cost a multiple there.
 
 Colours are BT.601. `full`: Y, U, V 0..255 (JPEG). `limited`: Y 16..235, U and V 16..240 (video).
 """
@@ -23,6 +26,8 @@ CROP_MARGIN = 256 / 224
 """ImageNet's evaluation scales the short side to this many times the side that it then cuts out."""
 
 _LUMA = (0.299, 0.587, 0.114)
+_LIMITED_GAINS = (219 / 255, 224 / 255)
+"""Levels of the limited range to one of the full range, of Y and of U and V."""
 _RGB_CODES = {
     "bgr8": (cv2.COLOR_BGR2GRAY, cv2.COLOR_BGR2YCrCb, 0),
     "rgb8": (cv2.COLOR_RGB2GRAY, cv2.COLOR_RGB2YCrCb, 0),
@@ -100,9 +105,11 @@ def to_rgb(nv12: np.ndarray, color_range: str = "full") -> np.ndarray:
 
 def _planes(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Luma (height, width) and chroma (height // 2, width // 2, 2) of an NV12 buffer."""
-    if nv12.ndim != 2 or nv12.dtype != np.uint8 or nv12.shape[0] % 3 or nv12.shape[1] % 2:
+    rows = nv12.ndim == 2 and nv12.dtype == np.uint8 and nv12.strides[1] == 1
+    if not rows or nv12.size == 0 or nv12.shape[0] % 3 or nv12.shape[1] % 2:
         raise ValueError(
-            f"{nv12.dtype} {nv12.shape} is no NV12 buffer: uint8 (height * 3 // 2, width), both even"
+            f"{nv12.dtype} {nv12.shape} is no NV12 buffer: uint8 (height * 3 // 2, width), height and "
+            "width even, the bytes of a row adjacent"
         )
     height, width = nv12.shape[0] // 3 * 2, nv12.shape[1]
     return nv12[:height], nv12[height:].reshape(height // 2, width // 2, 2)
@@ -112,10 +119,10 @@ def _centre(frame: Frame, width: int, height: int) -> Frame:
     """The region that ImageNet's evaluation would cut out, not yet scaled."""
     scale = min(frame.width, frame.height) / (min(width, height) * CROP_MARGIN)
     scale = min(scale, frame.width / width, frame.height / height)
-    inner_width = max(1, round(width * scale))
-    inner_height = max(1, round(height * scale))
-    left, top = (frame.width - inner_width) // 2, (frame.height - inner_height) // 2
-    return frame.crop(left, top, inner_width, inner_height)
+    # Even sizes and offsets keep luma and chroma together.
+    inner_width, inner_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
+    left, top = (frame.width - inner_width) // 4 * 2, (frame.height - inner_height) // 4 * 2
+    return frame.crop(max(0, left), max(0, top), inner_width, inner_height)
 
 
 def _scale(source: np.ndarray, out: np.ndarray) -> None:
@@ -124,6 +131,15 @@ def _scale(source: np.ndarray, out: np.ndarray) -> None:
         np.copyto(out, source)
     else:
         cv2.resize(source, out.shape[1::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+
+
+def _scale_plane(source: np.ndarray, out: np.ndarray) -> None:
+    """Halved while that fits, then bilinear, into `out`'s memory: (height, width) planes."""
+    height, width = source.shape
+    while height >= 2 * out.shape[0] and width >= 2 * out.shape[1] and not (height | width) & 1:
+        height, width = height // 2, width // 2
+        source = cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
+    _scale(source, out)
 
 
 def _scaled(source: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -147,7 +163,7 @@ def _from_bayer(frame: Frame, y: np.ndarray, uv: np.ndarray, color_range: str, _
         raise FrameError(f"a Bayer image of {frame.width}x{frame.height} has no whole 2x2 cell")
     rows = frame.planes[0]
     # Two pictures of two channels: the colours of the even rows and those of the odd ones.
-    halves = [_scaled(_cells(rows[parity : 2 * height : 2], width), y) for parity in (0, 1)]
+    halves = [_scaled(_groups(rows[parity : 2 * height : 2], width, 2), y) for parity in (0, 1)]
     pixels = np.empty((*y.shape, 3), np.uint8)
     other_green = np.empty_like(pixels)
     for picture, channels in zip(
@@ -170,24 +186,24 @@ def _convert_rgb(
     _change_range(y, uv, "full", color_range)
 
 
-def _cells(rows: np.ndarray, width: int) -> np.ndarray:
-    """(n, >= 2 * width) as (n, width, 2), not copied."""
+def _groups(rows: np.ndarray, width: int, size: int) -> np.ndarray:
+    """Each row's first `width` groups of `size` adjacent bytes, (n, width, size), not copied."""
     return np.lib.stride_tricks.as_strided(
-        rows, (rows.shape[0], width, 2), (rows.strides[0], 2, 1), writeable=False
+        rows, (rows.shape[0], width, size), (rows.strides[0], size, 1), writeable=False
     )
 
 
 def _from_mono(frame: Frame, y: np.ndarray, uv: np.ndarray, color_range: str, _: str) -> None:
-    _scale(frame.planes[0], y)
-    _change_range(y, uv[:0], "full", color_range)
+    _scale_plane(frame.planes[0], y)
     uv[...] = 128
+    _change_range(y, uv, "full", color_range)
 
 
 def _from_yuv420(
     frame: Frame, y: np.ndarray, uv: np.ndarray, color_range: str, source_color_range: str
 ) -> None:
     luma, chroma = frame.planes
-    _scale(luma, y)
+    _scale_plane(luma, y)
     if frame.encoding == "nv12":
         _scale(chroma, uv)
     else:
@@ -201,12 +217,7 @@ def _from_yuv422(
     at_y, at_u, at_v = _YUV422_CHANNELS[frame.encoding]
     pairs = frame.planes[0]
     cv2.extractChannel(_scaled(pairs[:, : frame.width], y), at_y, dst=y)
-    quads = np.lib.stride_tricks.as_strided(
-        pairs,
-        (frame.height, pairs.shape[1] // 2, 4),
-        (pairs.strides[0], 4, 1),
-        writeable=False,
-    )
+    quads = _groups(pairs, pairs.shape[1] // 2, 4)
     cv2.mixChannels([_scaled(quads, uv)], [uv], [at_u, 0, at_v, 1])
     _change_range(y, uv, source_color_range, color_range)
 
@@ -225,23 +236,18 @@ _CONVERT = {
 
 
 def _change_range(y: np.ndarray, uv: np.ndarray, source: str, target: str) -> None:
+    """In place, rounded and clipped."""
     if source == target:
         return
-    for plane, table in zip((y, uv), _range_tables(source), strict=True):
-        if plane.size:
-            cv2.LUT(plane, table, dst=plane)
-
-
-@lru_cache
-def _range_tables(source: str) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 (256,) tables of Y and of U and V, from the source's range to the other."""
-    levels = np.arange(256.0)
-    if source == "limited":
-        tables = (levels - 16) * 255 / 219, (levels - 128) * 255 / 224 + 128
+    # addWeighted takes a third of LUT's time, and clips, which convertScaleAbs does not.
+    if target == "limited":
+        y_gain, uv_gain = _LIMITED_GAINS
+        black = 16.0
     else:
-        tables = levels * 219 / 255 + 16, (levels - 128) * 224 / 255 + 128
-    y, uv = (np.clip(np.rint(table), 0, 255).astype(np.uint8) for table in tables)
-    return y, uv
+        y_gain, uv_gain = (1 / gain for gain in _LIMITED_GAINS)
+        black = -16 * y_gain
+    cv2.addWeighted(y, y_gain, y, 0, black, dst=y)
+    cv2.addWeighted(uv, uv_gain, uv, 0, 128 - 128 * uv_gain, dst=uv)
 
 
 @lru_cache
@@ -257,7 +263,7 @@ def _cell_channels(encoding: str) -> tuple[list[int], list[int]]:
 def _rgb_matrix(color_range: str) -> np.ndarray:
     """float32 (3, 4): Y, U, V to R, G, B."""
     red, green, blue = _LUMA
-    black, y_gain, uv_gain = (0, 1, 1) if color_range == "full" else (16, 219 / 255, 224 / 255)
+    black, y_gain, uv_gain = (0, 1, 1) if color_range == "full" else (16, *_LIMITED_GAINS)
     to_red, to_blue = 2 * (1 - red) / uv_gain, 2 * (1 - blue) / uv_gain
     matrix = np.array(
         [

@@ -31,7 +31,7 @@ def test_every_argument_is_described() -> None:
 def test_launches_the_node_and_classifies() -> None:
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
-        [sys.executable, "-m", "launch_testing.launch_test", str(HERE / "classify_launch_test.py")],
+        [sys.executable, "-m", "launch_testing.launch_test", str(HERE / "launch_classify.py")],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,

@@ -96,6 +96,12 @@ class Robot:
             self._settled.add(key)
         return publisher
 
+    def drop_publisher(self, topic: str, qos: QoSProfile = RELIABLE) -> None:
+        """Destroy the publisher of a topic."""
+        key = (topic, qos.reliability)
+        self.node.destroy_publisher(self._publishers.pop(key))
+        self._settled.discard(key)
+
     def forget_publishers(self) -> None:
         """Wait again for both sides to match: the node has unsubscribed."""
         self._settled.clear()

@@ -36,3 +36,7 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
             executor.spin_once(timeout_sec=1.0)
     except (ExternalShutdownException, ShutdownException):
         pass
+    except Exception:
+        # A signal that shuts the context down may catch rclpy anywhere in the middle of a wait.
+        if context.ok():
+            raise

@@ -119,9 +119,9 @@ def _centre(frame: Frame, width: int, height: int) -> Frame:
     """The region that ImageNet's evaluation would cut out, not yet scaled."""
     scale = min(frame.width, frame.height) / (min(width, height) * CROP_MARGIN)
     scale = min(scale, frame.width / width, frame.height / height)
-    # Even sizes and offsets keep luma and chroma together.
+    # Even sizes keep luma and chroma together.
     inner_width, inner_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
-    left, top = (frame.width - inner_width) // 4 * 2, (frame.height - inner_height) // 4 * 2
+    left, top = (frame.width - inner_width) // 2, (frame.height - inner_height) // 2
     return frame.crop(max(0, left), max(0, top), inner_width, inner_height)
 
 

@@ -67,6 +67,26 @@ def resample(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack(planes, -1)
 
 
+def resample_luma(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """As resample, after halving an even-sized picture while it stays as large as asked for."""
+    picture = picture.astype(np.float64)
+    while True:
+        rows, columns = picture.shape[:2]
+        if rows % 2 or columns % 2 or rows // 2 < height or columns // 2 < width:
+            return resample(picture, height, width)
+        picture = mean_2x2(picture)
+
+
+def resample_thinned(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """As resample, of the middle row of every 3, 5, 7, ... as far as that leaves `height` rows."""
+    rows = len(picture)
+    step = 1
+    for n in (3, 5, 7, 9, 11, 13, 15):
+        if rows % n == 0 and rows // n >= height:
+            step = n
+    return resample(np.stack([picture[i] for i in range(step // 2, rows, step)]), height, width)
+
+
 def mean_2x2(picture: np.ndarray) -> np.ndarray:
     """Mean of each 2x2 pixels of an (h, w, n) picture of even size."""
     return (

@@ -18,6 +18,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        # colcon puts the programs below in lib/, where `ros2 run` looks; this one is for PATH too.
+        ("bin", ["resource/repghost"]),
         *((f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*"))) for folder in SHARED),
     ],
     entry_points={
@@ -25,6 +27,7 @@ setup(
             f"classifier_node = {PACKAGE}.classifier_node:main",
             f"camera = {PACKAGE}.demo.camera:main",
             f"viewer = {PACKAGE}.demo.viewer:main",
+            f"repghost = {PACKAGE}.cli:main",
         ]
     },
     zip_safe=True,

@@ -1,0 +1,63 @@
+"""The `repghost` command: one module a subcommand, each with HELP, add_arguments and run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from repghost_ros.backends import BackendError
+from repghost_ros.cli.common import UsageError, print_error
+from repghost_ros.frame import FrameError
+from repghost_ros.labels import LabelsError
+from repghost_ros.offline import OfflineError
+from repghost_ros.store import StoreError
+
+COMMANDS = ("models", "download", "classify", "doctor", "completion")
+_ERRORS = (OfflineError, StoreError, BackendError, LabelsError, FrameError)
+_EXIT = """\
+exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command line is wrong,
+130 interrupted. REPGHOST_HOME names the model store, REPGHOST_MODEL_URL a mirror of the archive."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line; what shell completion is made from."""
+    parser = argparse.ArgumentParser(
+        prog="repghost",
+        description="RepGhost image classification beside the ROS 2 node: models, measurements, files.",
+        epilog=_EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = import_module(f"{__name__}.{name}")
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.__doc__, epilog=_EXIT
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; the exit code."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        print_error(f"{error}; see repghost {options.command} --help")
+        return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (*_ERRORS, OSError) as error:
+        print_error(str(error))
+        return 1
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return 130

@@ -1,0 +1,151 @@
+"""What the subcommands share: options of a model, tables, JSON, progress bars."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from repghost_ros.backends import BACKENDS, BPU_RUNTIMES, BackendOptions
+from repghost_ros.classifier import Classifier, open_classifier
+from repghost_ros.models import MODEL_NAMES
+from repghost_ros.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.offline import need
+from repghost_ros.store import Progress
+
+Item = TypeVar("Item")
+
+
+class UsageError(ValueError):
+    """A command line that makes no sense; exit code 2."""
+
+
+def print_error(text: str) -> None:
+    """One line on stderr."""
+    print(f"repghost: {text}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """The machine-readable answer on stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Columns as wide as they must be; numbers to the right, None as a dash."""
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    numeric = [
+        all(row[i][:1].isdigit() or row[i] == "-" for row in cells) for i in range(len(head))
+    ]
+    widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
+    for row in [list(head), *cells]:
+        line = "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        print(line.rstrip())
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout instead")
+
+
+def add_model(parser: argparse.ArgumentParser, *, resize: str = "stretch") -> None:
+    """--model, and how it is run."""
+    parser.add_argument(
+        "--model",
+        default="150",
+        metavar="MODEL",
+        help=f"{', '.join(MODEL_NAMES)}, or a model file (default: %(default)s)",
+    )
+    parser.add_argument("--labels", default="", metavar="FILE", help="class names, one a line")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="auto: the BPU where there is one"
+    )
+    parser.add_argument(
+        "--bpu-runtime", choices=BPU_RUNTIMES, default="auto", help="auto: the fastest usable"
+    )
+    parser.add_argument(
+        "--color-range",
+        choices=COLOR_RANGES,
+        default="full",
+        help="range of the NV12 that the model was compiled for (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--resize",
+        choices=RESIZE_POLICIES,
+        default=resize,
+        help="how pictures are fitted to the model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="pictures in work at a time (default: cores)"
+    )
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def open_model(
+    options: argparse.Namespace, model: str | None = None, labels: str | None = None
+) -> Classifier:
+    """The classifier that the options of `add_model` ask for, downloaded if it must be.
+
+    Args:
+        options: the command line.
+        model: another model than --model.
+        labels: other labels than --labels.
+
+    """
+    model = model or options.model
+    is_size = model in MODEL_NAMES
+    if not is_size and Path(model).suffix == "":
+        raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, or a model file")
+    with download_bar(model) as progress:
+        return open_classifier(
+            model if is_size else "",
+            model_path="" if is_size else model,
+            labels_path=options.labels if labels is None else labels,
+            backend=options.backend,
+            options=BackendOptions(
+                bpu_runtime=options.bpu_runtime, color_range=options.color_range
+            ),
+            progress=progress,
+        )
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[Progress]:
+    """A progress bar on stderr that appears with the first byte."""
+    bar: Any = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = _tqdm()(total=total or None, desc=name, unit="B", unit_scale=True)
+        bar.update(done - bar.n)
+
+    try:
+        yield progress
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def with_bar(items: Iterable[Item], total: int | None, unit: str) -> Iterable[Item]:
+    """The items, with a progress bar on stderr where that is a terminal."""
+    bar: Iterable[Item] = _tqdm()(items, total=total, unit=unit, disable=None)
+    return bar
+
+
+def _tqdm() -> Callable[..., Any]:
+    tqdm: Callable[..., Any] = need("tqdm", "pip install tqdm").tqdm
+    return tqdm

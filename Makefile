@@ -7,7 +7,7 @@ ROS ?= jazzy
 FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
-.PHONY: venv demo lint test bench soak clean
+.PHONY: venv torch demo lint test bench soak clean
 
 venv:
 	@tools/setup_env.sh $(ROS)
@@ -15,10 +15,15 @@ venv:
 demo: venv
 	@$(ENV) && python -m repghost_ros.demo --frames $(FRAMES)
 
+# timm wants of torchvision its Python code only, and there is no torchvision without CUDA.
+torch: venv
+	@$(ENV) && python -c 'import torch' 2>/dev/null || \
+	($(ENV) && pip install -qq -r tools/requirements-torch.txt && pip install -qq --no-deps -r tools/requirements-timm.txt)
+
 lint: venv
 	@$(ENV) && ruff check . && ruff format --check . && mypy
 
-test: lint
+test: lint torch
 	@$(ENV) && pytest
 
 bench: venv

@@ -102,7 +102,7 @@ def to_rgb(nv12: np.ndarray, color_range: str = "full") -> np.ndarray:
     y, uv = _planes(nv12)
     height, width = y.shape
     chroma = cv2.resize(uv, (width, height), interpolation=cv2.INTER_NEAREST)
-    return cv2.transform(cv2.merge([y, chroma]), _rgb_matrix(color_range))
+    return cv2.transform(cv2.merge([y, chroma]), rgb_matrix(color_range))
 
 
 def _planes(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -270,8 +270,8 @@ def _cell_channels(encoding: str) -> tuple[list[int], list[int]]:
 
 
 @lru_cache
-def _rgb_matrix(color_range: str) -> np.ndarray:
-    """float32 (3, 4): Y, U, V to R, G, B."""
+def rgb_matrix(color_range: str) -> np.ndarray:
+    """float32 (3, 4): Y, U, V, 1 of this range to R, G, B, all 0 to 255."""
     red, green, blue = _LUMA
     black, y_gain, uv_gain = (0, 1, 1) if color_range == "full" else (16, *_LIMITED_GAINS)
     to_red, to_blue = 2 * (1 - red) / uv_gain, 2 * (1 - blue) / uv_gain

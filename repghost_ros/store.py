@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -114,6 +115,20 @@ class ModelStore:
             )
         return path
 
+    def adopt(self, model: str, format: str, file: Path) -> Path:
+        """Move a file into the store as this model's, in place of what is there; its new path.
+
+        Raises:
+            StoreError: the file is no model, or cannot be moved there.
+
+        """
+        path = self.path(model, format)
+        _check_format(file, path.name)
+        with self._writing(path):
+            shutil.move(file, path)
+            _record(path)
+        return path
+
     def entries(self) -> list[Path]:
         """The model files in the store."""
         names = (model.file_name(format) for model in MODELS.values() for format in ("bin", "onnx"))
@@ -127,18 +142,23 @@ class ModelStore:
 
         """
         path = self.path(model, format)
+        with self._writing(path):
+            if self.find(model, format) is None:
+                self._download(path, progress)
+        return path
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        """Keep other processes from writing this file too."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with _locked(path.with_name(f"{path.name}.lock")):
-                found = self.find(model, format)
-                if found is None:
-                    self._download(path, progress)
+                yield
         except OSError as error:
             raise StoreError(
                 f"'{path.name}' cannot be stored in '{self.root}': {error.strerror or error}; "
                 "REPGHOST_HOME names another directory"
             ) from error
-        return path
 
     def _download(self, path: Path, progress: Progress | None) -> None:
         url = self.url + path.name
@@ -148,9 +168,10 @@ class ModelStore:
             _receive(url, part, validator, progress)
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            itself = ", or make it: repghost export SIZE" if path.suffix == ".onnx" else ""
             raise StoreError(
                 f"{url} cannot be downloaded ({reason}). Without a network, download it elsewhere and "
-                f"put it at {path}"
+                f"put it at {path}{itself}"
             ) from error
         try:
             _check_format(part, url)

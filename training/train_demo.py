@@ -16,10 +16,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from numpy.lib.format import open_memmap
@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from repghost_ros.frame import from_array  # noqa: E402
 from repghost_ros.models import MEAN, SCALE  # noqa: E402
 from repghost_ros.nv12 import to_nv12, to_rgb  # noqa: E402
+from repghost_ros.offline.export import export  # noqa: E402
 from repghost_ros.signs import LABELS, render  # noqa: E402
 
 SIDE = 224
@@ -67,7 +68,7 @@ def draw_set(path: Path, seed: int, per_class: int, *frames: tuple[int, int]) ->
     return pictures
 
 
-def import_timm():
+def import_timm() -> Any:
     """Import timm beside a torchvision without compiled operators (there is no such CPU wheel).
 
     timm wants torchvision's Python code only, which registers shapes for these two operators.
@@ -88,7 +89,12 @@ def as_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
     return ((pixels - torch.tensor(MEAN)) * torch.tensor(SCALE)).permute(0, 3, 1, 2)
 
 
-def train(model: torch.nn.Module, average, pictures: NDArray[np.uint8], rng) -> None:
+def train(
+    model: torch.nn.Module,
+    average: Any,
+    pictures: NDArray[np.uint8],
+    rng: np.random.Generator,
+) -> None:
     """Small pictures first, full size last; `average` follows with the weights' moving mean."""
     truth = torch.arange(len(pictures)) % len(LABELS)
     compiled = torch.compile(model, dynamic=False)
@@ -128,35 +134,6 @@ def train(model: torch.nn.Module, average, pictures: NDArray[np.uint8], rng) -> 
                     )
 
 
-def export(model: torch.nn.Module, timm, path: Path) -> None:
-    """Fuse the branches, check that nothing changed, write ONNX (opset 11, batch 1, logits out)."""
-    model = model.eval().float()
-    fused = timm.utils.reparameterize_model(model)
-    example = torch.randn(8, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        drift = float((model(example) - fused(example)).abs().max())
-    if drift > 1e-3:
-        raise SystemExit(f"re-parameterization changed the logits by {drift}")
-    weights = [sum(p.numel() for p in m.parameters()) for m in (model, fused)]
-    print(f"parameters: {weights[0]}, fused: {weights[1]}, largest logit drift {drift:.1e}")
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.onnx.export(
-        fused,
-        (example[:1],),
-        str(path),
-        opset_version=11,
-        input_names=["data"],
-        output_names=["logits"],
-        dynamo=False,
-    )
-    exported = onnx.load(path)
-    onnx.helper.set_model_props(exported, {"labels": "\n".join(LABELS)})
-    onnx.checker.check_model(exported, full_check=True)
-    onnx.save(exported, path)
-    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
-
-
 def evaluate(path: Path, pictures: NDArray[np.uint8], what: str) -> None:
     """Print the exported model's top-1, overall and by class, as Markdown."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -192,7 +169,8 @@ def main() -> None:
         train(model, average, pictures, np.random.default_rng(0))
 
         path = output / "models" / "demo.onnx"
-        export(average.module, timm, path)
+        exported = export(average.module, path, side=SIDE, labels=LABELS)
+        print(f"{exported}, {path.stat().st_size / 1e6:.2f} MB")
         labels = output / "labels" / "demo.txt"
         labels.parent.mkdir(parents=True, exist_ok=True)
         labels.write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")

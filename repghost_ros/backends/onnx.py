@@ -23,8 +23,14 @@ def available() -> str | None:
     return None
 
 
+COLOR_RANGE_KEY = "color_range"
+"""Metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
+
+
 class OnnxBackend:
     """A float classifier (RGB input, ImageNet normalisation), fed NV12 like the board.
+
+    A model that `repghost export --fold-preprocess` made takes the NV12 itself.
 
     Args:
         path: the .onnx file.
@@ -68,6 +74,11 @@ class OnnxBackend:
             raise BackendError(f"'{path}' has {len(inputs)} inputs, a classifier has one image")
         image = inputs[0]
         shape = image.shape
+        self.input_name: str = image.name
+        self.takes_nv12 = image.type == "tensor(uint8)" and len(shape) == 2
+        if self.takes_nv12:
+            self._read_folded(path, shape)
+            return
         batch_is_one = len(shape) == 4 and (shape[0] == 1 or not isinstance(shape[0], int))
         if image.type != "tensor(float)" or not batch_is_one:
             raise BackendError(
@@ -84,9 +95,21 @@ class OnnxBackend:
             )
         if height % 2 or width % 2:
             raise BackendError(f"'{path}' wants {width}x{height}: NV12 needs even sizes")
-        self.input_name: str = image.name
         self.height: int = height
         self.width: int = width
+        self.input_shape: tuple[int, ...] = (
+            (1, 3, height, width) if self.channels_first else (1, height, width, 3)
+        )
+
+    def _read_folded(self, path: Path, shape: list[int]) -> None:
+        own = self.session.get_modelmeta().custom_metadata_map.get(COLOR_RANGE_KEY)
+        if own != self.color_range:
+            raise BackendError(
+                f"'{path}' was made for NV12 of the range '{own}': set color_range to that"
+            )
+        rows, self.width = shape
+        self.height = rows // 3 * 2
+        self.input_shape = (rows, self.width)
 
     def _read_output(self, path: Path) -> None:
         outputs = self.session.get_outputs()
@@ -94,16 +117,14 @@ class OnnxBackend:
             raise BackendError(f"'{path}' has {len(outputs)} outputs, a classifier has one")
         self.output_names: list[str] = [outputs[0].name]
         # One run tells the true output shape, however symbolic the graph, and warms the model up.
-        shape = (
-            (3, self.height, self.width) if self.channels_first else (self.height, self.width, 3)
-        )
-        logits = self.run(np.zeros((1, *shape), np.float32))
+        kind = np.uint8 if self.takes_nv12 else np.float32
+        logits = self.run(np.zeros(self.input_shape, kind))
         if logits.ndim < 2 or logits.shape[0] != 1 or logits.size != max(logits.shape):
             raise BackendError(f"output of '{path}' has shape {logits.shape}: expected 1xCLASSES")
         self.classes: int = logits.size
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """The model's raw output for one normalised float32 image.
+        """The model's raw output for one input: a normalised float32 image, or uint8 NV12.
 
         Raises:
             BackendError: ONNX Runtime failed.
@@ -117,7 +138,7 @@ class OnnxBackend:
 
     def open_slot(self) -> OnnxSlot:
         """Buffers for one worker."""
-        return OnnxSlot(self)
+        return OnnxSlot(self) if self.takes_nv12 else NormalisingSlot(self)
 
     def close(self) -> None:
         """Unload the model."""
@@ -125,14 +146,29 @@ class OnnxBackend:
 
 
 class OnnxSlot:
-    """One worker's NV12 buffer and normalised input."""
+    """One worker's NV12 buffer."""
 
     def __init__(self, backend: OnnxBackend) -> None:
-        height, width = backend.height, backend.width
         self.backend = backend
-        self.nv12 = np.zeros((height * 3 // 2, width), np.uint8)
-        shape = (1, 3, height, width) if backend.channels_first else (1, height, width, 3)
-        self.image = np.empty(shape, np.float32)
+        self.nv12 = np.zeros((backend.height * 3 // 2, backend.width), np.uint8)
+
+    def infer(self) -> np.ndarray:
+        """Run the model on `nv12`: float32 (classes,)."""
+        return self._logits(self.nv12)
+
+    def close(self) -> None:
+        """Nothing outside Python's memory to give back."""
+
+    def _logits(self, value: np.ndarray) -> np.ndarray:
+        return self.backend.run(value).reshape(-1).astype(np.float32, copy=False)
+
+
+class NormalisingSlot(OnnxSlot):
+    """The same of a model that takes normalised RGB."""
+
+    def __init__(self, backend: OnnxBackend) -> None:
+        super().__init__(backend)
+        self.image = np.empty(backend.input_shape, np.float32)
         # The image seen as height x width x RGB, whatever the model's layout.
         self.pixels = self.image[0].transpose(1, 2, 0) if backend.channels_first else self.image[0]
 
@@ -141,7 +177,4 @@ class OnnxSlot:
         rgb = to_rgb(self.nv12, self.backend.color_range)
         np.subtract(rgb, np.asarray(MEAN, np.float32), out=self.pixels)
         np.multiply(self.pixels, np.asarray(SCALE, np.float32), out=self.pixels)
-        return self.backend.run(self.image).reshape(-1).astype(np.float32, copy=False)
-
-    def close(self) -> None:
-        """Nothing outside Python's memory to give back."""
+        return self._logits(self.image)

@@ -1,0 +1,98 @@
+"""Export RepGhost from timm or a checkpoint to fused ONNX, checked against the original.
+
+Without --out it goes into the store, where the node finds it: `repghost export 150`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from repghost_ros.cli.common import UsageError, add_json, print_json
+from repghost_ros.models import DEMO, MODELS
+from repghost_ros.nv12 import COLOR_RANGES
+from repghost_ros.offline import need
+from repghost_ros.store import ModelStore, resolve
+
+HELP = "make fused ONNX models from timm's or the authors' weights"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost export`."""
+    parser.add_argument(
+        "model",
+        metavar="SIZE",
+        help=f"of {', '.join(MODELS)}; to fold only: {DEMO} or an .onnx file",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help=".pth or .safetensors in timm's or the authors' layout (default: timm downloads its own)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the .onnx to write")
+    parser.add_argument(
+        "--fold-preprocess",
+        action="store_true",
+        help="put NV12 -> RGB -> normalisation into the graph (for ONNX Runtime only)",
+    )
+    parser.add_argument(
+        "--color-range",
+        choices=COLOR_RANGES,
+        default="full",
+        help="range of the NV12 that is folded in (default: %(default)s)",
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the model and say how exactly it answers."""
+    is_size = options.model in MODELS
+    if not is_size and not (options.fold_preprocess and options.checkpoint is None):
+        raise UsageError(
+            f"'{options.model}' is no size of {', '.join(MODELS)}; other models can only be given "
+            "--fold-preprocess"
+        )
+    if options.fold_preprocess and options.out is None:
+        raise UsageError("--fold-preprocess needs --out FILE")
+    if options.out is not None and options.out.suffix != ".onnx":
+        raise UsageError(f"'{options.out}' must end in .onnx")
+    report: dict[str, object] = {"model": options.model}
+    with tempfile.TemporaryDirectory(prefix="repghost_export_") as scratch:
+        if is_size:
+            from repghost_ros.offline.export import export, load
+
+            source = Path(scratch) / "fused.onnx"
+            report |= asdict(export(load(options.model, options.checkpoint), source))
+        else:
+            given = "" if options.model == DEMO else options.model
+            source = resolve(DEMO, "onnx", model_path=given)
+        if options.fold_preprocess:
+            from repghost_ros.offline.folding import fold_preprocess
+
+            onnx = need("onnx", "pip install onnx")
+            folded = fold_preprocess(onnx.load(source), options.color_range)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            onnx.save(folded, options.out)
+            path = options.out
+        elif options.out is not None:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            path = Path(shutil.move(source, options.out))
+        else:
+            path = ModelStore().adopt(options.model, "onnx", source)
+    report |= {"path": str(path), "bytes": path.stat().st_size}
+    if options.json:
+        print_json(report)
+        return 0
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    if is_size:
+        print(
+            f"parameters: {report['parameters']:,}, fused: {report['fused_parameters']:,} "
+            f"(published: {MODELS[options.model].published.params_m} M)\n"
+            f"largest change of a logit, relative to the largest logit: fused "
+            f"{report['fusing_drift']:.1e}, as ONNX {report['onnx_drift']:.1e}"
+        )
+    return 0

@@ -1,0 +1,204 @@
+"""Export to ONNX from random weights at the real sizes, and preprocessing folded into the graph."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repghost_ros.backends import BackendError
+from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.cli import main
+from repghost_ros.models import MODELS
+from repghost_ros.nv12 import COLOR_RANGES
+from repghost_ros.offline import OfflineError
+from repghost_ros.paths import share
+
+onnx = pytest.importorskip("onnx")
+DEMO = share() / "models" / "demo.onnx"
+
+
+def random_model(size: str, seed: int = 0) -> Any:
+    """RepGhost of timm with weights and statistics that make every branch and norm matter."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from training.train_demo import import_timm
+
+    torch.manual_seed(seed)
+    model = import_timm().create_model(f"repghostnet_{size}").eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("size", MODELS)
+def test_every_size_has_the_published_parameters_and_is_fused(size: str, tmp_path: Path) -> None:
+    model = random_model(size)
+    from repghost_ros.offline.export import export
+
+    exported = export(model, tmp_path / "model.onnx")
+    # The vendor's table rounds some sizes and cuts others off.
+    assert abs(exported.parameters / 1e6 - MODELS[size].published.params_m) < 0.01
+    assert exported.fused_parameters < exported.parameters
+    assert 0 < exported.onnx_drift < 1e-4
+    written = onnx.load(exported.path)
+    operators = [node.op_type for node in written.graph.node]
+    assert "BatchNormalization" not in operators
+    # What is added are the shortcuts of the bottlenecks, no branches.
+    assert operators.count("Add") == sum(len(stage) for stage in model.blocks[:-1])
+    assert [entry.version for entry in written.opset_import] == [11]
+    backend = OnnxBackend(exported.path)
+    assert (backend.width, backend.height, backend.classes) == (224, 224, 1000)
+
+
+def as_bare(state: dict[str, Any]) -> Any:
+    return state
+
+
+def as_training_script_saves(state: dict[str, Any]) -> Any:
+    return {
+        "arch": "repghostnet_1_0x",
+        "epoch": 299,
+        "args": argparse.Namespace(lr=0.6),
+        "state_dict": {name: value * 0 for name, value in state.items()},
+        "state_dict_ema": {f"module.{name}": value for name, value in state.items()},
+    }
+
+
+@pytest.mark.parametrize(("layout", "fused"), [(as_bare, True), (as_training_script_saves, False)])
+def test_checkpoint_to_store(
+    layout: Any, fused: bool, tmp_path: Path, store: Path, capsys: Any
+) -> None:
+    model = random_model("100")
+    import timm.utils
+    import torch
+
+    saved = timm.utils.reparameterize_model(model) if fused else model
+    torch.save(layout(saved.state_dict()), tmp_path / "weights.pth")
+    assert main(["export", "100", "--checkpoint", str(tmp_path / "weights.pth"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    path = store / "repghostnet_100.onnx"
+    assert report["path"] == str(path)
+    assert (store / f"{path.name}.sha256").is_file()
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        truth = model(image).numpy()
+    answer = OnnxBackend(path).run(image.numpy())
+    assert np.abs(answer - truth).max() < 1e-3 * np.abs(truth).max()
+
+
+def test_safetensors_checkpoint(tmp_path: Path) -> None:
+    model = random_model("111")
+    from safetensors.torch import save_file
+
+    from repghost_ros.offline.export import load
+
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    loaded = load("111", tmp_path / "weights.safetensors").state_dict()
+    assert all((loaded[name] == value).all() for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("absent", "does not exist"),
+        ("garbage", "cannot be read"),
+        ("other size", "is no RepGhost 100"),
+        ("code", "cannot be read"),
+        ("no weights", "holds no weights"),
+    ],
+)
+def test_bad_checkpoints(content: str, message: str, tmp_path: Path) -> None:
+    model = random_model("111" if content == "other size" else "100")
+    import torch
+
+    from repghost_ros.offline.export import load
+
+    path = tmp_path / "weights.pth"
+    if content == "garbage":
+        path.write_bytes(b"garbage" * 100)
+    elif content == "other size":
+        torch.save(model.state_dict(), path)
+    elif content == "code":
+        torch.save(model, path)  # a pickled object, which must not be run
+    elif content == "no weights":
+        torch.save({"epoch": 3}, path)
+    with pytest.raises(OfflineError, match=message):
+        load("100", path)
+
+
+def test_without_a_network_timms_weights_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, store: Path
+) -> None:
+    random_model("100")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main(["export", "100"]) == 1
+    assert "give --checkpoint" in capsys.readouterr().err
+    assert not list(store.glob("*.onnx"))
+
+
+def test_a_drifting_export_is_not_kept(tmp_path: Path) -> None:
+    model = random_model("100")
+    from repghost_ros.offline.export import export
+
+    # Fusing reads the statistics, so what an undertrained norm makes infinite cannot survive it.
+    model.blocks[0][0].ghost1.fusion_bn[0].running_var.fill_(float("nan"))
+    with pytest.raises(OfflineError, match="not kept"):
+        export(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("color_range", COLOR_RANGES)
+def test_folded_model_answers_like_the_backend(color_range: str, tmp_path: Path) -> None:
+    path = tmp_path / "folded.onnx"
+    arguments = ["--fold-preprocess", "--color-range", color_range, "--out", str(path)]
+    assert main(["export", "demo", *arguments]) == 0
+    backends = [OnnxBackend(model, color_range=color_range) for model in (DEMO, path)]
+    plain, folded = (backend.open_slot() for backend in backends)
+    assert folded.nv12.shape == plain.nv12.shape
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        plain.nv12[:] = folded.nv12[:] = rng.integers(0, 256, plain.nv12.shape, dtype=np.uint8)
+        truth = plain.infer()
+        # A pixel that lies between two levels may be rounded the other way.
+        assert np.abs(folded.infer() - truth).max() < 0.02 * np.abs(truth).max()
+    other = next(r for r in COLOR_RANGES if r != color_range)
+    with pytest.raises(BackendError, match=f"range '{color_range}'"):
+        OnnxBackend(path, color_range=other)
+
+
+def test_what_cannot_be_folded(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "folded.onnx"
+    assert main(["export", "demo", "--fold-preprocess", "--out", str(path)]) == 0
+    again = ["export", str(path), "--fold-preprocess", "--out", str(tmp_path / "twice.onnx")]
+    assert main(again) == 1
+    assert "1x3xHxW" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo"],
+        ["demo", "--fold-preprocess"],
+        ["120"],
+        ["100", "--out", "model.bin"],
+    ],
+)
+def test_wrong_command_lines(arguments: list[str]) -> None:
+    assert main(["export", *arguments]) == 2

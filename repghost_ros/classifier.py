@@ -73,7 +73,7 @@ def open_classifier(
     Args:
         model: a size (`100` to `200`) or `demo`; ignored where `model_path` is given.
         model_path: a model file of your own, or empty.
-        labels_path: its labels, one a line; empty for the model's own or ImageNet's.
+        labels_path: its labels, one a line; empty for those in the model file, or else ImageNet's.
         backend: one of BACKENDS.
         options: how to run it.
         progress: told (bytes so far, bytes in all) of a download.
@@ -92,7 +92,7 @@ def open_classifier(
         labels = (
             read_labels(Path(labels_path), opened.classes)
             if labels_path
-            else labels_for("" if model_path else model, opened.classes)
+            else opened.labels or labels_for("" if model_path else model, opened.classes)
         )
         # The first inference is the slowest everywhere: have it before the first frame.
         slot = opened.open_slot()

@@ -21,6 +21,7 @@ class HeldBackend:
     name = "held"
     width = height = 2
     classes = 1
+    labels: tuple[str, ...] = ()
 
     def __init__(self, room: int = 64, *, open_gates: bool = True, offset: int = 0) -> None:
         self.room = room

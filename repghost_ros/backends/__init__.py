@@ -60,6 +60,10 @@ class Backend(Protocol):
     def classes(self) -> int:
         """Number of logits."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names that the model file carries, empty where it carries none."""
+
     def open_slot(self) -> Slot:
         """Allocate the buffers of one worker.
 

@@ -35,6 +35,8 @@ class HbmRuntimeBackend:
 
     """
 
+    labels: tuple[str, ...] = ()  # compiled models carry none
+
     def __init__(self, path: Path, *, core: int = 0, priority: int = 0) -> None:
         try:
             from hbm_runtime import HB_HBMRuntime

@@ -58,6 +58,8 @@ class HobotDnnBackend:
 
     """
 
+    labels: tuple[str, ...] = ()  # compiled models carry none
+
     def __init__(self, path: Path) -> None:
         try:
             from hobot_dnn import pyeasy_dnn

@@ -216,6 +216,8 @@ class LibdnnBackend:
 
     """
 
+    labels: tuple[str, ...] = ()  # compiled models carry none
+
     def __init__(
         self, path: Path, *, core: int = 0, priority: int = 0, timeout_s: float = 1.0
     ) -> None:

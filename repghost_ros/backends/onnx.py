@@ -23,6 +23,8 @@ def available() -> str | None:
     return None
 
 
+LABELS_KEY = "labels"
+"""Metadata: the class names, one a line."""
 COLOR_RANGE_KEY = "color_range"
 """Metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
 
@@ -65,6 +67,8 @@ class OnnxBackend:
             ) from error
         self.name = f"ONNX Runtime {onnxruntime.__version__}"
         self.color_range = color_range
+        self._metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        self.labels = tuple(self._metadata.get(LABELS_KEY, "").splitlines())
         self._read_input(path)
         self._read_output(path)
 
@@ -102,7 +106,7 @@ class OnnxBackend:
         )
 
     def _read_folded(self, path: Path, shape: list[int]) -> None:
-        own = self.session.get_modelmeta().custom_metadata_map.get(COLOR_RANGE_KEY)
+        own = self._metadata.get(COLOR_RANGE_KEY)
         if own != self.color_range:
             raise BackendError(
                 f"'{path}' was made for NV12 of the range '{own}': set color_range to that"
@@ -122,6 +126,10 @@ class OnnxBackend:
         if logits.ndim < 2 or logits.shape[0] != 1 or logits.size != max(logits.shape):
             raise BackendError(f"output of '{path}' has shape {logits.shape}: expected 1xCLASSES")
         self.classes: int = logits.size
+        if self.labels and len(self.labels) != self.classes:
+            raise BackendError(
+                f"'{path}' carries {len(self.labels)} labels for {self.classes} classes: export it anew"
+            )
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """The model's raw output for one input: a normalised float32 image, or uint8 NV12.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from repghost_ros.backends.onnx import LABELS_KEY
 from repghost_ros.models import MODELS
 from repghost_ros.offline import OfflineError, need
 
@@ -139,7 +140,7 @@ def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = (
     )
     written = onnx.load(path)
     if labels:
-        onnx.helper.set_model_props(written, {"labels": "\n".join(labels)})
+        onnx.helper.set_model_props(written, {LABELS_KEY: "\n".join(labels)})
     onnx.checker.check_model(written, full_check=True)
     onnx.save(written, path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,0 +1,164 @@
+"""Accuracy over an ImageNet-style folder, of one model or of two against each other.
+
+DIR holds a folder a class, named by WordNet id, label or index; or name a --val-list. Over unlabelled
+pictures two models' agreement is told alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from repghost_ros.cli.common import (
+    UsageError,
+    add_json,
+    add_model,
+    open_model,
+    print_error,
+    print_json,
+    print_table,
+    with_bar,
+)
+from repghost_ros.models import MODELS
+from repghost_ros.offline import OfflineError
+from repghost_ros.offline.evaluation import (
+    Accuracy,
+    Prediction,
+    accuracy,
+    agreement,
+    find_samples,
+    predict,
+    read_val_list,
+    write_per_class,
+)
+
+HELP = "top-1 and top-5 over a folder, float against quantized"
+_SHOWN = 5  # failures and disagreements printed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost eval`."""
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_model(parser, resize="crop")
+    parser.add_argument(
+        "--against", metavar="MODEL", help="a second model, such as the quantized .bin or .onnx"
+    )
+    parser.add_argument(
+        "--val-list", type=Path, metavar="FILE", help="lines of PATH CLASS; PATH below DIR"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="keep predictions.csv (resumes what broke off) and per_class.csv there",
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate; 1 if a picture could not be classified."""
+    models = [options.model, *([options.against] if options.against else [])]
+    if len(set(models)) != len(models):
+        raise UsageError(f"--against is the same model, '{options.against}'")
+    labels: tuple[str, ...] = ()
+    predictions: dict[str, list[Prediction]] = {}
+    accuracies: dict[str, Accuracy] = {}
+    backends = []
+    for model in models:
+        classifier = open_model(options, model)
+        try:
+            if labels and classifier.labels != labels:
+                raise OfflineError(f"'{model}' has other classes than '{models[0]}'")
+            labels = classifier.labels
+            samples = (
+                read_val_list(options.val_list, options.folder, labels)
+                if options.val_list
+                else find_samples(options.folder, labels)
+            )
+            if len(models) == 1 and all(sample.truth is None for sample in samples):
+                raise UsageError(
+                    f"the pictures in '{options.folder}' are unlabelled (no folder names a class): "
+                    "give --against for two models' agreement, or --val-list"
+                )
+            backends.append(classifier.name)
+            predictions[model] = predict(
+                classifier,
+                samples,
+                resize=options.resize,
+                workers=options.workers,
+                folder=options.out,
+                progress=lambda made, total: with_bar(made, total, "picture"),
+            )
+        finally:
+            classifier.close()
+        accuracies[model] = accuracy(predictions[model])
+    if options.out and any(each.pictures for each in accuracies.values()):
+        write_per_class(options.out / "per_class.csv", labels, accuracies)
+    report = _report(models, backends, predictions, accuracies, options.resize)
+    failures = [p for made in predictions.values() for p in made if p.error]
+    for failure in failures[:_SHOWN]:
+        print_error(f"{failure.sample.path}: {failure.error}")
+    if len(failures) > _SHOWN:
+        print_error(f"and {len(failures) - _SHOWN} more")
+    if options.json:
+        print_json(report)
+    else:
+        _print(report, predictions, labels)
+    return int(bool(failures))
+
+
+def _report(
+    models: list[str],
+    backends: list[str],
+    predictions: dict[str, list[Prediction]],
+    accuracies: dict[str, Accuracy],
+    resize: str,
+) -> dict[str, Any]:
+    report: dict[str, Any] = {"resize": resize, "models": []}
+    for model, backend in zip(models, backends, strict=True):
+        measured = accuracies[model]
+        published = MODELS[model].published if model in MODELS else None
+        report["models"].append(
+            {
+                "model": model,
+                "backend": backend,
+                "pictures": measured.pictures,
+                "failed": measured.failed,
+                "top1": measured.share(measured.top1),
+                "top5": measured.share(measured.top5),
+                "published_float_top1": published.float_top1 / 100 if published else None,
+                "published_int8_top1": published.int8_top1 / 100 if published else None,
+            }
+        )
+    if len(models) == 2:
+        of, same, _ = agreement(*predictions.values())
+        report["agreement"] = {"pictures": of, "same_top1": same}
+    return report
+
+
+def _print(
+    report: dict[str, Any], predictions: dict[str, list[Prediction]], labels: tuple[str, ...]
+) -> None:
+    def percent(value: float | None) -> str | None:
+        return None if value is None else f"{value:.2%}"
+
+    shown = [row for row in report["models"] if row["pictures"]]
+    if shown:
+        print_table(
+            ("model", "backend", "pictures", "top-1", "top-5", "published float", "published int8"),
+            (
+                (
+                    *(row["model"], row["backend"], row["pictures"]),
+                    *(percent(row[key]) for key in ("top1", "top5")),
+                    *(percent(row[f"published_{kind}_top1"]) for kind in ("float", "int8")),
+                )
+                for row in shown
+            ),
+        )
+    if "agreement" in report:
+        counted = report["agreement"]
+        share = counted["same_top1"] / max(1, counted["pictures"])
+        print(f"same top-1: {counted['same_top1']} of {counted['pictures']} ({share:.2%})")
+        for this, that in agreement(*predictions.values())[2][:_SHOWN]:
+            print(f"  {this.sample.path}: {labels[this.best[0]]} / {labels[that.best[0]]}")

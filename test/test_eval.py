@@ -1,0 +1,158 @@
+"""`repghost eval`: folders with known truth, real models, broken pictures, resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from repghost_ros.classifier import open_classifier
+from repghost_ros.cli import main
+from repghost_ros.labels import imagenet_synsets, labels_for
+from repghost_ros.offline import OfflineError
+from repghost_ros.offline.evaluation import (
+    accuracy,
+    class_names,
+    find_samples,
+    predict,
+    read_val_list,
+)
+from repghost_ros.signs import LABELS, render
+
+PER_CLASS = 3
+EVAL = ("--model", "demo", "--resize", "stretch")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Signs in folders of their names; a twentieth of them is in a wrong one."""
+    folder = tmp_path_factory.mktemp("signs")
+    for index in range(PER_CLASS * len(LABELS)):
+        label = LABELS[index % len(LABELS)]
+        shown = "yield" if index in (0, len(LABELS)) else label
+        picture = render(shown, np.random.default_rng([6, index]), 320, 240)
+        path = folder / label.replace(" ", "_") / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), picture)
+    return folder
+
+
+def test_counts_what_is_right_and_wrong(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["eval", str(folder), *EVAL, "--out", str(tmp_path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["models"]
+    pictures = PER_CLASS * len(LABELS)
+    assert row["pictures"] == pictures
+    # The two that lie in the wrong folder are wrong, the others nearly all right.
+    assert 0.94 <= row["top1"] <= (pictures - 2) / pictures
+    assert row["top5"] >= row["top1"]
+    with (tmp_path / "per_class.csv").open() as file:
+        classes = {line["class"]: line for line in csv.DictReader(file)}
+    assert set(classes) == set(LABELS)
+    assert all(line["pictures"] == str(PER_CLASS) for line in classes.values())
+    assert float(classes["stop"]["demo top-1"]) <= 1 / PER_CLASS + 1e-4
+
+
+def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
+    classifier = open_classifier("demo")
+    samples = find_samples(folder, classifier.labels)
+    whole = predict(classifier, samples, resize="stretch", folder=tmp_path)
+    path = tmp_path / "predictions.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    # The process died in the middle of a line.
+    path.write_text("".join(lines[:21]) + lines[21][:30])
+    made = []
+
+    def counting(predictions: Any, total: int) -> Any:
+        made.append(total)
+        return predictions
+
+    again = predict(classifier, samples, resize="stretch", folder=tmp_path, progress=counting)
+    assert made == [len(samples) - 20]
+    assert again == whole
+    assert len(path.read_text().splitlines()) == len(lines)
+    predict(classifier, samples, resize="crop", folder=tmp_path, progress=counting)
+    assert made[1] == len(samples)  # another question is not answered from it
+    (tmp_path / "predictions.csv").write_text("something,else\n")
+    with pytest.raises(OfflineError, match="choose another folder"):
+        predict(classifier, samples, folder=tmp_path)
+    classifier.close()
+
+
+def test_two_models_in_one_run(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    folded = str(tmp_path / "folded.onnx")
+    assert main(["export", "demo", "--fold-preprocess", "--out", folded]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(folder), *EVAL, "--against", folded, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    one, other = report["models"]
+    assert one["top1"] == other["top1"]
+    assert report["agreement"] == {"pictures": one["pictures"], "same_top1": one["pictures"]}
+    assert main(["eval", str(folder), *EVAL, "--against", folded]) == 0
+    assert "same top-1: 51 of 51" in capsys.readouterr().out
+
+
+def test_agreement_needs_no_labels(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    unlabelled = folder / "stop"
+    folded = str(tmp_path / "folded.onnx")
+    assert main(["export", "demo", "--fold-preprocess", "--out", folded]) == 0
+    assert main(["eval", str(unlabelled), *EVAL, "--against", folded]) == 0
+    out = capsys.readouterr().out
+    assert "same top-1: 3 of 3" in out
+    assert "top-5" not in out
+    assert main(["eval", str(unlabelled), *EVAL]) == 2
+    assert "unlabelled" in capsys.readouterr().err
+
+
+def test_a_broken_picture_fails_alone(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "stop").mkdir()
+    good = next((folder / "stop").iterdir()).read_bytes()
+    (tmp_path / "stop" / "good.png").write_bytes(good)
+    (tmp_path / "stop" / "broken.png").write_bytes(good[:300])
+    assert main(["eval", str(tmp_path), *EVAL, "--json"]) == 1
+    told = capsys.readouterr()
+    (row,) = json.loads(told.out)["models"]
+    assert (row["pictures"], row["failed"]) == (1, 1)
+    assert "broken.png" in told.err
+
+
+def test_val_list(folder: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "val.txt"
+    listed.write_text("stop/0.png 0\nno_entry/2.png no entry\n\nyield/1.png yield\n")
+    samples = read_val_list(listed, folder, LABELS)
+    assert [(s.path.name, s.truth) for s in samples] == [("0.png", 0), ("2.png", 2), ("1.png", 1)]
+    listed.write_text("stop/0.png 99\n")
+    with pytest.raises(OfflineError, match="line 1"):
+        read_val_list(listed, folder, LABELS)
+    listed.write_text("\n")
+    with pytest.raises(OfflineError, match="empty"):
+        read_val_list(listed, folder, LABELS)
+    with pytest.raises(OfflineError, match="cannot be read"):
+        read_val_list(tmp_path / "absent", folder, LABELS)
+
+
+def test_imagenet_classes_go_by_synset_label_and_index() -> None:
+    labels = labels_for("150", 1000)
+    names = class_names(labels)
+    assert imagenet_synsets()[0] == "n01440764"
+    assert names["n01440764"] == names["tench"] == names["0"] == 0
+
+
+def test_folders_that_cannot_be_evaluated(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OfflineError, match="does not exist"):
+        find_samples(tmp_path / "absent", LABELS)
+    with pytest.raises(OfflineError, match="no images"):
+        find_samples(tmp_path, LABELS)
+    for name in ("stop", "unheard of"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").touch()
+    with pytest.raises(OfflineError, match="'unheard of'"):
+        find_samples(tmp_path, LABELS)
+
+
+def test_accuracy_of_nothing_is_unknown() -> None:
+    assert accuracy([]).share(0) is None

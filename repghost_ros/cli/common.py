@@ -54,13 +54,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead")
 
 
-def add_model(parser: argparse.ArgumentParser, *, resize: str = "stretch") -> None:
-    """--model, and how it is run."""
+def add_model(
+    parser: argparse.ArgumentParser, *, resize: str = "stretch", several: bool = False
+) -> None:
+    """--model, and how it is run; `several` lets more than one be named."""
     parser.add_argument(
         "--model",
-        default="150",
         metavar="MODEL",
-        help=f"{', '.join(MODEL_NAMES)}, or a model file (default: %(default)s)",
+        help=f"{', '.join(MODEL_NAMES)}, or a model file (default: 150)",
+        nargs="+" if several else None,
+        default=["150"] if several else "150",
     )
     parser.add_argument("--labels", default="", metavar="FILE", help="class names, one a line")
     parser.add_argument(
@@ -94,15 +97,15 @@ def positive(text: str) -> int:
     return value
 
 
-def open_model(
-    options: argparse.Namespace, model: str | None = None, labels: str | None = None
-) -> Classifier:
+def open_model(options: argparse.Namespace, model: str | None = None) -> Classifier:
     """The classifier that the options of `add_model` ask for, downloaded if it must be.
 
     Args:
         options: the command line.
         model: another model than --model.
-        labels: other labels than --labels.
+
+    Raises:
+        UsageError: there is no such model.
 
     """
     model = model or options.model
@@ -113,7 +116,7 @@ def open_model(
         return open_classifier(
             model if is_size else "",
             model_path="" if is_size else model,
-            labels_path=options.labels if labels is None else labels,
+            labels_path=options.labels,
             backend=options.backend,
             options=BackendOptions(
                 bpu_runtime=options.bpu_runtime, color_range=options.color_range

@@ -1,0 +1,98 @@
+"""Time inference on this machine, beside what the model zoo published for its board."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from repghost_ros.cli.common import (
+    add_json,
+    add_model,
+    open_model,
+    positive,
+    print_json,
+    print_table,
+    with_bar,
+)
+from repghost_ros.models import MODELS
+from repghost_ros.offline.batch import cores
+from repghost_ros.offline.benchmark import MEASURED, Timing, measure, plot, published, write_csv
+
+HELP = "latency and throughput here, beside the published ones"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost bench`."""
+    add_model(parser, several=True)
+    parser.add_argument(
+        "--threads",
+        type=_numbers,
+        default=[1, 4],
+        metavar="N,N,...",
+        help="how many inferences at a time (default: 1,4 as published)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=3.0,
+        metavar="S",
+        help="of each line (default: %(default)s)",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, PNG or SVG")
+    add_json(parser)
+
+
+def _numbers(text: str) -> list[int]:
+    return [positive(number) for number in text.split(",")]
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 3600:
+        raise ValueError
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure one line a model and number of threads."""
+    timings: list[Timing] = []
+    lines = [(model, threads) for model in options.model for threads in options.threads]
+    for model, threads in with_bar(lines, len(lines), "measurement"):
+        classifier = open_model(options, model)
+        try:
+            timings.append(measure(classifier, threads, options.seconds))
+        finally:
+            classifier.close()
+    timings = [
+        timing
+        for model in dict.fromkeys(timing.model for timing in timings)
+        for timing in [*(t for t in timings if t.model == model), *published(model)]
+    ]
+    if options.csv:
+        write_csv(options.csv, timings)
+    if options.plot:
+        plot(options.plot, timings)
+    if options.json:
+        print_json([asdict(timing) for timing in timings])
+        return 0
+
+    def shown(value: float | None, digits: int) -> str | None:
+        return None if value is None else f"{value:.{digits}f}"
+
+    print_table(
+        ("model", "figures", "on", "params M", "threads", "ms", "p99 ms", "FPS"),
+        (
+            (
+                *(timing.model, timing.source, timing.backend, shown(timing.params_m, 2)),
+                *(timing.threads, shown(timing.latency_ms, 2), shown(timing.p99_ms, 2)),
+                shown(timing.fps, 0),
+            )
+            for timing in timings
+        ),
+    )
+    print(f"\n{MEASURED}: inference alone, {cores()} CPU cores, median over {options.seconds:g} s")
+    if any(timing.model in MODELS for timing in timings):
+        print("published: by the RDK model zoo for the RDK X5; parameters before fusing")
+    return 0

@@ -1,0 +1,250 @@
+"""The `repghost` command as users type it: files in, tables, JSON and exit codes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from test_store import Archive, archive  # noqa: F401
+
+from repghost_ros.cli import COMMANDS, main
+from repghost_ros.models import MODELS
+from repghost_ros.offline.pictures import find, pictures
+from repghost_ros.signs import LABELS, render, sequence
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="module")
+def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures, one in a folder within."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "more").mkdir()
+    for name in ("stop.png", "yield.jpg", "more/roundabout.bmp"):
+        picture = render(Path(name).stem, np.random.default_rng(3), 320, 240)
+        cv2.imwrite(str(folder / name), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (320, 240))
+    film = sequence(1, 320, 240, frames_per_scene=4)
+    for _ in range(8):
+        writer.write(next(film)[1])
+    writer.release()
+    return path
+
+
+def repghost(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "repghost_ros.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_help_names_every_command() -> None:
+    ended = repghost("--help")
+    assert ended.returncode == 0
+    assert all(f"\n    {command}" in ended.stdout for command in COMMANDS)
+    for command in COMMANDS:
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+
+
+def test_no_command_needs_ros() -> None:
+    """Whatever `play` needs it asks for when it runs."""
+    program = (
+        "import sys; sys.modules['rclpy'] = None\n"
+        "from repghost_ros.cli import main\n"
+        "sys.exit(main(['models']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_models_lists_published_figures_and_the_store(store: Path, capsys: Any) -> None:
+    store.mkdir()
+    (store / MODELS["130"].file_name("onnx")).write_bytes(bytes(1_500_000))
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == [
+        "130",
+        "5.48",
+        "75.00",
+        "73.57",
+        "1.87",
+        "5.30",
+        "744",
+        "-",
+        "1.5",
+        "MB",
+    ]
+    assert main(["models", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [model["name"] for model in listed["models"]] == list(MODELS)
+    assert listed["models"][2]["stored_bytes"] == {"bin": None, "onnx": 1_500_000}
+    assert listed["models"][0]["published"]["fps"] == 965
+
+
+def test_download(
+    archive: Archive,  # noqa: F811
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    monkeypatch.setenv("REPGHOST_MODEL_URL", archive.url)
+    assert main(["download", "100", "111", "--format", "onnx", "--json"]) == 0
+    told = capsys.readouterr()
+    assert [Path(file["path"]).name for file in json.loads(told.out)] == [
+        "repghostnet_100.onnx",
+        "repghostnet_111.onnx",
+    ]
+    assert "100%" in told.err  # the progress bar
+    assert main(["download", "--all", "--format", "onnx"]) == 0
+    assert len(archive.gets) == len(MODELS)  # nothing was fetched twice
+    capsys.readouterr()
+    archive.status = 404
+    assert main(["download", "100", "150", "--format", "bin"]) == 1
+    assert "RepGhost_150" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["download", "download 120", "classify docs --model x"])
+def test_wrong_command_lines(wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(wrong.split()) == 2
+    assert "--help" in capsys.readouterr().err
+
+
+def test_classify_names_every_picture(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    command = ["classify", str(signs), "--model", "demo", "--top-k", "2"]
+    assert main([*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert Path(told["model"]).name == "demo.onnx"
+    for picture in told["pictures"]:
+        assert picture["results"][0]["class_id"] == Path(picture["path"]).stem
+        assert LABELS[picture["results"][0]["index"]] == Path(picture["path"]).stem
+        assert len(picture["results"]) == 2
+    assert main([*command, "--save", str(tmp_path / "out")]) == 0
+    assert "%  roundabout" in capsys.readouterr().out
+    for name in ("stop.png", "yield.jpg", "roundabout.jpg"):
+        saved = cv2.imread(str(tmp_path / "out" / name))
+        assert saved.shape == (240, 320, 3)
+    before = cv2.imread(str(signs / "stop.png")).astype(int)
+    changed = np.abs(before - cv2.imread(str(tmp_path / "out" / "stop.png"))).max(-1) > 100
+    assert changed[:60].any()  # the text
+    assert not changed[100:].any()
+
+
+def test_classify_a_video(video: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["classify", str(video), "--model", "demo", "--json", "--save", str(tmp_path)]) == 0
+    answers = json.loads(capsys.readouterr().out)["pictures"]
+    assert [answer["frame"] for answer in answers] == list(range(8))
+    film = sequence(1, 320, 240, frames_per_scene=4)
+    truth = [next(film)[0] for _ in range(8)]
+    assert [answer["results"][0]["class_id"] for answer in answers] == truth
+    assert len(list(pictures(find([tmp_path / "film.mp4"])))) == 8
+
+
+def test_a_broken_picture_costs_itself_alone(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a.png").write_bytes((signs / "stop.png").read_bytes()[:1000])
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes((signs / "stop.png").read_bytes())
+    assert main(["classify", str(tmp_path), "--model", "demo", "--json"]) == 1
+    told = capsys.readouterr()
+    assert [Path(p["path"]).name for p in json.loads(told.out)["pictures"]] == ["c.png"]
+    assert "a.png" in told.err
+    assert "b.jpg" in told.err
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("absent", "does not exist"), ("empty", "holds no pictures"), ("film.mp4", "is no video")],
+)
+def test_paths_without_pictures(path: str, message: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    assert main(["classify", str(tmp_path / path), "--model", "demo"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_errors_are_one_line(store: Path) -> None:
+    ended = repghost(
+        *("classify", "docs", "--model", "150", "--backend", "onnx"),
+        REPGHOST_MODEL_URL="http://127.0.0.1:9",
+        REPGHOST_HOME=str(store),
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("repghost: ")
+    assert "repghost export" in line
+
+
+def test_a_reader_that_ends_early_is_no_error() -> None:
+    command = f"{sys.executable} -m repghost_ros.cli models | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str, tmp_path: Path, capsys: Any) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(command in script for command in COMMANDS)
+    if shell == "bash":
+        (tmp_path / "script").write_text(script)
+        completed = (
+            f"source {tmp_path}/script; COMP_WORDS=(repghost cl); COMP_CWORD=1; "
+            "_shtab_repghost; echo ${COMPREPLY[@]}"
+        )
+        ended = subprocess.run(["bash", "-c", completed], capture_output=True, text=True)
+        assert ended.stdout.split() == ["classify"]
+
+
+def test_doctor(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    assert main(["doctor", "--json"]) == 0
+    findings = {found["subject"]: found for found in json.loads(capsys.readouterr().out)}
+    assert findings["backend auto"]["detail"].startswith("onnx")
+    assert findings["ROS"]["status"] == "ok"
+    assert "apt install hobot-dnn" in findings["BPU: libdnn"]["detail"]
+    assert str(store) in findings["store"]["detail"]
+
+
+def test_doctor_on_the_board(library: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("REPGHOST_LIBDNN", str(library))
+    assert main(["doctor"]) == 0
+    assert "bpu, through libdnn" in capsys.readouterr().out
+
+
+def test_doctor_names_problems_and_what_to_do(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    store.mkdir()
+    (store / MODELS["100"].file_name("onnx")).write_text("<html>not found</html>")
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/absent.xml")
+    monkeypatch.setitem(sys.modules, "vision_msgs", None)
+    assert main(["doctor", "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    problems = {found["subject"] for found in findings if found["status"] == "problem"}
+    assert problems == {"ROS", "model 100", "Fast DDS profile"}
+    assert all(found["advice"] for found in findings if found["status"] == "problem")

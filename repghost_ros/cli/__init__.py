@@ -15,7 +15,17 @@ from repghost_ros.labels import LabelsError
 from repghost_ros.offline import OfflineError
 from repghost_ros.store import StoreError
 
-COMMANDS = ("models", "download", "classify", "bench", "eval", "export", "doctor", "completion")
+COMMANDS = (
+    "models",
+    "download",
+    "classify",
+    "bench",
+    "eval",
+    "export",
+    "quantize",
+    "doctor",
+    "completion",
+)
 _ERRORS = (OfflineError, StoreError, BackendError, LabelsError, FrameError)
 _EXIT = """\
 exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command line is wrong,

@@ -1,0 +1,178 @@
+"""Quantize a model: files for the vendor's toolchain, and an INT8 ONNX to measure on a PC.
+
+hb_mapper is run where it is on PATH. DIR holds pictures like those the model will see, best a folder a
+class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from repghost_ros.cli.common import (
+    UsageError,
+    add_json,
+    download_bar,
+    positive,
+    print_error,
+    print_json,
+    print_table,
+    with_bar,
+)
+from repghost_ros.models import DEMO, MODEL_NAMES, MODELS
+from repghost_ros.nv12 import COLOR_RANGES
+from repghost_ros.offline import OfflineError
+from repghost_ros.offline.calibration import SAMPLES, Calibration, calibrate
+from repghost_ros.offline.quantization import compare, open_float, quantize
+from repghost_ros.offline.vendor import MAPPER, compile_bin, prepare
+from repghost_ros.store import StoreError, resolve
+
+HELP = "make int8 models: for the vendor's toolchain and for ONNX Runtime"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost quantize`."""
+    parser.add_argument(
+        "model", metavar="SIZE|FILE.onnx", help=f"{', '.join(MODEL_NAMES)}, or a float .onnx file"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, required=True, metavar="DIR", help="a folder of pictures"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: ./quantized_MODEL)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=positive,
+        default=SAMPLES,
+        metavar="N",
+        help="pictures to calibrate with (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--color-range",
+        choices=COLOR_RANGES,
+        default="full",
+        help="range of the NV12 that the node will send (default: %(default)s)",
+    )
+    parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the files, run what is there to run, and say what eight bits cost."""
+    model = _resolve(options.model)
+    name = options.model if options.model in MODELS else model.stem
+    out = options.out or Path(f"quantized_{name}")
+    backend = open_float(model)
+    calibration = calibrate(
+        options.calibration,
+        out,
+        height=backend.height,
+        width=backend.width,
+        samples=options.samples,
+        color_range=options.color_range,
+        progress=_with_bar,
+    )
+    _warn(calibration.skipped)
+    report: dict[str, Any] = {
+        "model": str(model),
+        "color_range": options.color_range,
+        "calibration": {
+            "folder": str(calibration.folder),
+            "pictures": len(calibration.pictures),
+            "held_out": len(calibration.held_out),
+            "skipped": [str(path) for path, _ in calibration.skipped],
+        },
+    }
+    if not options.json:
+        print(f"{len(calibration.pictures)} pictures in {calibration.folder}")
+    if options.skip != "int8":
+        report["int8"] = _int8(model, calibration, out)
+        if not options.json:
+            _print_int8(report["int8"], model)
+    if options.skip != "vendor":
+        report["vendor"] = _vendor(model, name, calibration, out)
+        if not options.json:
+            _print_vendor(report["vendor"])
+    if options.json:
+        print_json(report)
+    return 0
+
+
+def _resolve(model: str) -> Path:
+    if model not in MODEL_NAMES:
+        if Path(model).suffix != ".onnx":
+            raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, or an .onnx file")
+        return resolve(DEMO, "onnx", model_path=model)
+    try:
+        with download_bar(model) as progress:
+            return resolve(model, "onnx", progress=progress)
+    except StoreError as error:
+        raise OfflineError(f"{error}; or make it: repghost export {model}") from error
+
+
+def _int8(model: Path, calibration: Calibration, out: Path) -> dict[str, Any]:
+    path = quantize(model, calibration, out)
+    compared = compare(model, path, calibration, _with_bar)
+    _warn(compared.skipped)
+    color_range = ("--color-range", calibration.color_range)
+    command = ("repghost", "eval", "DIR", "--model", str(model), "--against", str(path))
+    return {
+        **asdict(compared),
+        "skipped": [str(path) for path, _ in compared.skipped],
+        "path": str(path),
+        "eval": shlex.join((*command, *(color_range if color_range[1] != "full" else ()))),
+    }
+
+
+def _print_int8(report: dict[str, Any], model: Path) -> None:
+    float_ms, int8_ms = report["float_ms"], report["int8_ms"]
+    print_table(
+        ("model", "MB", "ms, one thread"),
+        (
+            (model, f"{report['float_bytes'] / 1e6:.2f}", f"{float_ms:.2f}"),
+            (report["path"], f"{report['int8_bytes'] / 1e6:.2f}", f"{int8_ms:.2f}"),
+        ),
+    )
+    pictures, same = report["pictures"], report["same_top1"]
+    kind = "held-out pictures" if report["held_out"] else "pictures, all of them calibrated with"
+    print(
+        f"int8 is {report['float_bytes'] / report['int8_bytes']:.2f} times smaller and "
+        f"{float_ms / int8_ms:.2f} times as fast on this machine\n"
+        f"same top-1: {same} of {pictures} {kind} ({same / pictures:.2%}); its score changes by "
+        f"{report['score_drift']:.4f} on average\n"
+        f"accuracy on labelled pictures: {report['eval']}"
+    )
+
+
+def _vendor(model: Path, name: str, calibration: Calibration, out: Path) -> dict[str, Any]:
+    job = prepare(model, name, calibration, out)
+    compiled = compile_bin(job)
+    return {
+        "yaml": str(job.yaml),
+        "command": f"cd {shlex.quote(str(out))} && {shlex.join(job.command)}",
+        "makes": str(job.bin),
+        "compiled": compiled is not None,
+    }
+
+
+def _print_vendor(report: dict[str, Any]) -> None:
+    if report["compiled"]:
+        print(f"compiled: {report['makes']}")
+        return
+    print(
+        f"{MAPPER} is not on PATH; where it is, this makes {report['makes']}:\n  {report['command']}"
+    )
+
+
+def _warn(skipped: Iterable[tuple[Path, str]]) -> None:
+    for path, why in skipped:
+        print_error(f"'{path}' was left out: {why}")
+
+
+def _with_bar(paths: Iterable[Path], total: int) -> Iterable[Path]:
+    return with_bar(paths, total, "picture")

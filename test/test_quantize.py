@@ -1,0 +1,392 @@
+"""Quantizing on drawn pictures: ONNX Runtime's own way, and the vendor's toolchain emulated."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
+from repghost_ros.cli import main
+from repghost_ros.models import MEAN, MODELS, SCALE
+from repghost_ros.nv12 import COLOR_RANGES, to_nv12, to_rgb
+from repghost_ros.offline import OfflineError
+from repghost_ros.offline.calibration import Calibration, calibrate, spread
+from repghost_ros.offline.pictures import find, read_image
+from repghost_ros.offline.quantization import Comparison, compare, normalise, quantize
+from repghost_ros.paths import share
+from repghost_ros.signs import LABELS, render
+
+onnx = pytest.importorskip("onnx")
+DEMO = share() / "models" / "demo.onnx"
+PER_CLASS = 6
+BYTES = 224 * 224 * 3 * 4
+
+# What hb_mapper reads and writes; MAPPER_FAULT makes it misbehave.
+MAPPER = f"""\
+#!{sys.executable}
+import os, sys
+from pathlib import Path
+import onnx, yaml
+command, flag, config, kind, value = sys.argv[1:]
+assert (command, flag, kind, value) == ("makertbin", "--config", "--model-type", "onnx"), sys.argv
+groups = yaml.safe_load(Path(config).read_text())
+model, data = groups["model_parameters"], groups["calibration_parameters"]
+onnx.checker.check_model(model["onnx_model"])
+tensors = sorted(Path(data["cal_data_dir"]).iterdir())
+assert tensors and all(tensor.stat().st_size == {BYTES} for tensor in tensors), tensors
+print("calibrating with", len(tensors))
+if os.environ.get("MAPPER_FAULT") == "fails":
+    print("ERROR the model holds an operator that nobody knows", file=sys.stderr)
+    sys.exit(3)
+if os.environ.get("MAPPER_FAULT") != "makes nothing":
+    made = Path(model["working_dir"]) / (model["output_model_file_prefix"] + ".bin")
+    made.parent.mkdir(exist_ok=True)
+    made.write_bytes(b"compiled")
+"""
+
+
+@pytest.fixture(scope="module")
+def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder a class; pictures of different classes have the same names."""
+    folder = tmp_path_factory.mktemp("signs")
+    for index, label in enumerate(LABELS):
+        (folder / label).mkdir()
+        for number in range(PER_CLASS):
+            picture = render(label, np.random.default_rng([7, index, number]), 256, 256)
+            cv2.imwrite(str(folder / label / f"{number}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibration(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+    return calibrate(signs, tmp_path_factory.mktemp("out"), samples=2 * len(LABELS))
+
+
+@pytest.fixture(scope="module")
+def int8(calibration: Calibration) -> Path:
+    return quantize(DEMO, calibration, calibration.folder.parent)
+
+
+@pytest.fixture(scope="module")
+def compared(int8: Path, calibration: Calibration) -> Comparison:
+    return compare(DEMO, int8, calibration)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with a stand-in for size 150, and nowhere to download from."""
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / MODELS["150"].file_name("onnx")).write_bytes(DEMO.read_bytes())
+    monkeypatch.setenv("REPGHOST_HOME", str(store))
+    monkeypatch.setenv("REPGHOST_MODEL_URL", "http://127.0.0.1:9/")
+    return store
+
+
+@pytest.fixture
+def mapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """hb_mapper on PATH."""
+    program = tmp_path / "bin" / "hb_mapper"
+    program.parent.mkdir()
+    program.write_text(MAPPER)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def small_model(path: Path, *, opset: int = 11, weight: float = 1.0) -> Path:
+    """A classifier of three classes that takes 96x64 pictures."""
+    rng = np.random.default_rng(0)
+    helper = onnx.helper
+    weights = {
+        "kernels": weight * rng.normal(size=(8, 3, 3, 3)),
+        "matrix": rng.normal(size=(3, 8)),
+        "offsets": rng.normal(size=3),
+    }
+    image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 64, 96])
+    logits = helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "kernels"], ["features"]),
+            helper.make_node("Relu", ["features"], ["positive"]),
+            helper.make_node("GlobalAveragePool", ["positive"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "matrix", "offsets"], ["logits"], transB=1),
+        ],
+        "small",
+        [image],
+        [logits],
+        [
+            onnx.numpy_helper.from_array(value.astype(np.float32), name)
+            for name, value in weights.items()
+        ],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=6), path)
+    return path
+
+
+def test_samples_are_spread() -> None:
+    assert spread(range(10), 5) == [0, 2, 4, 6, 8]
+    assert spread(range(10), 4) == [0, 2, 5, 7]
+    assert spread("abc", 5) == ["a", "b", "c"]
+
+
+def test_every_class_is_calibrated_with(calibration: Calibration, signs: Path) -> None:
+    classes = [path.parent.name for path in calibration.pictures]
+    assert sorted(classes) == sorted(2 * LABELS)
+    assert {*calibration.pictures, *calibration.held_out} == set(find([signs]))
+    assert not {*calibration.pictures} & {*calibration.held_out}
+    assert set(calibration.tensors) == set(calibration.folder.iterdir())
+    assert len(calibration.tensors) == len(calibration.pictures)
+
+
+@pytest.mark.parametrize("color_range", COLOR_RANGES)
+def test_tensors_are_what_the_backend_sees(color_range: str, signs: Path, tmp_path: Path) -> None:
+    made = calibrate(signs, tmp_path, samples=3, color_range=color_range)
+    slot = OnnxBackend(DEMO, color_range=color_range).open_slot()
+    assert isinstance(slot, NormalisingSlot)
+    for tensor, picture in zip(made.tensors, made.pictures, strict=True):
+        to_nv12(read_image(picture), slot.nv12, resize="crop", color_range=color_range)
+        raw = np.fromfile(tensor, np.float32)
+        assert raw.nbytes == BYTES
+        rgb = to_rgb(slot.nv12, color_range)
+        assert np.ptp(rgb) > 100
+        assert (raw.reshape(3, 224, 224) == rgb.transpose(2, 0, 1)).all()
+        slot.infer()
+        assert (normalise(made.read(tensor)) == slot.image).all()
+
+
+def test_crops_as_imagenets_evaluation(tmp_path: Path) -> None:
+    """White but for the frame that the evaluation cuts away."""
+    picture = np.zeros((256, 512, 3), np.uint8)
+    picture[16:240, 144:368] = 255
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    made = calibrate(tmp_path, tmp_path / "out")
+    assert (made.read(made.tensors[0]) == 255).all()
+
+
+def test_a_later_run_leaves_nothing_of_an_earlier(signs: Path, tmp_path: Path) -> None:
+    calibrate(signs, tmp_path, samples=9)
+    made = calibrate(signs, tmp_path, samples=4)
+    assert sorted(made.folder.iterdir()) == sorted(made.tensors)
+    assert len(made.tensors) == 4
+
+
+def test_broken_pictures_are_left_out(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "good.png").write_bytes((signs / "stop" / "0.png").read_bytes())
+    (folder / "broken.png").write_bytes((signs / "stop" / "1.png").read_bytes()[:300])
+    (folder / "text.jpg").write_text("no picture")
+    made = calibrate(folder, tmp_path / "out")
+    assert made.pictures == (folder / "good.png",)
+    assert [path.name for path, _ in made.skipped] == ["broken.png", "text.jpg"]
+    arguments = ["demo", "--calibration", str(folder), "--out", str(tmp_path / "out")]
+    assert main(["quantize", *arguments, "--skip", "int8"]) == 0
+    said = capsys.readouterr().err
+    assert "broken.png" in said
+    assert "text.jpg" in said
+    (folder / "good.png").unlink()
+    with pytest.raises(OfflineError, match="2 tried, such as .*broken.png"):
+        calibrate(folder, tmp_path / "out")
+    assert main(["quantize", *arguments]) == 1
+
+
+def test_int8_answers_like_float(compared: Comparison) -> None:
+    assert compared.held_out
+    assert compared.pictures == (PER_CLASS - 2) * len(LABELS)
+    assert compared.same_top1 >= 0.9 * compared.pictures
+    assert 0 < compared.score_drift < 0.1
+    assert compared.skipped == ()
+
+
+def test_int8_is_smaller(compared: Comparison, int8: Path) -> None:
+    assert compared.int8_bytes == int8.stat().st_size
+    assert compared.float_bytes == DEMO.stat().st_size > 2 * compared.int8_bytes
+    assert min(compared.float_ms, compared.int8_ms) > 0
+
+
+def test_int8_is_a_model_like_the_float_one(int8: Path, signs: Path) -> None:
+    assert int8.name == "demo_int8.onnx"
+    backend = OnnxBackend(int8)
+    assert backend.labels == LABELS
+    weights = onnx.load(int8).graph.initializer
+    kernels = [weight for weight in weights if len(weight.dims) == 4]
+    assert kernels
+    assert {weight.data_type for weight in kernels} == {onnx.TensorProto.INT8}
+    slot = backend.open_slot()
+    to_nv12(read_image(signs / "stop" / "0.png"), slot.nv12)
+    assert LABELS[int(slot.infer().argmax())] == "stop"
+
+
+def test_compares_on_the_calibration_where_nothing_is_left(
+    signs: Path, int8: Path, tmp_path: Path
+) -> None:
+    made = calibrate(signs / "stop", tmp_path)
+    compared = compare(DEMO, int8, made)
+    assert not compared.held_out
+    assert compared.pictures == PER_CLASS
+
+
+def test_held_out_pictures_may_be_broken(signs: Path, int8: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        content = (signs / "stop" / f"{number}.png").read_bytes()
+        (tmp_path / f"{number}.png").write_bytes(content[: 300 if number == 1 else None])
+    made = calibrate(tmp_path, tmp_path / "out", samples=2)
+    compared = compare(DEMO, int8, made)
+    assert (compared.pictures, len(compared.skipped)) == (1, 1)
+    (tmp_path / "3.png").write_text("no picture")
+    with pytest.raises(OfflineError, match=r"1\.png"):
+        compare(DEMO, int8, made)
+
+
+@pytest.mark.parametrize(
+    ("color_range", "toolchains"), [("full", "regular"), ("limited", "bt601_video")]
+)
+def test_yaml_for_the_toolchain(
+    color_range: str, toolchains: str, store: Path, signs: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    options = ["--out", str(out), "--samples", "5", "--color-range", color_range]
+    code = main(["quantize", "150", "--calibration", str(signs), *options, "--skip", "int8"])
+    assert code == 0
+    command = "hb_mapper makertbin --config RepGhost_150.yaml --model-type onnx"
+    assert f"cd {out} && {command}" in capsys.readouterr().out
+    config = yaml.safe_load((out / "RepGhost_150.yaml").read_text())
+    inputs = config["input_parameters"]
+    assert inputs.pop("input_space_and_range") == toolchains
+    assert [float(value) for value in inputs.pop("mean_value").split()] == list(MEAN)
+    assert [float(value) for value in inputs.pop("scale_value").split()] == list(SCALE)
+    prefix = MODELS["150"].file_name("bin").removesuffix(".bin")
+    assert config == {
+        "model_parameters": {
+            "onnx_model": "./repghostnet_150.onnx",
+            "march": "bayes-e",
+            "layer_out_dump": False,
+            "working_dir": prefix,
+            "output_model_file_prefix": prefix,
+        },
+        "input_parameters": {
+            "input_name": "",
+            "input_type_rt": "nv12",
+            "input_type_train": "rgb",
+            "input_layout_train": "NCHW",
+            "input_shape": "",
+            "norm_type": "data_mean_and_scale",
+        },
+        "calibration_parameters": {
+            "cal_data_dir": "./calibration_data_rgb_f32",
+            "cal_data_type": "float32",
+            "calibration_type": "default",
+        },
+        "compiler_parameters": {"compile_mode": "latency", "debug": False, "optimize_level": "O3"},
+    }
+    assert (out / "repghostnet_150.onnx").read_bytes() == DEMO.read_bytes()
+    assert len(list((out / "calibration_data_rgb_f32").iterdir())) == 5
+    assert not list(out.glob("*_int8.onnx"))
+
+
+@pytest.mark.usefixtures("mapper")
+def test_runs_the_toolchain(store: Path, signs: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    arguments = ["--calibration", str(signs), "--out", str(out), "--samples", "17", "--json"]
+    assert main(["quantize", "150", *arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    made = Path(report["vendor"]["makes"])
+    assert report["vendor"]["compiled"]
+    assert made.name == MODELS["150"].file_name("bin")
+    assert made.read_bytes() == b"compiled"
+    assert (out / "hb_mapper.log").read_text() == "calibrating with 17\n"
+    assert report["calibration"]["pictures"] == 17
+    assert report["int8"]["path"] == str(out / "repghostnet_150_int8.onnx")
+    assert report["int8"]["pictures"] == (PER_CLASS - 1) * len(LABELS)
+    float_model = store / "repghostnet_150.onnx"
+    assert report["int8"]["eval"] == (
+        f"repghost eval DIR --model {float_model} --against {report['int8']['path']}"
+    )
+
+
+@pytest.mark.usefixtures("mapper")
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("fails", ("exit code 3", "nobody knows")), ("makes nothing", ("it made no",))],
+)
+def test_says_why_the_toolchain_failed(
+    fault: str,
+    said: tuple[str, ...],
+    store: Path,
+    signs: Path,
+    tmp_path: Path,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ["--calibration", str(signs), "--out", str(tmp_path), "--samples", "3"]
+    assert main(["quantize", "150", *arguments, "--skip", "int8"]) == 0
+    assert "compiled: " in capsys.readouterr().out
+    # What the first run made must not pass for the second one's.
+    monkeypatch.setenv("MAPPER_FAULT", fault)
+    assert main(["quantize", "150", *arguments, "--skip", "int8"]) == 1
+    error = capsys.readouterr().err
+    assert all(words in error for words in (*said, "hb_mapper.log", "calibrating with 3"))
+
+
+def test_int8_alone_in_the_default_folder(
+    signs: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--calibration", str(signs), "--samples", "17", "--skip", "vendor"]
+    assert main(["quantize", "demo", *arguments, "--color-range", "limited"]) == 0
+    made = {path.name for path in (tmp_path / "quantized_demo").iterdir()}
+    assert made == {"demo_int8.onnx", "calibration_data_rgb_f32"}
+    said = capsys.readouterr().out
+    assert "held-out" in said
+    assert "--against quantized_demo/demo_int8.onnx --color-range limited" in said
+
+
+def test_own_models_of_any_size_where_they_are(signs: Path, tmp_path: Path) -> None:
+    out = tmp_path
+    own = small_model(out / "own.onnx")
+    assert main(["quantize", str(own), "--calibration", str(signs), "--out", str(out)]) == 0
+    assert {tensor.stat().st_size for tensor in out.glob("*/*.rgb")} == {96 * 64 * 3 * 4}
+    config = yaml.safe_load((out / "own.yaml").read_text())
+    assert config["model_parameters"]["output_model_file_prefix"] == "own_96x64_nv12"
+    backend = OnnxBackend(out / "own_int8.onnx")
+    assert (backend.width, backend.height) == (96, 64)
+
+
+def test_the_toolchains_opset(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    own = small_model(tmp_path / "own.onnx", opset=13)
+    arguments = ["--calibration", str(signs), "--out", str(tmp_path / "out"), "--samples", "5"]
+    assert main(["quantize", str(own), *arguments, "--skip", "vendor"]) == 0
+    assert main(["quantize", str(own), *arguments, "--skip", "int8"]) == 1
+    assert "opset 13" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN axis:RuntimeWarning")
+def test_what_cannot_be_quantized(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    broken = small_model(tmp_path / "nan.onnx", weight=np.nan)
+    arguments = ["--calibration", str(signs), "--out", str(tmp_path / "out"), "--samples", "5"]
+    assert main(["quantize", str(broken), *arguments]) == 1
+    assert "cannot be quantized" in capsys.readouterr().err
+    folded = tmp_path / "folded.onnx"
+    assert main(["export", "demo", "--fold-preprocess", "--out", str(folded)]) == 0
+    assert main(["quantize", str(folded), *arguments]) == 1
+    assert "takes NV12" in capsys.readouterr().err
+
+
+def test_a_size_that_is_not_there(store: Path, signs: Path, capsys: Any) -> None:
+    assert main(["quantize", "100", "--calibration", str(signs)]) == 1
+    assert "repghost export 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["120"], ["model.bin"]])
+def test_wrong_command_lines(arguments: list[str], signs: Path) -> None:
+    assert main(["quantize", *arguments, "--calibration", str(signs)]) == 2

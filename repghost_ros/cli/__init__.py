@@ -19,6 +19,7 @@ COMMANDS = (
     "models",
     "download",
     "classify",
+    "replay",
     "bench",
     "eval",
     "export",

@@ -1,0 +1,229 @@
+"""ROS 1 and ROS 2 bags without ROS: images out of one, classifications into another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from repghost_ros.frame import Frame, from_compressed, from_image
+from repghost_ros.offline import OfflineError, need
+
+INSTALL = "pip install rosbags"
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+CLASSIFICATION = "vision_msgs/msg/Classification"
+STORAGES = ("mcap", "sqlite3")
+_HYPOTHESIS = "vision_msgs/msg/ObjectHypothesis"
+_DEFINITIONS = {
+    _HYPOTHESIS: "string class_id\nfloat64 score\n",
+    CLASSIFICATION: "std_msgs/Header header\nvision_msgs/ObjectHypothesis[] results\n",
+}
+_METADATA_VERSION = 8
+"""Of the bags written; newer ones keep QoS in a way that Humble and Iron do not read."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One message of a bag."""
+
+    topic: str
+    time_ns: int
+    """When it was recorded, nanoseconds."""
+    message: Any
+    """Has the fields of the ROS message."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Of its header, nanoseconds."""
+        stamp = self.message.header.stamp
+        return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+    def frame(self) -> Frame:
+        """The picture of an Image or CompressedImage.
+
+        Raises:
+            FrameError: it is broken, or of an unknown encoding.
+
+        """
+        compressed = hasattr(self.message, "format")
+        return from_compressed(self.message) if compressed else from_image(self.message)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a bag holds on one topic."""
+
+    name: str
+    type: str
+    messages: int
+
+
+class Bag:
+    """An opened bag; use it in a `with` statement.
+
+    Args:
+        path: a ROS 1 .bag, a ROS 2 bag's folder, or an .mcap or .db3 file of one.
+
+    Raises:
+        OfflineError: rosbags is missing, or there is no readable bag.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        highlevel = need("rosbags.highlevel", INSTALL)
+        if not path.exists():
+            raise OfflineError(f"bag '{path}' does not exist")
+        self.path = path
+        with self._told("is no bag that can be read"):
+            self._reader: Any = highlevel.AnyReader([path], default_typestore=typestore())
+            self._reader.open()
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._reader.close()
+
+    def topics(self, *types: str) -> list[Topic]:
+        """The topics of these types, by name."""
+        return [
+            Topic(name, info.msgtype, info.msgcount)
+            for name, info in self._reader.topics.items()
+            if info.msgtype in types
+        ]
+
+    def image_topic(self, wanted: str = "") -> Topic:
+        """The topic to classify: the one that is wanted, else the only one with images.
+
+        Raises:
+            OfflineError: it holds no images, or which one is meant is open; lists what there is.
+
+        """
+        topics = {topic.name: topic for topic in self.topics(IMAGE, COMPRESSED)}
+        listed = ", ".join(f"{t.name} ({t.type}, {t.messages} messages)" for t in topics.values())
+        if not topics:
+            others = ", ".join(sorted(self._reader.topics)) or "nothing at all"
+            raise OfflineError(f"bag '{self.path}' holds no images, only {others}")
+        if wanted and wanted not in topics:
+            raise OfflineError(f"bag '{self.path}' has no images on '{wanted}', but on {listed}")
+        if not wanted and len(topics) > 1:
+            raise OfflineError(
+                f"bag '{self.path}' has several image topics, choose one with --topic: {listed}"
+            )
+        return topics[wanted] if wanted else next(iter(topics.values()))
+
+    def messages(self, *topics: str) -> Iterator[Recorded]:
+        """The messages on these topics, in the order they were recorded.
+
+        Raises:
+            OfflineError: the bag is truncated or corrupt there.
+
+        """
+        for topic, time_ns, raw, type in self._raw(topics):
+            with self._told(f"holds a message on '{topic}' that cannot be read"):
+                message = self._reader.deserialize(raw, type)
+            yield Recorded(topic, time_ns, message)
+
+    def serialized(self, *topics: str) -> Iterator[tuple[str, int, bytes]]:
+        """Topic, time in nanoseconds, and CDR as ROS 2 publishes it, of the same messages.
+
+        Raises:
+            OfflineError: the bag is truncated or corrupt there.
+
+        """
+        for topic, time_ns, raw, type in self._raw(topics):
+            with self._told(f"holds a message on '{topic}' that cannot be read"):
+                cdr = raw if self._reader.is2 else self._reader.typestore.ros1_to_cdr(raw, type)
+            yield topic, time_ns, bytes(cdr)
+
+    def _raw(self, topics: Sequence[str]) -> Iterator[tuple[str, int, bytes, str]]:
+        connections = [each for each in self._reader.connections if each.topic in topics]
+        with self._told("breaks off"):
+            for connection, time_ns, raw in self._reader.messages(connections):
+                yield connection.topic, time_ns, raw, connection.msgtype
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turn the many exceptions that broken bags cause into one."""
+        try:
+            yield
+        except (GeneratorExit, OfflineError, MemoryError):
+            raise
+        except Exception as error:
+            reason = str(error).strip() or type(error).__name__
+            raise OfflineError(f"bag '{self.path}' {what}: {reason}") from error
+
+
+class ClassificationWriter:
+    """Writes a ROS 2 bag of vision_msgs/Classification, playable from Humble on; use it in `with`.
+
+    Args:
+        path: the folder to make.
+        topic: what they are recorded on.
+        storage: one of STORAGES.
+
+    Raises:
+        OfflineError: rosbags is missing, or the folder exists already.
+
+    """
+
+    def __init__(self, path: Path, topic: str, storage: str = "mcap") -> None:
+        rosbag2 = need("rosbags.rosbag2", INSTALL)
+        if path.exists():
+            raise OfflineError(f"'{path}' exists already: remove it, or write elsewhere")
+        self._types = typestore()
+        self._writer: Any = rosbag2.Writer(
+            path,
+            version=_METADATA_VERSION,
+            storage_plugin=rosbag2.StoragePlugin[storage.upper()],
+        )
+        self._writer.open()
+        self._connection = self._writer.add_connection(topic, CLASSIFICATION, typestore=self._types)
+
+    def __enter__(self) -> ClassificationWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+    def write(
+        self, time_ns: int, stamp_ns: int, frame_id: str, results: Sequence[tuple[str, float]]
+    ) -> None:
+        """Record one classification at a time, under an image's stamp and frame_id."""
+        types = self._types.types
+        time_type = types["builtin_interfaces/msg/Time"]
+        stamp = time_type(*divmod(stamp_ns, 1_000_000_000))
+        message = types[CLASSIFICATION](
+            types["std_msgs/msg/Header"](stamp, frame_id),
+            [types[_HYPOTHESIS](class_id, score) for class_id, score in results],
+        )
+        raw = self._types.serialize_cdr(message, CLASSIFICATION)
+        self._writer.write(self._connection, time_ns, raw)
+
+
+def typestore() -> Any:
+    """The rosbags type store of ROS 2 with the vision_msgs that are written.
+
+    Raises:
+        OfflineError: rosbags is missing.
+
+    """
+    typesys = need("rosbags.typesys", INSTALL)
+    store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
+    for name, definition in _DEFINITIONS.items():
+        if name not in store.fielddefs:
+            store.register(typesys.get_types_from_msg(definition, name))
+    return store

@@ -1,0 +1,187 @@
+"""Answers in files (CSV, JSON lines or a ROS 2 bag, by the name), and what differs between two."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from repghost_ros.offline import OfflineError
+from repghost_ros.offline.bags import CLASSIFICATION, COMPRESSED, IMAGE, Bag, ClassificationWriter
+from repghost_ros.offline.replay import Answer
+
+TOPIC = "/repghost/classification"
+"""What a result bag's answers are recorded on: the node's own topic."""
+_SUFFIXES = (".csv", ".jsonl")
+_COLUMNS = ("topic", "time_ns", "stamp_ns", "frame_id", "error")
+
+
+@contextmanager
+def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer], None]]:
+    """A function that writes one answer; the file is complete after the `with` block.
+
+    A bag has no place for errors: refused frames are not in it.
+
+    Args:
+        path: .csv, .jsonl, or else the folder of a bag, which must not exist yet.
+        storage: one of bags.STORAGES.
+
+    Raises:
+        OfflineError: the bag exists already.
+        OSError: the file cannot be written.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow((*_COLUMNS, "class_id", "score", "class_id 2", "score 2", "..."))
+            yield lambda answer: table.writerow(
+                (
+                    *(getattr(answer, column) for column in _COLUMNS),
+                    *(cell for result in answer.results for cell in result),
+                )
+            )
+    elif path.suffix == ".jsonl":
+        with path.open("w", encoding="utf-8") as file:
+            yield lambda answer: print(json.dumps(asdict(answer), ensure_ascii=False), file=file)
+    else:
+        with ClassificationWriter(path, TOPIC, storage) as bag:
+
+            def write(answer: Answer) -> None:
+                if not answer.error:
+                    bag.write(answer.time_ns, answer.stamp_ns, answer.frame_id, answer.results)
+
+            yield write
+
+
+def is_results(path: Path) -> bool:
+    """Whether a path holds answers, and not images to be answered.
+
+    Raises:
+        OfflineError: it is neither.
+
+    """
+    if path.suffix in _SUFFIXES:
+        return True
+    with Bag(path) as bag:
+        return bool(bag.topics(CLASSIFICATION)) and not bag.topics(IMAGE, COMPRESSED)
+
+
+def read_results(path: Path, topic: str = "") -> list[Answer]:
+    """The answers in a file that `open_results` wrote, or in a bag recorded from the node.
+
+    Args:
+        path: the file, or a bag.
+        topic: of a bag's classifications; may be empty where there is one.
+
+    Raises:
+        OfflineError: it is missing, of another kind, or damaged.
+
+    """
+    if path.suffix not in _SUFFIXES:
+        return _read_bag(path, topic)
+    read = _read_csv if path.suffix == ".csv" else _read_jsonl
+    try:
+        return list(read(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise OfflineError(f"results '{path}' cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OfflineError(f"'{path}' holds no results of repghost replay: {error}") from error
+
+
+def _read_csv(text: str) -> Iterator[Answer]:
+    table = csv.reader(text.splitlines())
+    head = next(table, [])
+    if tuple(head[: len(_COLUMNS)]) != _COLUMNS:
+        raise ValueError(f"its first line is {','.join(head)[:80]!r}")
+    for topic, time_ns, stamp_ns, frame_id, error, *cells in table:
+        results = tuple((name, float(score)) for name, score in zip(cells[::2], cells[1::2]))
+        yield Answer(topic, int(time_ns), int(stamp_ns), frame_id, results, error)
+
+
+def _read_jsonl(text: str) -> Iterator[Answer]:
+    for line in text.splitlines():
+        fields = json.loads(line)
+        results = tuple((str(name), float(score)) for name, score in fields.pop("results"))
+        yield Answer(**fields, results=results)
+
+
+def _read_bag(path: Path, topic: str) -> list[Answer]:
+    with Bag(path) as bag:
+        names = [each.name for each in bag.topics(CLASSIFICATION)]
+        if topic not in names and (topic or len(names) != 1):
+            raise OfflineError(
+                f"bag '{path}' has classifications on {', '.join(names) or 'no topic'}, "
+                f"{f'not on {topic}' if topic else 'where one is wanted'}"
+            )
+        return [
+            Answer(
+                recorded.topic,
+                recorded.time_ns,
+                recorded.stamp_ns,
+                recorded.message.header.frame_id,
+                tuple((each.class_id, each.score) for each in recorded.message.results),
+            )
+            for recorded in bag.messages(topic or names[0])
+        ]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two results for the same frames."""
+
+    frames: int
+    """Those that both answered."""
+    missing: int
+    """Frames that only the first answered."""
+    extra: int
+    """Frames that only the second answered."""
+    same_top1: int
+    max_drift: float
+    """Largest change of the score of the first's best class, 0.0 to 1.0."""
+    mean_drift: float
+    changed: tuple[tuple[int, str, str], ...]
+    """Stamp in nanoseconds, and the best class of both, where that differs."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of all frames that both answered alike, 0.0 to 1.0."""
+        every = self.frames + self.missing + self.extra
+        return self.same_top1 / every if every else 1.0
+
+
+def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
+    """Match answers by the stamp of their frame (the n-th with it where it repeats)."""
+    first, second = _by_stamp(these), _by_stamp(those)
+    drifts, changed = [], []
+    both = [key for key in first if key in second]
+    for key in both:
+        (best, score), others = first[key].results[0], dict(second[key].results)
+        drifts.append(abs(score - others.get(best, 0.0)))
+        named = second[key].results[0][0]
+        if named != best:
+            changed.append((key[0], best, named))
+    return Difference(
+        frames=len(both),
+        missing=len(first) - len(both),
+        extra=len(second) - len(both),
+        same_top1=len(both) - len(changed),
+        max_drift=max(drifts, default=0.0),
+        mean_drift=sum(drifts) / len(drifts) if drifts else 0.0,
+        changed=tuple(changed),
+    )
+
+
+def _by_stamp(answers: Iterable[Answer]) -> dict[tuple[int, int], Answer]:
+    seen: Counter[int] = Counter()
+    keyed = {}
+    for answer in answers:
+        if answer.results:
+            keyed[answer.stamp_ns, seen[answer.stamp_ns]] = answer
+            seen[answer.stamp_ns] += 1
+    return keyed

@@ -1,0 +1,289 @@
+"""`repghost replay`: bags of every kind with known truth, damaged bags, results and comparisons."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bags import (
+    COMPRESSED,
+    IMAGE,
+    ROS1,
+    ROS2,
+    bgr8,
+    compressed,
+    film,
+    image,
+    rgb8,
+    sign_bag,
+    stamp_ns,
+    write_ros1,
+    write_ros2,
+    yuyv,
+)
+from rosbags.highlevel import AnyReader
+
+from repghost_ros.classifier import open_classifier
+from repghost_ros.cli import main
+from repghost_ros.offline import OfflineError
+from repghost_ros.offline.bags import CLASSIFICATION, STORAGES, Bag, typestore
+from repghost_ros.offline.replay import Answer, replay
+from repghost_ros.offline.results import compare, read_results
+
+FRAMES = 12
+TRUTH = [label for label, _ in film(FRAMES)]
+DEMO = ("--model", "demo")
+
+
+def replayed(path: Path, topic: str = "") -> list[Answer]:
+    classifier = open_classifier("demo")
+    try:
+        with Bag(path) as bag:
+            return list(replay(bag, bag.image_topic(topic).name, classifier))
+    finally:
+        classifier.close()
+
+
+def best(answers: list[Answer]) -> list[str]:
+    return [answer.results[0][0] if answer.results else answer.error for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("storage", "compression"),
+    [
+        *((storage, way) for storage in STORAGES for way in ("none", "file", "message")),
+        ("mcap", "storage"),
+    ],
+)
+def test_ros2_bags(storage: str, compression: str, tmp_path: Path) -> None:
+    answers = replayed(sign_bag(tmp_path / "bag", FRAMES, storage=storage, compression=compression))
+    assert best(answers) == TRUTH
+    assert [answer.stamp_ns for answer in answers] == [stamp_ns(i) for i in range(FRAMES)]
+    assert all(answer.time_ns == answer.stamp_ns + 5_000_000 for answer in answers)
+    assert {(a.topic, a.frame_id, len(a.results)) for a in answers} == {
+        ("/camera/image_raw", "camera", 5)
+    }
+
+
+@pytest.mark.parametrize("encode", [bgr8, rgb8, yuyv])
+@pytest.mark.parametrize("compression", ["", "lz4"])
+def test_ros1_bags(encode: Any, compression: str, tmp_path: Path) -> None:
+    images = [image(ROS1, i, picture, encode) for i, (_, picture) in enumerate(film(FRAMES))]
+    path = write_ros1(tmp_path / "a.bag", {"/image": images}, compression)
+    assert best(replayed(path)) == TRUTH
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_compressed_images(suffix: str, tmp_path: Path) -> None:
+    images = [compressed(ROS2, i, shown, suffix) for i, (_, shown) in enumerate(film(FRAMES))]
+    path = write_ros2(tmp_path / "bag", {"/image/compressed": images})
+    assert best(replayed(path)) == TRUTH
+
+
+@pytest.mark.parametrize(("storage", "suffix"), [("mcap", ".mcap"), ("sqlite3", ".db3")])
+def test_a_single_file_of_a_bag(storage: str, suffix: str, tmp_path: Path) -> None:
+    path = sign_bag(tmp_path / "bag", FRAMES, storage=storage)
+    (file,) = path.glob(f"*{suffix}")
+    assert best(replayed(Path(shutil.move(file, tmp_path)))) == TRUTH
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_result_bag_has_the_original_stamps(storage: str, tmp_path: Path) -> None:
+    bag, out = sign_bag(tmp_path / "bag", FRAMES), tmp_path / "out"
+    assert main(["replay", str(bag), *DEMO, "--out", str(out), "--storage", storage]) == 0
+    # Any reader of bags can read it: the definitions are in the bag.
+    with AnyReader([out]) as reader:
+        assert {c.topic: c.msgtype for c in reader.connections} == {
+            "/repghost/classification": CLASSIFICATION
+        }
+        read = [(t, reader.deserialize(raw, c.msgtype)) for c, t, raw in reader.messages()]
+    for index, (time_ns, message) in enumerate(read):
+        stamp: Any = message.header.stamp  # type: ignore[attr-defined]
+        assert stamp.sec * 10**9 + stamp.nanosec == stamp_ns(index)
+        assert time_ns == stamp_ns(index) + 5_000_000
+        assert message.results[0].class_id == TRUTH[index]  # type: ignore[attr-defined]
+    assert len(read) == FRAMES
+    assert "version: 8" in (out / "metadata.yaml").read_text()
+    assert main(["replay", str(bag), *DEMO, "--out", str(out)]) == 1  # it is not overwritten
+
+
+def test_written_type_is_the_one_that_ros_has() -> None:
+    """The RIHS01 hash of our definition is that of the interface package that was built."""
+    ament = pytest.importorskip("ament_index_python.packages")
+    share = Path(ament.get_package_share_directory("vision_msgs"))
+    built = json.loads((share / "msg" / "Classification.json").read_text())
+    hashes = {each["type_name"]: each["hash_string"] for each in built["type_hashes"]}
+    assert typestore().hash_rihs01(CLASSIFICATION) == hashes[CLASSIFICATION]
+
+
+def test_csv_jsonl_and_bag_hold_the_same(tmp_path: Path) -> None:
+    bag = sign_bag(tmp_path / "bag", FRAMES)
+    files = [tmp_path / name for name in ("a.csv", "a.jsonl", "a_bag")]
+    for file in files:
+        assert main(["replay", str(bag), *DEMO, "--out", str(file)]) == 0
+    table, lines, recorded = (read_results(file) for file in files)
+    assert table == lines == replayed(bag)
+    assert [answer.results for answer in recorded] == [answer.results for answer in lines]
+    for one in files:
+        for other in files:
+            assert main(["replay", str(one), "--compare", str(other)]) == 0
+
+
+def test_summary_and_plot(tmp_path: Path, capsys: Any) -> None:
+    bag, plot = sign_bag(tmp_path / "bag", FRAMES), tmp_path / "plot" / "timeline.png"
+    assert main(["replay", str(bag), *DEMO, "--json", "--plot", str(plot)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["frames"], report["refused"]) == (FRAMES, 0)
+    assert sum(report["classes"].values()) == FRAMES
+    assert [run["class_id"] for run in report["timeline"]] == list(dict.fromkeys(TRUTH))
+    assert report["timeline"][0]["to_ns"] == stamp_ns(2)
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    assert main(["replay", str(bag), *DEMO]) == 0
+    assert f"{FRAMES} frames, 0 refused" in capsys.readouterr().out
+
+
+def test_a_frame_that_cannot_be_read_costs_itself_alone(tmp_path: Path, capsys: Any) -> None:
+    images = [image(ROS2, i, picture) for i, (_, picture) in enumerate(film(FRAMES))]
+    images[3].encoding = "16SC7"
+    images[5].data = images[5].data[:1000]
+    bag = write_ros2(tmp_path / "bag", {"/image": images})
+    out = tmp_path / "out.jsonl"
+    assert main(["replay", str(bag), *DEMO, "--out", str(out)]) == 1
+    told = capsys.readouterr()
+    assert "12 frames, 2 refused" in told.out
+    assert "'16SC7'" in told.err
+    assert "truncated" in told.err
+    answers = read_results(out)
+    assert [bool(answer.error) for answer in answers] == [i in (3, 5) for i in range(FRAMES)]
+    assert all(best(answers)[i] == TRUTH[i] for i in range(FRAMES) if i not in (3, 5))
+
+
+def test_several_topics_are_listed(tmp_path: Path, capsys: Any) -> None:
+    pictures = [picture for _, picture in film(FRAMES)]
+    topics = {
+        "/left": [image(ROS2, i, picture) for i, picture in enumerate(pictures)],
+        "/right": [compressed(ROS2, i, picture) for i, picture in enumerate(pictures[:3])],
+    }
+    bag = write_ros2(tmp_path / "bag", topics)
+    assert main(["replay", str(bag), *DEMO]) == 1
+    told = capsys.readouterr().err
+    assert f"/left ({IMAGE}, 12 messages), /right ({COMPRESSED}, 3 messages)" in told
+    assert best(replayed(bag, "/right")) == TRUTH[:3]
+    assert main(["replay", str(bag), *DEMO, "--topic", "/rear"]) == 1
+    assert "no images on '/rear', but on /left" in capsys.readouterr().err
+
+
+def test_a_bag_without_images(tmp_path: Path, capsys: Any) -> None:
+    text = ROS2.types["std_msgs/msg/String"]("hello")
+    bag = write_ros2(tmp_path / "bag", {"/chatter": [text]})
+    assert main(["replay", str(bag), *DEMO]) == 1
+    assert "holds no images, only /chatter" in capsys.readouterr().err
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def garble(file: Path) -> None:
+    file.write_bytes(bytes(range(256)) * 100)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, garble, empty, Path.unlink])
+@pytest.mark.parametrize("kind", ["mcap", "sqlite3", "ros1", "metadata"])
+def test_damaged_bags(kind: str, damage: Any, tmp_path: Path, capsys: Any) -> None:
+    if kind == "ros1":
+        images = [image(ROS1, i, picture) for i, (_, picture) in enumerate(film(FRAMES))]
+        bag = file = write_ros1(tmp_path / "a.bag", {"/image": images})
+    else:
+        bag = sign_bag(tmp_path / "bag", FRAMES, storage="mcap" if kind == "metadata" else kind)
+        pattern = "metadata.yaml" if kind == "metadata" else "*.[dm]*[3p]"
+        (file,) = bag.glob(pattern)
+    damage(file)
+    assert main(["replay", str(bag), *DEMO]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"repghost: bag '{bag}' ")
+    assert "Traceback" not in told
+
+
+def test_missing_types_are_known_where_they_are_standard(tmp_path: Path) -> None:
+    """Bags of Humble's sqlite3 have no definitions in them."""
+    import sqlite3
+
+    bag = sign_bag(tmp_path / "bag", FRAMES, storage="sqlite3")
+    (file,) = bag.glob("*.db3")
+    with sqlite3.connect(file) as database:
+        database.execute("DROP TABLE message_definitions")
+        database.execute("UPDATE schema SET schema_version = 3")
+    assert best(replayed(bag)) == TRUTH
+
+
+def test_not_a_bag(tmp_path: Path) -> None:
+    with pytest.raises(OfflineError, match="does not exist"):
+        Bag(tmp_path / "absent")
+    with pytest.raises(OfflineError, match="no bag"):
+        Bag(tmp_path)
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    with pytest.raises(OfflineError, match="no bag"):
+        Bag(tmp_path / "film.mp4")
+
+
+def answers_of(*frames: tuple[int, str, float]) -> list[Answer]:
+    return [Answer("/a", stamp, stamp, "", ((best, score),)) for stamp, best, score in frames]
+
+
+def test_compare_tells_every_kind_of_change() -> None:
+    before = answers_of((1, "a", 0.9), (2, "b", 0.8), (3, "c", 0.7), (3, "d", 0.6))
+    now = answers_of((1, "a", 0.8), (2, "x", 0.8), (3, "c", 0.7), (4, "e", 0.5))
+    difference = compare(before, now)
+    assert (difference.frames, difference.missing, difference.extra) == (3, 1, 1)
+    assert difference.same_top1 == 2
+    assert difference.agreement == 2 / 5
+    assert difference.max_drift == pytest.approx(0.8)
+    assert difference.mean_drift == pytest.approx(0.3)
+    assert difference.changed == ((2, "b", "x"),)
+    assert compare(before, before).agreement == 1.0
+    assert compare([], []).agreement == 1.0
+
+
+def test_regression_test_of_a_bag(tmp_path: Path, capsys: Any) -> None:
+    bag, golden = sign_bag(tmp_path / "bag", FRAMES), tmp_path / "golden.jsonl"
+    assert main(["replay", str(bag), *DEMO, "--out", str(golden)]) == 0
+    assert main(["replay", str(bag), *DEMO, "--compare", str(golden)]) == 0
+    lines = golden.read_text().splitlines(keepends=True)
+    first = json.loads(lines[0])
+    first["results"][0] = ["no sign" if TRUTH[0] != "no sign" else "stop", 1.0]
+    golden.write_text(json.dumps(first) + "\n" + "".join(lines[1:]))
+    capsys.readouterr()
+    assert main(["replay", str(bag), *DEMO, "--compare", str(golden), "--json"]) == 1
+    compared = json.loads(capsys.readouterr().out)["compared"]
+    assert compared["same_top1"] == FRAMES - 1
+    assert not compared["alike"]
+    allowed = ["--min-agreement", "0.9", "--max-drift", "1"]
+    assert main(["replay", str(bag), *DEMO, "--compare", str(golden), *allowed]) == 0
+    golden.write_text("".join(lines[1:]))  # a frame is missing
+    assert main(["replay", str(bag), *DEMO, "--compare", str(golden)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "some,table\n1,2\n"),
+        ("a.csv", ""),
+        ("a.jsonl", "no json\n"),
+        ("a.jsonl", '{"other": 1}\n'),
+        ("a.jsonl", "[1, 2]\n"),
+    ],
+)
+def test_results_of_something_else(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(OfflineError, match="holds no results"):
+        read_results(tmp_path / name)
+    with pytest.raises(OfflineError, match="cannot be read"):
+        read_results(tmp_path / f"absent{name}")

@@ -289,9 +289,11 @@ def test_a_bad_initial_value_ends_the_node_with_the_reason(argument: str) -> Non
 def test_models_are_swapped_while_frames_flow(robot: Robot) -> None:
     publisher = robot.publisher()
     before = robot.answer(publisher, image(sign("stop"), stamp=8000))
-    assert robot.set_parameter("model_path", DEMO).successful is False  # labels are unknown
-    labels = str(share() / "labels" / "demo.txt")
-    assert robot.set_parameter("labels_path", labels).successful
+    labels = share() / "labels"
+    refused = robot.set_parameter("labels_path", str(labels / "imagenet.txt"))
+    assert not refused.successful
+    assert "1000 names, but the model has 17" in refused.reason
+    assert robot.set_parameter("labels_path", str(labels / "demo.txt")).successful
     assert robot.set_parameter("model_path", DEMO).successful
     after = robot.answer(publisher, image(sign("stop"), stamp=8001))
     assert messages.results(after) == messages.results(before)

@@ -20,6 +20,7 @@ COMMANDS = (
     "download",
     "classify",
     "replay",
+    "play",
     "bench",
     "eval",
     "export",

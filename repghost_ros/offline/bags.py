@@ -77,8 +77,9 @@ class Bag:
         if not path.exists():
             raise OfflineError(f"bag '{path}' does not exist")
         self.path = path
+        self._types = typestore()
         with self._told("is no bag that can be read"):
-            self._reader: Any = highlevel.AnyReader([path], default_typestore=typestore())
+            self._reader: Any = highlevel.AnyReader([path], default_typestore=self._types)
             self._reader.open()
 
     def __enter__(self) -> Bag:
@@ -141,7 +142,8 @@ class Bag:
         """
         for topic, time_ns, raw, type in self._raw(topics):
             with self._told(f"holds a message on '{topic}' that cannot be read"):
-                cdr = raw if self._reader.is2 else self._reader.typestore.ros1_to_cdr(raw, type)
+                # ROS 2's own definitions: the headers of ROS 1 have a field more.
+                cdr = raw if self._reader.is2 else self._types.ros1_to_cdr(raw, type)
             yield topic, time_ns, bytes(cdr)
 
     def _raw(self, topics: Sequence[str]) -> Iterator[tuple[str, int, bytes, str]]:

@@ -1,0 +1,76 @@
+"""Publish a bag's images onto the live ROS graph with their original timing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from repghost_ros.cli.common import add_json, positive, print_json, with_bar
+from repghost_ros.offline import need
+from repghost_ros.offline.bags import COMPRESSED, IMAGE, Bag
+
+HELP = "publish a bag's images on the ROS graph"
+_ROS = "source a ROS 2 installation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost play`."""
+    parser.add_argument("bag", type=Path, metavar="BAG")
+    parser.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        help="of images; may be repeated (default: all image topics)",
+    )
+    parser.add_argument(
+        "--rate", type=_rate, default=1.0, help="times as fast (default: %(default)s)"
+    )
+    parser.add_argument("--loop", action="store_true", help="begin anew at the end, for ever")
+    parser.add_argument("--clock", action="store_true", help="publish /clock in the bag's time")
+    parser.add_argument(
+        "--wait",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="begin once every topic has N subscribers",
+    )
+    add_json(parser)
+    parser.add_argument(
+        "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest goes to ROS: remapping"
+    )
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise ValueError
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Play, and say how many messages were published on which topics."""
+    with Bag(options.bag) as bag:
+        found = {topic.name: topic for topic in bag.topics(IMAGE, COMPRESSED)}
+        topics = [bag.image_topic(topic).name for topic in options.topic] or list(found)
+        if not topics:
+            bag.image_topic()  # says what there is instead
+        rclpy = need("rclpy", _ROS)
+        player_module = need("repghost_ros.player", _ROS)
+        rclpy.init(args=["repghost", "--ros-args", *options.ros_args])
+        published = dict.fromkeys(topics, 0)
+        total = None if options.loop else sum(found[topic].messages for topic in topics)
+        try:
+            player = player_module.Player(bag, topics, clock=options.clock)
+            player.wait_for_subscribers(options.wait)
+            for topic in with_bar(player.play(options.rate, loop=options.loop), total, "image"):
+                published[topic] += 1
+        except KeyboardInterrupt:  # how a loop is meant to end
+            pass
+        finally:
+            rclpy.try_shutdown()
+    if options.json:
+        print_json({"published": published})
+    else:
+        for topic, count in published.items():
+            print(f"{topic}: {count} messages published")
+    return 0

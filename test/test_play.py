@@ -1,0 +1,153 @@
+"""`repghost play` over real DDS: what was recorded arrives, and the node answers it as offline."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bags import COMPRESSED, ROS1, ROS2, compressed, film, image, stamp_ns, write_ros1, write_ros2
+from graph import RELIABLE, WAIT, Robot, running_node, wait_until
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from repghost_ros import messages
+from repghost_ros.cli import main
+from repghost_ros.offline.results import read_results
+
+FRAMES = 12
+
+
+@pytest.fixture
+def robot() -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+def play(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "repghost_ros.cli", "play", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, err
+    return out
+
+
+def test_publishes_what_was_recorded(robot: Robot, tmp_path: Path) -> None:
+    pictures = [picture for _, picture in film(FRAMES)]
+    topics = {
+        "/left": [image(ROS2, i, picture) for i, picture in enumerate(pictures)],
+        "/right/compressed": [compressed(ROS2, i, shown) for i, shown in enumerate(pictures[:5])],
+    }
+    bag = write_ros2(tmp_path / "bag", topics)
+    left = robot.collect(Image, "/front")
+    right = robot.collect(CompressedImage, "/right/compressed")
+    arguments = ["--rate", "10", "--wait", "1", "--json"]
+    out = ended(play(str(bag), *arguments, "--ros-args", "-r", "/left:=/front"))
+    assert json.loads(out) == {"published": {"/left": FRAMES, "/right/compressed": 5}}
+    wait_until(lambda: len(left) == FRAMES and len(right) == 5, "all messages")
+    for received, recorded in zip(
+        [*left, *right], [*topics["/left"], *topics["/right/compressed"]]
+    ):
+        assert received.header.stamp.nanosec == recorded.header.stamp.nanosec
+        assert received.header.frame_id == "camera"
+        assert bytes(received.data) == bytes(recorded.data)
+
+
+def test_a_ros1_bag_of_which_one_topic_is_wanted(robot: Robot, tmp_path: Path) -> None:
+    pictures = [picture for _, picture in film(3)]
+    topics = {
+        name: [image(ROS1, i, picture) for i, picture in enumerate(pictures)]
+        for name in ("/left", "/right")
+    }
+    bag = write_ros1(tmp_path / "a.bag", topics)
+    left, right = robot.collect(Image, "/left"), robot.collect(Image, "/right")
+    out = ended(play(str(bag), "--topic", "/right", "--wait", "1"))
+    assert out == "/right: 3 messages published\n"
+    wait_until(lambda: len(right) == 3, "all messages")
+    assert [m.encoding for m in right] == ["bgr8"] * 3
+    assert bytes(right[2].data) == pictures[2].tobytes()
+    assert not left
+
+
+def test_the_clock_is_the_bags(robot: Robot, tmp_path: Path) -> None:
+    bag = write_ros2(
+        tmp_path / "bag",
+        {"/image": [image(ROS2, i, picture) for i, (_, picture) in enumerate(film(FRAMES))]},
+    )
+    clock = robot.collect(Clock, "/clock")
+    images = robot.collect(Image, "/image")
+    ended(play(str(bag), "--clock", "--wait", "1", "--rate", "0.5"))
+    wait_until(lambda: len(images) == FRAMES, "all messages")
+    times = [m.clock.sec * 10**9 + m.clock.nanosec for m in clock]
+    assert times == sorted(times)
+    assert set(times) >= {stamp_ns(i) + 5_000_000 for i in range(1, FRAMES)}
+    assert len(times) > FRAMES  # it ticks between the images too
+
+
+def test_loops_until_interrupted(robot: Robot, tmp_path: Path) -> None:
+    bag = write_ros2(
+        tmp_path / "bag",
+        {"/image": [image(ROS2, i, shown) for i, (_, shown) in enumerate(film(3))]},
+    )
+    images = robot.collect(Image, "/image")
+    process = play(str(bag), "--loop", "--rate", "10", "--wait", "1")
+    wait_until(lambda: len(images) >= 10, "the fourth round")
+    process.send_signal(signal.SIGINT)
+    assert "/image: " in ended(process)
+    assert [m.header.stamp.nanosec for m in images[:7]] == [
+        stamp_ns(i % 3) % 10**9 for i in range(7)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["raw", "compressed"])
+def test_live_answers_equal_offline_ones(robot: Robot, kind: str, tmp_path: Path) -> None:
+    """Frame by frame, through the real node in a process of its own."""
+    if kind == "raw":
+        topic, recorded = "/image", [image(ROS2, i, p) for i, (_, p) in enumerate(film(FRAMES))]
+    else:
+        topic = "/image/compressed"
+        recorded = [compressed(ROS2, i, p, ".jpg") for i, (_, p) in enumerate(film(FRAMES))]
+        assert recorded[0].__msgtype__ == COMPRESSED
+    bag, offline = write_ros2(tmp_path / "bag", {topic: recorded}), tmp_path / "offline.jsonl"
+    assert main(["replay", str(bag), "--model", "demo", "--out", str(offline)]) == 0
+    whole: dict[str, Any] = {"qos_reliability": "reliable", "qos_depth": 100, "queue_depth": 100}
+    live = robot.collect(messages.Classification, "/repghost/classification", RELIABLE)
+    with running_node(image_transport=kind, **whole):
+        wait_until(lambda: robot.node.count_publishers("/repghost/classification"), "the node")
+        wait_until(lambda: robot.node.count_subscribers(topic), "its subscription")
+        ended(play(str(bag), "--wait", "1"))
+        wait_until(lambda: len(live) == FRAMES, "all answers")
+    expected = read_results(offline)
+    for answer, message in zip(expected, live, strict=True):
+        stamp = message.header.stamp
+        assert stamp.sec * 10**9 + stamp.nanosec == answer.stamp_ns
+        assert message.header.frame_id == answer.frame_id
+        names, scores = zip(*messages.results(message), strict=True)
+        assert names == tuple(name for name, _ in answer.results)
+        assert scores == pytest.approx([score for _, score in answer.results], abs=1e-6)
+
+
+@pytest.mark.parametrize("topic", ["/other", ""])
+def test_nothing_to_play(topic: str, tmp_path: Path, capsys: Any) -> None:
+    text = ROS2.types["std_msgs/msg/String"]("hello")
+    bag = write_ros2(tmp_path / "bag", {"/chatter": [text]})
+    assert main(["play", str(bag), *(["--topic", topic] if topic else [])]) == 1
+    assert "holds no images, only /chatter" in capsys.readouterr().err
+
+
+def test_without_ros_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    bag = write_ros2(tmp_path / "bag", {"/image": [image(ROS2, 0, film(1)[0][1])]})
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    assert main(["play", str(bag)]) == 1
+    assert "source a ROS 2 installation" in capsys.readouterr().err

@@ -14,7 +14,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     python_requires=">=3.10",
-    install_requires=["setuptools", "numpy"],
+    install_requires=["setuptools", "numpy", "tqdm"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

@@ -21,7 +21,7 @@ from repghost_ros.backends import BackendError
 from repghost_ros.channel import Channel
 from repghost_ros.classifier import Classifier, open_classifier
 from repghost_ros.diagnostics import camera_status, status
-from repghost_ros.executors import fastest_executor, spin
+from repghost_ros.executors import run
 from repghost_ros.intake import Intake
 from repghost_ros.labels import LabelsError
 from repghost_ros.parameters import ParameterError, Parameters, declare_parameters
@@ -282,15 +282,7 @@ def main(args: list[str] | None = None) -> None:
         node = ClassifierNode()
     except ParameterError as error:
         sys.exit(f"repghost: {error}")
-    executor = fastest_executor(node.context)
-    executor.add_node(node)
-    try:
-        spin(executor, node.context)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run(node)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import rclpy
 from rclpy.context import Context
 from rclpy.executors import (
     Executor,
@@ -11,6 +12,7 @@ from rclpy.executors import (
     ShutdownException,
     SingleThreadedExecutor,
 )
+from rclpy.node import Node
 
 try:
     from rclpy.experimental import EventsExecutor
@@ -40,3 +42,16 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
         # A signal that shuts the context down may catch rclpy anywhere in the middle of a wait.
         if context.ok():
             raise
+
+
+def run(node: Node, done: Callable[[], bool] = lambda: False) -> None:
+    """Spin a process's only node until `done()` or an interrupt, then shut ROS down."""
+    executor = fastest_executor(node.context)
+    executor.add_node(node)
+    try:
+        spin(executor, node.context, done)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown(context=node.context)

@@ -22,7 +22,7 @@ START_NS = 1_700_000_000_000_000_000
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 ROS1, ROS2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_HUMBLE)
 
-Pixels = np.ndarray[Any, Any]
+Pixels = np.ndarray
 Encode = Callable[[Pixels], tuple[str, Pixels, int]]
 """BGR picture to encoding, bytes and step."""
 

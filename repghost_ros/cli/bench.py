@@ -11,6 +11,7 @@ from repghost_ros.cli.common import (
     add_model,
     open_model,
     positive,
+    positive_float,
     print_json,
     print_table,
     with_bar,
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=positive_float,
         default=3.0,
         metavar="S",
         help="of each line (default: %(default)s)",
@@ -46,13 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _numbers(text: str) -> list[int]:
     return [positive(number) for number in text.split(",")]
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 3600:
-        raise ValueError
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -97,6 +97,14 @@ def positive(text: str) -> int:
     return value
 
 
+def positive_float(text: str) -> float:
+    """An argument that is a number above zero."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
 def open_model(options: argparse.Namespace, model: str | None = None) -> Classifier:
     """The classifier that the options of `add_model` ask for, downloaded if it must be.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from repghost_ros.cli.common import add_json, positive, print_json, with_bar
+from repghost_ros.cli.common import add_json, positive, positive_float, print_json, with_bar
 from repghost_ros.offline import need
 from repghost_ros.offline.bags import COMPRESSED, IMAGE, Bag
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of images; may be repeated (default: all image topics)",
     )
     parser.add_argument(
-        "--rate", type=_rate, default=1.0, help="times as fast (default: %(default)s)"
+        "--rate", type=positive_float, default=1.0, help="times as fast (default: %(default)s)"
     )
     parser.add_argument("--loop", action="store_true", help="begin anew at the end, for ever")
     parser.add_argument("--clock", action="store_true", help="publish /clock in the bag's time")
@@ -38,13 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest goes to ROS: remapping"
     )
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise ValueError
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from repghost_ros import messages
-from repghost_ros.executors import fastest_executor, spin
+from repghost_ros.executors import run
 from repghost_ros.signs import sequence
 
 
@@ -52,16 +52,7 @@ class Camera(Node):
 def main(args: list[str] | None = None) -> None:
     """Film until interrupted."""
     rclpy.init(args=args)
-    node = Camera()
-    executor = fastest_executor(node.context)
-    executor.add_node(node)
-    try:
-        spin(executor, node.context)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    run(Camera())
 
 
 if __name__ == "__main__":

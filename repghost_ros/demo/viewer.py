@@ -18,7 +18,7 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
 from repghost_ros import messages
-from repghost_ros.executors import fastest_executor, spin
+from repghost_ros.executors import run
 from repghost_ros.frame import from_image
 from repghost_ros.overlay import draw_overlay, picture
 
@@ -134,15 +134,7 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(remove_ros_args(args or sys.argv)[1:])
     rclpy.init(args=args)
     viewer = Viewer(options.frames)
-    executor = fastest_executor(viewer.context)
-    executor.add_node(viewer)
-    try:
-        spin(executor, viewer.context, lambda: viewer.done)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        viewer.destroy_node()
-        rclpy.try_shutdown()
+    run(viewer, lambda: viewer.done)
     if viewer.answers:
         share = viewer.right / viewer.answers
         print(f"{viewer.right} of {viewer.answers} frames named rightly ({share:.1%})")

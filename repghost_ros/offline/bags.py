@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from repghost_ros.frame import Frame, from_compressed, from_image
@@ -61,7 +60,7 @@ class Topic:
     messages: int
 
 
-class Bag:
+class Bag(AbstractContextManager["Bag"]):
     """An opened bag; use it in a `with` statement.
 
     Args:
@@ -82,15 +81,7 @@ class Bag:
             self._reader: Any = highlevel.AnyReader([path], default_typestore=self._types)
             self._reader.open()
 
-    def __enter__(self) -> Bag:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._reader.close()
 
     def topics(self, *types: str) -> list[Topic]:
@@ -164,7 +155,7 @@ class Bag:
             raise OfflineError(f"bag '{self.path}' {what}: {reason}") from error
 
 
-class ClassificationWriter:
+class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
     """Writes a ROS 2 bag of vision_msgs/Classification, playable from Humble on; use it in `with`.
 
     Args:
@@ -190,15 +181,7 @@ class ClassificationWriter:
         self._writer.open()
         self._connection = self._writer.add_connection(topic, CLASSIFICATION, typestore=self._types)
 
-    def __enter__(self) -> ClassificationWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writer.close()
 
     def write(

@@ -3,10 +3,14 @@
 Needs `ros2 bag` (apt install ros-$ROS_DISTRO-rosbag2); `repghost replay` does without ROS.
 """
 
+import json
+import tempfile
+
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    OpaqueFunction,
     RegisterEventHandler,
     Shutdown,
     TimerAction,
@@ -16,12 +20,33 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 # Passed on to classify.launch.py, which describes them.
 CLASSIFY = ("model", "backend", "image_transport", "workers", "image", "log_level")
 NODE = "/repghost"
 SETTLE = 2.0  # seconds: for matching before the first frame, for answers after the last
+
+
+def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The player, and the end once it has ended.
+
+    It would offer the recorded QoS, for cameras often best effort: a reliable node would get nothing.
+    """
+    image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")
+    reliable = {"reliability": "reliable", "history": "keep_last", "depth": 100}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as overrides:
+        json.dump({image: reliable, f"{image}/compressed": reliable}, overrides)  # JSON is YAML
+    player = ExecuteProcess(
+        cmd=[
+            *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
+            *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
+            *("--qos-profile-overrides-path", overrides.name),
+        ],
+        output="screen",
+    )
+    end = TimerAction(period=SETTLE, actions=[Shutdown(reason="played")])
+    return [RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end])), player]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -48,13 +73,6 @@ def generate_launch_description() -> LaunchDescription:
         cmd=["ros2", "bag", "record", "-o", LaunchConfiguration("out"), f"{NODE}/classification"],
         output="screen",
     )
-    play = ExecuteProcess(
-        cmd=[
-            *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
-            *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
-        ],
-        output="screen",
-    )
     return LaunchDescription(
         [
             DeclareLaunchArgument("bag", description="The bag to play."),
@@ -79,12 +97,8 @@ def generate_launch_description() -> LaunchDescription:
             classifier,
             record,
             ready,
-            RegisterEventHandler(OnProcessExit(target_action=ready, on_exit=[play])),
             RegisterEventHandler(
-                OnProcessExit(
-                    target_action=play,
-                    on_exit=[TimerAction(period=SETTLE, actions=[Shutdown(reason="played")])],
-                )
+                OnProcessExit(target_action=ready, on_exit=[OpaqueFunction(function=play)])
             ),
         ]
     )

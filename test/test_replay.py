@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from bags import (
     COMPRESSED,
+    HEIGHT,
     IMAGE,
     ROS1,
     ROS2,
+    WIDTH,
+    Pixels,
     bgr8,
     compressed,
     film,
@@ -25,13 +31,14 @@ from bags import (
     yuyv,
 )
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Writer
 
 from repghost_ros.classifier import open_classifier
 from repghost_ros.cli import main
 from repghost_ros.offline import OfflineError
 from repghost_ros.offline.bags import CLASSIFICATION, STORAGES, Bag, typestore
 from repghost_ros.offline.replay import Answer, replay
-from repghost_ros.offline.results import compare, read_results
+from repghost_ros.offline.results import compare, open_results, read_results
 
 FRAMES = 12
 TRUTH = [label for label, _ in film(FRAMES)]
@@ -68,7 +75,13 @@ def test_ros2_bags(storage: str, compression: str, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("encode", [bgr8, rgb8, yuyv])
+def nv12(picture: Pixels) -> tuple[str, Pixels, int]:
+    planar = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+    luma, chroma = np.split(planar, [WIDTH * HEIGHT])
+    return "nv12", np.concatenate([luma, chroma.reshape(2, -1).T.reshape(-1)]), WIDTH
+
+
+@pytest.mark.parametrize("encode", [bgr8, rgb8, yuyv, nv12])
 @pytest.mark.parametrize("compression", ["", "lz4"])
 def test_ros1_bags(encode: Any, compression: str, tmp_path: Path) -> None:
     images = [image(ROS1, i, picture, encode) for i, (_, picture) in enumerate(film(FRAMES))]
@@ -176,6 +189,20 @@ def test_several_topics_are_listed(tmp_path: Path, capsys: Any) -> None:
     assert "no images on '/rear', but on /left" in capsys.readouterr().err
 
 
+def test_topics_are_listed_when_asked(tmp_path: Path, capsys: Any) -> None:
+    bag = sign_bag(tmp_path / "bag", 3)
+    assert main(["replay", str(bag), "--list", "--json"]) == 0
+    listed = [{"name": "/camera/image_raw", "type": IMAGE, "messages": 3}]
+    assert json.loads(capsys.readouterr().out) == listed
+
+
+def test_a_topic_without_messages(tmp_path: Path, capsys: Any) -> None:
+    with Writer(tmp_path / "bag", version=8) as writer:
+        writer.add_connection("/image", IMAGE, typestore=ROS2)
+    assert main(["replay", str(tmp_path / "bag"), *DEMO]) == 1
+    assert "no message on '/image'" in capsys.readouterr().err
+
+
 def test_a_bag_without_images(tmp_path: Path, capsys: Any) -> None:
     text = ROS2.types["std_msgs/msg/String"]("hello")
     bag = write_ros2(tmp_path / "bag", {"/chatter": [text]})
@@ -249,7 +276,8 @@ def test_compare_tells_every_kind_of_change() -> None:
     assert difference.mean_drift == pytest.approx(0.3)
     assert difference.changed == ((2, "b", "x"),)
     assert compare(before, before).agreement == 1.0
-    assert compare([], []).agreement == 1.0
+    assert compare([], []).agreement == 0.0  # nothing proves nothing
+    assert compare(before, answers_of((1, "a", 0.9), (2, "b", math.nan))).max_drift == 1.0
 
 
 def test_regression_test_of_a_bag(tmp_path: Path, capsys: Any) -> None:
@@ -269,6 +297,24 @@ def test_regression_test_of_a_bag(tmp_path: Path, capsys: Any) -> None:
     assert main(["replay", str(bag), *DEMO, "--compare", str(golden), *allowed]) == 0
     golden.write_text("".join(lines[1:]))  # a frame is missing
     assert main(["replay", str(bag), *DEMO, "--compare", str(golden)]) == 1
+
+
+def test_what_is_compared_with_is_not_overwritten(tmp_path: Path, capsys: Any) -> None:
+    bag, golden = sign_bag(tmp_path / "bag", 3), tmp_path / "golden.jsonl"
+    assert main(["replay", str(bag), *DEMO, "--out", str(golden)]) == 0
+    before = golden.read_text()
+    both = ["--out", str(golden), "--compare", str(golden)]
+    assert main(["replay", str(bag), *DEMO, *both]) == 2
+    assert "overwrite" in capsys.readouterr().err
+    assert golden.read_text() == before
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_line_breaks_survive(name: str, tmp_path: Path) -> None:
+    answers = [Answer("/a", 1, 2, "frame\u2028\x85", (), "first\nsecond")]
+    with open_results(tmp_path / name) as write:
+        write(answers[0])
+    assert read_results(tmp_path / name) == answers
 
 
 @pytest.mark.parametrize(

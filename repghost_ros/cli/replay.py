@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.cli.common import (
+    UsageError,
     add_json,
     add_model,
     open_model,
@@ -25,7 +26,8 @@ from repghost_ros.cli.common import (
     with_bar,
 )
 from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline.bags import STORAGES, Bag
+from repghost_ros.offline import OfflineError
+from repghost_ros.offline.bags import COMPRESSED, IMAGE, STORAGES, Bag
 from repghost_ros.offline.replay import Answer, Summary, replay
 from repghost_ros.offline.results import (
     Difference,
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost replay`."""
     parser.add_argument("bag", type=Path, metavar="BAG")
     parser.add_argument("--topic", default="", help="of the images (default: the only one)")
+    parser.add_argument("--list", action="store_true", help="list the image topics, and no more")
     add_model(parser)
     parser.add_argument(
         "--source-color-range",
@@ -84,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Replay, write, summarize, compare; 1 if frames were refused or answers changed too much."""
+    if options.list:
+        return _list(options)
+    if options.compare and options.out and options.compare.resolve() == options.out.resolve():
+        raise UsageError("--out would overwrite what --compare compares with")
+    # Before the replay, which may take long.
+    expected = read_results(options.compare) if options.compare else []
     report: dict[str, Any] = {}
     failed = False
     if options.compare and is_results(options.bag):
@@ -91,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         answers, report, failed = _replay(options)
     if options.compare:
-        difference = compare(read_results(options.compare), answers)
+        difference = compare(expected, answers)
         alike = (
             difference.agreement >= options.min_agreement
             and difference.max_drift <= options.max_drift
@@ -107,6 +116,16 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(report)
     return int(failed)
+
+
+def _list(options: argparse.Namespace) -> int:
+    with Bag(options.bag) as bag:
+        topics = bag.topics(IMAGE, COMPRESSED)
+    if options.json:
+        print_json([asdict(topic) for topic in topics])
+    else:
+        print_table(("topic", "type", "messages"), [(t.name, t.type, t.messages) for t in topics])
+    return 0
 
 
 def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], bool]:
@@ -132,6 +151,8 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
         finally:
             classifier.close()
     seconds = time.monotonic() - started
+    if not answers:
+        raise OfflineError(f"bag '{options.bag}' holds no message on '{topic.name}'")
     for answer in [answer for answer in answers if answer.error][:_SHOWN]:
         print_error(f"frame at {answer.stamp_ns / 1e9:.3f} s refused: {answer.error}")
     if summary.refused > _SHOWN:

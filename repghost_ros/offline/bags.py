@@ -20,6 +20,7 @@ _DEFINITIONS = {
     _HYPOTHESIS: "string class_id\nfloat64 score\n",
     CLASSIFICATION: "std_msgs/Header header\nvision_msgs/ObjectHypothesis[] results\n",
 }
+_RESCUE = "what broke off may be repaired: ros2 bag reindex, mcap recover, rosbag reindex"
 _METADATA_VERSION = 8
 """Of the bags written; newer ones keep QoS in a way that Humble and Iron do not read."""
 
@@ -152,7 +153,7 @@ class Bag(AbstractContextManager["Bag"]):
             raise
         except Exception as error:
             reason = str(error).strip() or type(error).__name__
-            raise OfflineError(f"bag '{self.path}' {what}: {reason}") from error
+            raise OfflineError(f"bag '{self.path}' {what}: {reason}; {_RESCUE}") from error
 
 
 class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):

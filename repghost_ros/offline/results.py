@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from repghost_ros.offline import OfflineError
@@ -17,14 +20,15 @@ from repghost_ros.offline.replay import Answer
 TOPIC = "/repghost/classification"
 """What a result bag's answers are recorded on: the node's own topic."""
 _SUFFIXES = (".csv", ".jsonl")
-_COLUMNS = ("topic", "time_ns", "stamp_ns", "frame_id", "error")
+_COLUMNS = ("index", "topic", "time_ns", "stamp_ns", "frame_id", "error")
 
 
 @contextmanager
 def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer], None]]:
     """A function that writes one answer; the file is complete after the `with` block.
 
-    A bag has no place for errors: refused frames are not in it.
+    The index of a frame is its place on its topic, from 0. A bag has no place for errors: refused
+    frames are not in it.
 
     Args:
         path: .csv, .jsonl, or else the folder of a bag, which must not exist yet.
@@ -36,19 +40,24 @@ def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    indices = count()
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow((*_COLUMNS, "class_id", "score", "class_id 2", "score 2", "..."))
             yield lambda answer: table.writerow(
                 (
-                    *(getattr(answer, column) for column in _COLUMNS),
+                    next(indices),
+                    *(getattr(answer, column) for column in _COLUMNS[1:]),
                     *(cell for result in answer.results for cell in result),
                 )
             )
     elif path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
-            yield lambda answer: print(json.dumps(asdict(answer), ensure_ascii=False), file=file)
+            yield lambda answer: print(
+                json.dumps({"index": next(indices), **asdict(answer)}, ensure_ascii=False),
+                file=file,
+            )
     else:
         with ClassificationWriter(path, TOPIC, storage) as bag:
 
@@ -95,18 +104,19 @@ def read_results(path: Path, topic: str = "") -> list[Answer]:
 
 
 def _read_csv(text: str) -> Iterator[Answer]:
-    table = csv.reader(text.splitlines())
+    table = csv.reader(io.StringIO(text))  # whose cells may hold line breaks
     head = next(table, [])
     if tuple(head[: len(_COLUMNS)]) != _COLUMNS:
         raise ValueError(f"its first line is {','.join(head)[:80]!r}")
-    for topic, time_ns, stamp_ns, frame_id, error, *cells in table:
+    for _, topic, time_ns, stamp_ns, frame_id, error, *cells in table:
         results = tuple((name, float(score)) for name, score in zip(cells[::2], cells[1::2]))
         yield Answer(topic, int(time_ns), int(stamp_ns), frame_id, results, error)
 
 
 def _read_jsonl(text: str) -> Iterator[Answer]:
-    for line in text.splitlines():
+    for line in filter(None, text.split("\n")):  # splitlines() would split at U+2028 too
         fields = json.loads(line)
+        del fields["index"]
         results = tuple((str(name), float(score)) for name, score in fields.pop("results"))
         yield Answer(**fields, results=results)
 
@@ -150,9 +160,9 @@ class Difference:
 
     @property
     def agreement(self) -> float:
-        """Share of all frames that both answered alike, 0.0 to 1.0."""
+        """Share of all frames that both answered alike, 0.0 to 1.0; none is no agreement."""
         every = self.frames + self.missing + self.extra
-        return self.same_top1 / every if every else 1.0
+        return self.same_top1 / every if every else 0.0
 
 
 def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
@@ -162,7 +172,8 @@ def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
     both = [key for key in first if key in second]
     for key in both:
         (best, score), others = first[key].results[0], dict(second[key].results)
-        drifts.append(abs(score - others.get(best, 0.0)))
+        drift = abs(score - others.get(best, 0.0))
+        drifts.append(drift if math.isfinite(drift) else 1.0)  # NaN would pass any tolerance
         named = second[key].results[0][0]
         if named != best:
             changed.append((key[0], best, named))

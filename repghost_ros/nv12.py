@@ -130,7 +130,8 @@ def _centre(frame: Frame, width: int, height: int) -> Frame:
 def _scale(source: np.ndarray, out: np.ndarray) -> None:
     """Into `out`'s memory."""
     source = _reduced(source, out)
-    if source.shape == out.shape:
+    # A single pixel is copied to all: the OpenCV of Ubuntu 22.04 cannot scale one of several channels.
+    if source.shape[:2] in (out.shape[:2], (1, 1)):
         np.copyto(out, source)
     else:
         cv2.resize(source, out.shape[1::-1], dst=out, interpolation=cv2.INTER_LINEAR)
@@ -138,10 +139,11 @@ def _scale(source: np.ndarray, out: np.ndarray) -> None:
 
 def _scaled(source: np.ndarray, like: np.ndarray) -> np.ndarray:
     """To the height and width of `like`."""
-    source = _reduced(source, like)
     if source.shape[:2] == like.shape[:2]:
         return source
-    return cv2.resize(source, like.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    out = np.empty((*like.shape[:2], *source.shape[2:]), np.uint8)
+    _scale(source, out)
+    return out
 
 
 def _reduced(source: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -41,7 +41,10 @@ def rgb8(picture: Pixels) -> tuple[str, Pixels, int]:
 
 
 def yuyv(picture: Pixels) -> tuple[str, Pixels, int]:
-    return "yuv422_yuy2", cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_YUYV), 2 * WIDTH
+    y, u, v = cv2.split(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV))
+    # Full range; replay assumes the limited one, which changes the contrast but not the sign.
+    chroma = np.stack([u[:, ::2], v[:, ::2]], -1).reshape(HEIGHT, WIDTH)
+    return "yuv422_yuy2", np.stack([y, chroma], -1), 2 * WIDTH
 
 
 def stamp_ns(index: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
 os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="repghost_ros_log_")
 
 from board.emulator import Emulator, build, write_model
+
+# Without ROS the others are run: `make test-jammy`.
+_ROS_TESTS = ("interfaces", "monitor", "package", "parameters", "play", "rclpy_api")
+_NODE_TESTS = ("node", "node_board", "node_cameras", "node_faults")
+if find_spec("rclpy") is None:
+    collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]
 
 
 @pytest.fixture(scope="session")

@@ -159,6 +159,17 @@ def library() -> ctypes.CDLL:
     return _load(os.environ.get("REPGHOST_LIBDNN", ""))
 
 
+def version() -> str:
+    """The library's own version, such as 1.24.5.
+
+    Raises:
+        BackendError: it is not usable here.
+
+    """
+    told: str = library().hbDNNGetVersion().decode(errors="replace")
+    return told
+
+
 @lru_cache
 def _load(override: str) -> ctypes.CDLL:
     installed = (path for path in _PATHS if Path(path).is_file())
@@ -226,7 +237,7 @@ class LibdnnBackend:
         self.dnn = library()
         self.control = InferControl(bpuCoreId=core, priority=priority)
         self.timeout_ms = max(1, round(timeout_s * 1000))
-        self.name = f"libdnn {self.dnn.hbDNNGetVersion().decode(errors='replace')}"
+        self.name = f"libdnn {version()}"
         self._lock = threading.Lock()
         self._slots = 0
         self._closed = False

@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from repghost_ros.backends import BackendError, bpu_availability, choose_backend, choose_bpu_runtime
+from repghost_ros.backends.libdnn import version as libdnn_version
 from repghost_ros.backends.onnx import available as onnx_available
 from repghost_ros.models import MODELS, archive_url
 from repghost_ros.offline.batch import cores
@@ -71,10 +72,13 @@ def _runtimes() -> Iterator[Finding]:
     if unusable:
         yield Finding("onnxruntime", PROBLEM, "not usable", unusable)
     else:
-        yield Finding("onnxruntime", OK, version("onnxruntime"))
+        yield Finding("onnxruntime", OK, _version("onnxruntime"))
     for name, reason in bpu_availability().items():
-        installed = _version(name.replace("libdnn", "hobot-dnn"))
-        yield Finding(f"BPU: {name}", NOTE if reason else OK, reason or installed or "usable")
+        if reason is None:
+            installed = libdnn_version() if name == "libdnn" else _version(name)
+            yield Finding(f"BPU: {name}", OK, installed or "usable")
+        else:
+            yield Finding(f"BPU: {name}", NOTE, reason)
     try:
         backend = choose_backend()
         if backend == "bpu":
@@ -176,8 +180,7 @@ def _import(module: str, otherwise: str, advice: str = "") -> Finding:
     )
 
 
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
+def _version(module: str) -> str:
+    """Of the installed distribution that has this module, or empty."""
+    distributions = packages_distributions().get(module, [])
+    return ", ".join(version(name) for name in distributions)

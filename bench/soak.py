@@ -36,6 +36,7 @@ FAULTS: tuple[tuple[str, int, int], ...] = (
     ("load", -6000002, 1),
     ("hang", 3000, 1),
 )
+LEFT_BEHIND = ("live_models", "live_allocations", "live_tasks", "bad_frees", "freed_in_use")
 COUNTS = ("frames in", "frames answered", "frames refused", "frames failed", "frames dropped")
 
 
@@ -127,8 +128,9 @@ def main() -> int:
     print(
         f"memory {memory[-1]:.1f} MB, slope {slope:+.2f} MB a minute; threads {threads.max():.0f}"
     )
-    print(f"left on the device: {remains}")
-    return int(inside != 0 or code != 0)
+    left_behind = {name: remains[name] for name in LEFT_BEHIND if remains[name] != "0"}
+    print(f"left behind on the device: {left_behind or 'nothing'}")
+    return int(inside != 0 or code != 0 or bool(left_behind))
 
 
 if __name__ == "__main__":

@@ -96,8 +96,10 @@ def open_classifier(
         )
         # The first inference is the slowest everywhere: have it before the first frame.
         slot = opened.open_slot()
-        slot.infer()
-        slot.close()
+        try:
+            slot.infer()
+        finally:
+            slot.close()
     except Exception:
         opened.close()
         raise

@@ -14,6 +14,7 @@ from board.emulator import Emulator, hash_logits, timings, write_model
 from repghost_ros.backends import BackendError, BackendOptions, libdnn, open_backend
 from repghost_ros.backends.libdnn import LibdnnBackend
 from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.classifier import open_classifier
 from repghost_ros.frame import from_array
 from repghost_ros.nv12 import to_nv12
 from repghost_ros.paths import share
@@ -138,6 +139,16 @@ def test_the_whole_bpu_path_names_what_onnx_names(board: Emulator, tmp_path: Pat
 
 
 # --- faults --------------------------------------------------------------------------------------
+
+
+def test_a_model_that_fails_its_first_inference_leaves_nothing(
+    board: Emulator, model: Path
+) -> None:
+    board.fail("run", -6000001)
+    with pytest.raises(BackendError):
+        open_classifier(model_path=str(model))
+    assert board.stats()["live_allocations"] == 0
+    open_classifier(model_path=str(model)).close()
 
 
 def test_a_missing_or_corrupt_file_is_named(board: Emulator, tmp_path: Path) -> None:

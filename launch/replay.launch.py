@@ -41,6 +41,8 @@ def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         cmd=[
             *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
             *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
+            # Not all: the bag may hold classifications of its own.
+            *("--topics", image, f"{image}/compressed"),
             *("--qos-profile-overrides-path", overrides.name),
         ],
         output="screen",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,18 @@ def test_a_frame_that_cannot_be_read_costs_itself_alone(tmp_path: Path, capsys: 
     assert all(best(answers)[i] == TRUTH[i] for i in range(FRAMES) if i not in (3, 5))
 
 
+def test_a_broken_message_costs_itself_alone(tmp_path: Path, capsys: Any) -> None:
+    bag = sign_bag(tmp_path / "bag", FRAMES, storage="sqlite3")
+    (file,) = bag.glob("*.db3")
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE messages SET data = substr(data, 1, 20) WHERE id = 4")
+    assert main(["replay", str(bag), *DEMO, "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["refused"] == 1
+    assert "the message cannot be read" in told.err
+    assert best(replayed(bag))[4:] == TRUTH[4:]
+
+
 def test_several_topics_are_listed(tmp_path: Path, capsys: Any) -> None:
     pictures = [picture for _, picture in film(FRAMES)]
     topics = {
@@ -241,8 +254,6 @@ def test_damaged_bags(kind: str, damage: Any, tmp_path: Path, capsys: Any) -> No
 
 def test_missing_types_are_known_where_they_are_standard(tmp_path: Path) -> None:
     """Bags of Humble's sqlite3 have no definitions in them."""
-    import sqlite3
-
     bag = sign_bag(tmp_path / "bag", FRAMES, storage="sqlite3")
     (file,) = bag.glob("*.db3")
     with sqlite3.connect(file) as database:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.frame import Frame, from_compressed, from_image
+from repghost_ros.frame import Frame, FrameError, from_compressed, from_image
 from repghost_ros.offline import OfflineError, need
 
 INSTALL = "pip install rosbags"
@@ -33,21 +33,32 @@ class Recorded:
     time_ns: int
     """When it was recorded, nanoseconds."""
     message: Any
-    """Has the fields of the ROS message."""
+    """Has the fields of the ROS message; None where it cannot be read."""
+    error: str = ""
+    """Why it cannot be read."""
 
     @property
     def stamp_ns(self) -> int:
-        """Of its header, nanoseconds."""
+        """Of its header, nanoseconds; when it was recorded where that cannot be read."""
+        if self.message is None:
+            return self.time_ns
         stamp = self.message.header.stamp
         return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+    @property
+    def frame_id(self) -> str:
+        """Of its header."""
+        return "" if self.message is None else str(self.message.header.frame_id)
 
     def frame(self) -> Frame:
         """The picture of an Image or CompressedImage.
 
         Raises:
-            FrameError: it is broken, or of an unknown encoding.
+            FrameError: it cannot be read, or is of an unknown encoding.
 
         """
+        if self.message is None:
+            raise FrameError(f"the message cannot be read: {self.error}")
         compressed = hasattr(self.message, "format")
         return from_compressed(self.message) if compressed else from_image(self.message)
 
@@ -120,10 +131,12 @@ class Bag(AbstractContextManager["Bag"]):
             OfflineError: the bag is truncated or corrupt there.
 
         """
-        for topic, time_ns, raw, type in self._raw(topics):
-            with self._told(f"holds a message on '{topic}' that cannot be read"):
-                message = self._reader.deserialize(raw, type)
-            yield Recorded(topic, time_ns, message)
+        for topic, time_ns, raw, kind in self._raw(topics):
+            try:
+                recorded = Recorded(topic, time_ns, self._reader.deserialize(raw, kind))
+            except Exception as error:  # rosbags raises whatever the bytes lead it to
+                recorded = Recorded(topic, time_ns, None, str(error) or type(error).__name__)
+            yield recorded
 
     def serialized(self, *topics: str) -> Iterator[tuple[str, int, bytes]]:
         """Topic, time in nanoseconds, and CDR as ROS 2 publishes it, of the same messages.
@@ -132,10 +145,10 @@ class Bag(AbstractContextManager["Bag"]):
             OfflineError: the bag is truncated or corrupt there.
 
         """
-        for topic, time_ns, raw, type in self._raw(topics):
+        for topic, time_ns, raw, kind in self._raw(topics):
             with self._told(f"holds a message on '{topic}' that cannot be read"):
                 # ROS 2's own definitions: the headers of ROS 1 have a field more.
-                cdr = raw if self._reader.is2 else self._types.ros1_to_cdr(raw, type)
+                cdr = raw if self._reader.is2 else self._types.ros1_to_cdr(raw, kind)
             yield topic, time_ns, bytes(cdr)
 
     def _raw(self, topics: Sequence[str]) -> Iterator[tuple[str, int, bytes, str]]:

@@ -65,7 +65,7 @@ def replay(
     )
     for result in results:
         image = result.item
-        about = (image.topic, image.time_ns, image.stamp_ns, image.message.header.frame_id)
+        about = (image.topic, image.time_ns, image.stamp_ns, image.frame_id)
         try:
             if result.error is not None:
                 raise result.error

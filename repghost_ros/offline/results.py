@@ -134,10 +134,11 @@ def _read_bag(path: Path, topic: str) -> list[Answer]:
                 recorded.topic,
                 recorded.time_ns,
                 recorded.stamp_ns,
-                recorded.message.header.frame_id,
+                recorded.frame_id,
                 tuple((each.class_id, each.score) for each in recorded.message.results),
             )
             for recorded in bag.messages(topic or names[0])
+            if recorded.message is not None
         ]
 
 

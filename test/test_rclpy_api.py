@@ -20,6 +20,7 @@ IMPORTS = {
     "rclpy": {"init", "try_shutdown"},
     "rclpy.clock": {"Clock", "ClockType"},
     "rclpy.context": {"Context"},
+    "rclpy.duration": {"Duration"},
     "rclpy.executors": {
         "Executor",
         "ExternalShutdownException",
@@ -76,6 +77,7 @@ METHODS = {
     "trigger_activate",
     "trigger_configure",
     "value",
+    "wait_for_all_acked",
 }
 KEYWORDS = {
     "Clock": {"clock_type"},
@@ -87,6 +89,7 @@ KEYWORDS = {
         "use_global_arguments",
     },
     "Parameter": {"value"},
+    "Duration": {"seconds"},
     "QoSProfile": {"depth", "durability", "reliability"},
     "create_timer": {"callback_group", "clock"},
     "declare_parameter": {"ignore_override"},

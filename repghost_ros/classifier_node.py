@@ -21,7 +21,7 @@ from repghost_ros.backends import BackendError
 from repghost_ros.channel import Channel
 from repghost_ros.classifier import Classifier, open_classifier
 from repghost_ros.diagnostics import camera_status, status
-from repghost_ros.executors import run
+from repghost_ros.executors import init, run
 from repghost_ros.intake import Intake
 from repghost_ros.labels import LabelsError
 from repghost_ros.parameters import ParameterError, Parameters, declare_parameters
@@ -277,11 +277,15 @@ class ClassifierNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
-    rclpy.init(args=args)
+    init(args)
     try:
         node = ClassifierNode()
     except ParameterError as error:
         sys.exit(f"repghost: {error}")
+    except Exception:
+        if rclpy.ok():
+            raise
+        return  # interrupted while it started
     run(node)
 
 

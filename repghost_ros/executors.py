@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import rclpy
@@ -44,14 +45,23 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
             raise
 
 
+def init(args: list[str] | None) -> None:
+    """Start ROS such that interrupts shut its context down, which ends `run`, and raise nothing.
+
+    A KeyboardInterrupt in the middle of EventsExecutor's C++ would abort the process.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
+    rclpy.init(args=args)
+
+
 def run(node: Node, done: Callable[[], bool] = lambda: False) -> None:
-    """Spin a process's only node until `done()` or an interrupt, then shut ROS down."""
+    """Spin a process's only node until `done()` or an interrupt, then shut ROS down; see `init`."""
     executor = fastest_executor(node.context)
     executor.add_node(node)
     try:
         spin(executor, node.context, done)
-    except KeyboardInterrupt:
-        pass
     finally:
         node.destroy_node()
         rclpy.try_shutdown(context=node.context)
+        # Python itself restores the deadly default on its way out, but for what is ignored.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

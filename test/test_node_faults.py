@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,15 @@ def test_signals_end_the_node_cleanly(robot: Robot, way: signal.Signals) -> None
             publisher.publish(image(sign("stop"), stamp=stamp))
         node.process.send_signal(way)
         assert node.process.wait(30) == 0
+
+
+def test_an_impatient_user_does_not_break_the_shutdown(robot: Robot) -> None:
+    with running_node(*NAMED) as node:
+        robot.answer(robot.publisher("fault_image"), image(sign("stop"), stamp=1))
+        while node.process.poll() is None:
+            node.process.send_signal(signal.SIGINT)
+            time.sleep(0.005)
+        assert node.process.wait() == 0
 
 
 def test_a_killed_node_leaves_the_graph_usable(robot: Robot) -> None:

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 IMPORTS = {
-    "rclpy": {"init", "try_shutdown"},
+    "rclpy": {"init", "ok", "try_shutdown"},
     "rclpy.clock": {"Clock", "ClockType"},
     "rclpy.context": {"Context"},
     "rclpy.duration": {"Duration"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
@@ -10,7 +9,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from repghost_ros import messages
-from repghost_ros.executors import run
+from repghost_ros.executors import init, run
 from repghost_ros.signs import sequence
 
 
@@ -51,7 +50,7 @@ class Camera(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Film until interrupted."""
-    rclpy.init(args=args)
+    init(args)
     run(Camera())
 
 

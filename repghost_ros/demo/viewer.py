@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import rclpy
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
@@ -18,7 +17,7 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
 from repghost_ros import messages
-from repghost_ros.executors import run
+from repghost_ros.executors import init, run
 from repghost_ros.frame import from_image
 from repghost_ros.overlay import draw_overlay, picture
 
@@ -132,7 +131,7 @@ def main(args: list[str] | None = None) -> None:
         "--picture", default="", metavar="FILE", help="draw a few classified frames into this PNG"
     )
     options = parser.parse_args(remove_ros_args(args or sys.argv)[1:])
-    rclpy.init(args=args)
+    init(args)
     viewer = Viewer(options.frames)
     run(viewer, lambda: viewer.done)
     if viewer.answers:

@@ -6,7 +6,6 @@ import sys
 import time
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -282,10 +281,6 @@ def main(args: list[str] | None = None) -> None:
         node = ClassifierNode()
     except ParameterError as error:
         sys.exit(f"repghost: {error}")
-    except Exception:
-        if rclpy.ok():
-            raise
-        return  # interrupted while it started
     run(node)
 
 

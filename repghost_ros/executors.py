@@ -14,11 +14,16 @@ from rclpy.executors import (
     SingleThreadedExecutor,
 )
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 try:
     from rclpy.experimental import EventsExecutor
 except ImportError:  # before Jazzy
     EventsExecutor = SingleThreadedExecutor
+
+
+_WAKE_UP = 0.1  # seconds until an interrupt is seen at the latest
+_interrupts: list[int] = []
 
 
 def fastest_executor(context: Context) -> Executor:
@@ -36,7 +41,7 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
     try:
         while context.ok() and not done():
             # With a finite timeout: Jazzy's EventsExecutor polls at full speed without one.
-            executor.spin_once(timeout_sec=1.0)
+            executor.spin_once(timeout_sec=_WAKE_UP)
     except (ExternalShutdownException, ShutdownException):
         pass
     except Exception:
@@ -46,22 +51,35 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
 
 
 def init(args: list[str] | None) -> None:
-    """Start ROS such that interrupts shut its context down, which ends `run`, and raise nothing.
+    """Start ROS such that SIGINT and SIGTERM make `interrupted()` true, and do nothing else.
 
-    A KeyboardInterrupt in the middle of EventsExecutor's C++ would abort the process.
+    rclpy's own handlers would take the context away under the frames in work, and a KeyboardInterrupt
+    amid EventsExecutor's C++ would abort the process.
     """
-    signal.signal(signal.SIGINT, lambda *_: None)
-    rclpy.init(args=args)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: _interrupts.append(number))
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+
+
+def interrupted() -> bool:
+    """Whether a signal asked this process to end; see `init`."""
+    return bool(_interrupts)
 
 
 def run(node: Node, done: Callable[[], bool] = lambda: False) -> None:
-    """Spin a process's only node until `done()` or an interrupt, then shut ROS down; see `init`."""
+    """Spin a process's only node until `done()` or an interrupt, then shut ROS down."""
     executor = fastest_executor(node.context)
     executor.add_node(node)
     try:
-        spin(executor, node.context, done)
+        spin(executor, node.context, lambda: interrupted() or done())
     finally:
         node.destroy_node()
-        rclpy.try_shutdown(context=node.context)
-        # Python itself restores the deadly default on its way out, but for what is ignored.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        shutdown()
+
+
+def shutdown() -> None:
+    """End what `init` began; further interrupts are ignored, the process is about to end."""
+    rclpy.try_shutdown()
+    # Python itself restores the deadly default on its way out, but for what is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

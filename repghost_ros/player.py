@@ -11,6 +11,7 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from repghost_ros.executors import interrupted
 from repghost_ros.offline.bags import COMPRESSED, IMAGE, Bag
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}
@@ -42,7 +43,7 @@ class Player(Node):
 
     def wait_for_subscribers(self, count: int) -> None:
         """Return once every topic has that many; at once where none are wanted."""
-        while count and self.context.ok():
+        while count and not interrupted():
             if all(each.get_subscription_count() >= count for each in self._images.values()):
                 time.sleep(_SETTLE)
                 return
@@ -53,7 +54,7 @@ class Player(Node):
 
         Args:
             rate: how many times as fast as it was recorded.
-            loop: begin anew at the end, until the context is shut down.
+            loop: begin anew at the end, until it is interrupted.
 
         Raises:
             OfflineError: the bag is truncated or corrupt.
@@ -62,8 +63,8 @@ class Player(Node):
         again = True
         while again:
             yield from self._play_once(rate)
-            again = loop and self.context.ok()
-        if self.context.ok():
+            again = loop and not interrupted()
+        if not interrupted():
             for publisher in self._images.values():
                 publisher.wait_for_all_acked(_ACKNOWLEDGE)
 
@@ -72,20 +73,20 @@ class Player(Node):
         for topic, time_ns, raw in self._bag.serialized(*self._images):
             first_ns = time_ns if first_ns is None else first_ns
             self._wait_until(started + (time_ns - first_ns) / 1e9 / rate, time_ns, rate)
-            if not self.context.ok():
+            if interrupted():
                 return
             self._images[topic].publish(raw)
             yield topic
 
     def _wait_until(self, due: float, time_ns: int, rate: float) -> None:
         """Let the clock tick up to `time_ns`, which is at `due` on the monotonic clock."""
-        while self.context.ok() and (left := due - time.monotonic()) > 0:
+        while not interrupted() and (left := due - time.monotonic()) > 0:
             self._tick(time_ns - round(left * 1e9 * rate))
             time.sleep(min(left, _CLOCK_PERIOD))
         self._tick(time_ns)
 
     def _tick(self, time_ns: int) -> None:
-        if self._clock_publisher is not None and self.context.ok():
+        if self._clock_publisher is not None:
             message = Clock()
             message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
             self._clock_publisher.publish(message)

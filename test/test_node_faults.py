@@ -120,6 +120,8 @@ def test_signals_end_the_node_cleanly(robot: Robot, way: signal.Signals) -> None
             publisher.publish(image(sign("stop"), stamp=stamp))
         node.process.send_signal(way)
         assert node.process.wait(30) == 0
+    # The frames in work found ROS still there.
+    assert "Traceback" not in node.output()
 
 
 def test_an_impatient_user_does_not_break_the_shutdown(robot: Robot) -> None:

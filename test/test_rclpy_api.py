@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 IMPORTS = {
-    "rclpy": {"init", "ok", "try_shutdown"},
+    "rclpy": {"init", "try_shutdown"},
     "rclpy.clock": {"Clock", "ClockType"},
     "rclpy.context": {"Context"},
     "rclpy.duration": {"Duration"},
@@ -36,6 +36,7 @@ IMPORTS = {
         "ReliabilityPolicy",
         "qos_profile_sensor_data",
     },
+    "rclpy.signals": {"SignalHandlerOptions"},
     "rclpy.time": {"Time"},
     "rclpy.utilities": {"remove_ros_args"},
 }
@@ -95,7 +96,7 @@ KEYWORDS = {
     "declare_parameter": {"ignore_override"},
     "error": {"throttle_duration_sec"},
     "info": {"throttle_duration_sec"},
-    "init": {"args"},
+    "init": {"args", "signal_handler_options"},
     "spin_once": {"timeout_sec"},
 }
 CLASSES = (Clock, Context, Executor, LifecycleNode, LifecyclePublisher, Parameter, Time)

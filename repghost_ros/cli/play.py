@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
         topics = [bag.image_topic(topic).name for topic in options.topic] or list(found)
         if not topics:
             bag.image_topic()  # says what there is instead
-        rclpy = need("rclpy", _ROS)
+        executors = need("repghost_ros.executors", _ROS)
         player_module = need("repghost_ros.player", _ROS)
-        rclpy.init(args=["repghost", "--ros-args", *options.ros_args])
+        executors.init(["repghost", "--ros-args", *options.ros_args])
         published = dict.fromkeys(topics, 0)
         total = None if options.loop else sum(found[topic].messages for topic in topics)
         try:
@@ -57,10 +57,8 @@ def run(options: argparse.Namespace) -> int:
             player.wait_for_subscribers(options.wait)
             for topic in with_bar(player.play(options.rate, loop=options.loop), total, "image"):
                 published[topic] += 1
-        except KeyboardInterrupt:  # how a loop is meant to end
-            pass
         finally:
-            rclpy.try_shutdown()
+            executors.shutdown()
     if options.json:
         print_json({"published": published})
     else:

@@ -144,10 +144,15 @@ def test_nothing_to_play(topic: str, tmp_path: Path, capsys: Any) -> None:
     assert "holds no images, only /chatter" in capsys.readouterr().err
 
 
-def test_without_ros_it_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_without_ros_it_says_what_is_missing(tmp_path: Path) -> None:
     bag = write_ros2(tmp_path / "bag", {"/image": [image(ROS2, 0, film(1)[0][1])]})
-    monkeypatch.setitem(sys.modules, "rclpy", None)
-    assert main(["play", str(bag)]) == 1
-    assert "source a ROS 2 installation" in capsys.readouterr().err
+    # In a process of its own: here rclpy, and what was imported with it, is loaded already.
+    without_ros = (
+        "import sys; sys.modules['rclpy'] = None; "
+        "from repghost_ros.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", without_ros, "play", str(bag)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "source a ROS 2 installation" in done.stderr

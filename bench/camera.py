@@ -41,11 +41,18 @@ class Run:
 class Camera:
     """A participant that sends NV12 images on `image` and takes the answers of one node."""
 
-    def __init__(self, node_name: str, width: int = 224, height: int = 224) -> None:
+    def __init__(
+        self,
+        node_name: str,
+        width: int = 224,
+        height: int = 224,
+        qos: QoSProfile = qos_profile_sensor_data,
+    ) -> None:
+        self.published = 0
         self._context = rclpy.Context()
         self._context.init()
         self._node = rclpy.create_node("bench_camera", context=self._context)
-        self._publisher = self._node.create_publisher(Image, "image", qos_profile_sensor_data)
+        self._publisher = self._node.create_publisher(Image, "image", qos)
         self._node.create_subscription(
             messages.Classification,
             f"/{node_name}/classification",
@@ -68,22 +75,25 @@ class Camera:
     def _on_answer(self, message: Any) -> None:
         self._answers[message.header.stamp.sec] = time.monotonic()
 
+    def _publish(self) -> None:
+        self._publisher.publish(self._image)
+        self.published += 1
+
     def wait_for_node(self) -> None:
         """Send now and then until an answer comes."""
         number = 0
         while not self._answers:
             self._image.header.stamp.sec = number = number + 1
-            self._publisher.publish(self._image)
+            self._publish()
             time.sleep(0.05)
 
-    def send_broken(self, count: int) -> int:
-        """Send images whose step is too small; returns how many."""
+    def send_broken(self, count: int) -> None:
+        """Send images whose step is too small."""
         step, self._image.step = self._image.step, 1
         for _ in range(count):
-            self._publisher.publish(self._image)
+            self._publish()
             time.sleep(0.01)
         self._image.step = step
-        return count
 
     def run(self, fps: float, seconds: float, warm_up: float = 1.0) -> Run:
         """Send at a rate and collect what is answered of what was sent after the warm-up."""
@@ -99,7 +109,7 @@ class Camera:
             due += 1 / fps
             self._image.header.stamp.sec = number
             sent[number] = time.monotonic()
-            self._publisher.publish(self._image)
+            self._publish()
         self._number = number
         time.sleep(0.3)
         counted = {n: t for n, t in sent.items() if t >= begin}

@@ -34,8 +34,6 @@ class Channel:
         self, node: LifecycleNode, camera: str, parameters: Callable[[], Parameters]
     ) -> None:
         self.camera = camera
-        self.skipped = 0
-        """Frames passed over to keep to `max_rate`."""
         self._monitor: Monitor | None = None
         self._node = node
         self._parameters = parameters
@@ -61,17 +59,22 @@ class Channel:
 
     def submit(self, message: Image | CompressedImage) -> None:
         """Take a frame, unless it comes sooner than `max_rate` allows."""
+        assert self._stream is not None
         rate = self._parameters().max_rate
         if rate:
             now = time.monotonic()
             if now < self._due:
-                self.skipped += 1
+                self._stream.skip()
                 return
             # Keep to the grid while frames come, so that a camera's jitter does not lower the rate.
             on_grid = now - self._due < 1 / rate
             self._due = (self._due if on_grid else now) + 1 / rate
-        assert self._stream is not None
         self._stream.submit(message)
+
+    @property
+    def answers(self) -> int:
+        """Frames that were answered since the channel was opened."""
+        return self._stream.answered if self._stream is not None else 0
 
     @property
     def failures(self) -> int:

@@ -20,7 +20,8 @@ from repghost_ros.backends import BackendError
 from repghost_ros.channel import Channel
 from repghost_ros.classifier import Classifier, open_classifier
 from repghost_ros.diagnostics import camera_status, status
-from repghost_ros.executors import init, run
+from repghost_ros.executors import init, interrupted, run
+from repghost_ros.heartbeat import Heartbeat
 from repghost_ros.intake import Intake
 from repghost_ros.labels import LabelsError
 from repghost_ros.parameters import ParameterError, Parameters, declare_parameters
@@ -54,18 +55,20 @@ class ClassifierNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._intake: Intake | None = None
         self._channels: list[Channel] = []
-        self._failures_seen = 0
+        self._fault = ""
+        """Why there is no model that works, or empty."""
+        self._answers_seen = self._failures_seen = 0
         self._reopen_delay = _REOPEN_AFTER[0]
         self._reopen_at = 0.0
         self._current = declare_parameters(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         # Steady time: with use_sim_time there may be no clock yet, or one that jumps.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(self._current.diagnostics_period, self._diagnose, clock=self._steady)
-        self.create_timer(_WATCH_PERIOD, self._watch, clock=self._steady)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_WATCH_PERIOD, self._watch, clock=steady)
         if self._current.autostart:
-            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._heartbeat = Heartbeat(self.context, self._current.diagnostics_period, self._diagnose)
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
@@ -79,8 +82,7 @@ class ClassifierNode(LifecycleNode):
         try:
             self._classifier = self._open(self._current)
         except _LOAD_ERRORS as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+            return self._refuse(error)
         self._vision_info = self.create_lifecycle_publisher(VisionInfo, "~/vision_info", _LATCHED)
         cameras = [name for name in self._current.cameras if name] or [""]
         self._channels = [Channel(self, camera, lambda: self._current) for camera in cameras]
@@ -92,8 +94,8 @@ class ClassifierNode(LifecycleNode):
         try:
             self._pipeline = Pipeline(self._classifier, self._current.workers)
         except BackendError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+            return self._refuse(error)
+        self._fault = ""
         result = super().on_activate(state)
         self._announce(self._classifier)
         for channel in self._channels:
@@ -104,6 +106,11 @@ class ClassifierNode(LifecycleNode):
         for channel in self._channels:
             self._intake.subscribe(channel.message_type, channel.topic, channel.submit)
         return result
+
+    def _refuse(self, error: Exception) -> TransitionCallbackReturn:
+        self._fault = str(error)
+        self.get_logger().error(self._fault)
+        return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, answer the frames in work and end the workers."""
@@ -123,11 +130,13 @@ class ClassifierNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Stop, unload and leave the graph."""
+        self._heartbeat.close()
         self._stop()
         self._unload()
         super().destroy_node()
 
     def _stop(self) -> None:
+        self._fault = ""
         if self._intake is not None:
             self._intake.close()
             self._intake = None
@@ -162,9 +171,12 @@ class ClassifierNode(LifecycleNode):
             f"model '{classifier.model}' ({classifier.classes} classes, "
             f"{classifier.width}x{classifier.height}) from {classifier.path} on {classifier.name}"
         )
+        self._fault = ""
         return classifier
 
     def _log_progress(self, done: int, total: int) -> None:
+        if interrupted():
+            raise StoreError("the download was interrupted: the next start goes on with it")
         self.get_logger().info(
             f"downloading: {done / 1e6:.1f} of {total / 1e6:.1f} MB", throttle_duration_sec=2.0
         )
@@ -229,12 +241,15 @@ class ClassifierNode(LifecycleNode):
         """Reopen the backend when it fails or hangs, ever later as long as that does not help."""
         if self._pipeline is None:
             return
+        answers = sum(channel.answers for channel in self._channels)
         failures = sum(channel.failures for channel in self._channels)
-        hangs = self._pipeline.oldest_in_work() > self._current.watchdog
-        failed = failures > self._failures_seen
-        self._failures_seen = failures
+        hangs = self._hangs(self._pipeline)
+        answered, failed = answers > self._answers_seen, failures > self._failures_seen
+        self._answers_seen, self._failures_seen = answers, failures
         now = time.monotonic()
         if not (failed or hangs):
+            if answered:
+                self._fault = ""
             if now - self._reopen_at > _REOPEN_AFTER[1]:
                 self._reopen_delay = _REOPEN_AFTER[0]
             return
@@ -248,17 +263,21 @@ class ClassifierNode(LifecycleNode):
         try:
             self._swap(self._current)
         except _LOAD_ERRORS as error:
-            self.get_logger().error(f"the model cannot be reopened yet: {error}")
+            self._fault = f"the model cannot be reopened yet: {error}"
+            self.get_logger().error(self._fault)
+
+    def _hangs(self, pipeline: Pipeline) -> bool:
+        return pipeline.oldest_in_work() > self._current.watchdog
 
     def _diagnose(self) -> None:
         """Publish /diagnostics."""
         name = self.get_fully_qualified_name().lstrip("/")
-        classifier = self._classifier
+        classifier, pipeline = self._classifier, self._pipeline
         hardware_id = classifier.name if classifier else ""
         statuses = []
         for channel in self._channels:
             report = channel.report()
-            if report is not None and self._pipeline is not None:
+            if report is not None and pipeline is not None:
                 title = f"{name}: {channel.camera or 'image'}"
                 statuses.append(camera_status(title, hardware_id, report, self._current.thresholds))
         values = {
@@ -267,8 +286,12 @@ class ClassifierNode(LifecycleNode):
             "workers": str(self._current.workers),
         }
         level, message = DiagnosticStatus.OK, "active"
-        if self._pipeline is None:
+        if self._fault:
+            level, message = DiagnosticStatus.ERROR, self._fault
+        elif pipeline is None:
             level, message = DiagnosticStatus.WARN, "not active"
+        elif self._hangs(pipeline):
+            level, message = DiagnosticStatus.ERROR, "the backend hangs"
         statuses.append(status(f"{name}: model", hardware_id, level, message, values))
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=statuses))

@@ -45,6 +45,7 @@ def camera_status(
             "frames in": str(report.received),
             "frames answered": str(report.answered),
             "frames dropped": str(report.dropped),
+            "frames skipped": str(report.skipped),
             "frames refused": str(report.refused),
             "frames failed": str(report.failed),
             **_latency("convert", report.convert),

@@ -9,6 +9,8 @@ import numpy as np
 
 from repghost_ros.pipeline import Answer, Stream
 
+_COUNTS = ("received", "answered", "refused", "failed", "dropped", "skipped")
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -28,6 +30,7 @@ class Report:
     refused: int
     failed: int
     dropped: int
+    skipped: int
     convert: Latency
     infer: Latency
     end_to_end: Latency
@@ -50,8 +53,8 @@ class Report:
 
 @dataclass
 class _Period:
+    counts: tuple[int, ...]
     began: float = field(default_factory=time.monotonic)
-    counts: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
     convert: list[float] = field(default_factory=list)
     infer: list[float] = field(default_factory=list)
     end_to_end: list[float] = field(default_factory=list)
@@ -62,13 +65,12 @@ class Monitor:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._period = _Period(counts=self._counts())
+        self._period = _Period(self._counts())
         self._last_frame = time.monotonic()
         self._last_error = ""
 
-    def _counts(self) -> tuple[int, int, int, int, int]:
-        stream = self._stream
-        return stream.received, stream.answered, stream.refused, stream.failed, stream.dropped
+    def _counts(self) -> tuple[int, ...]:
+        return tuple(getattr(self._stream, name) for name in _COUNTS)
 
     def record(self, answer: Answer) -> None:
         """Note an answer that was just published, or an error."""
@@ -84,17 +86,13 @@ class Monitor:
         """The period that ends now; the next one begins."""
         now = time.monotonic()
         counts = self._counts()
-        period, self._period = self._period, _Period(now, counts)
-        received, answered, refused, failed, dropped = np.subtract(counts, period.counts).tolist()
-        if received:
+        period, self._period = self._period, _Period(counts, now)
+        counted = dict(zip(_COUNTS, np.subtract(counts, period.counts).tolist(), strict=True))
+        if counted["received"]:
             self._last_frame = now
         return Report(
             seconds=max(now - period.began, 1e-9),
-            received=received,
-            answered=answered,
-            refused=refused,
-            failed=failed,
-            dropped=dropped,
+            **counted,
             convert=_latency(period.convert),
             infer=_latency(period.infer),
             end_to_end=_latency(period.end_to_end),

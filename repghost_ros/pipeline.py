@@ -56,7 +56,7 @@ class Stream:
         queue_depth: int,
     ) -> None:
         self.received = 0
-        """Frames submitted: answered + refused + failed + dropped + those still inside."""
+        """Frames that came: answered + refused + failed + dropped + skipped + those still inside."""
         self.answered = 0
         self.refused = 0
         """Frames whose message could not be converted."""
@@ -64,6 +64,8 @@ class Stream:
         """Frames the backend failed on."""
         self.dropped = 0
         """Frames that made way for newer ones."""
+        self.skipped = 0
+        """Frames that the caller passed over."""
         self.convert = convert
         self._deliver = deliver
         self._depth = queue_depth
@@ -84,6 +86,12 @@ class Stream:
                 self.dropped += 1
             self._waiting.append(Answer(message))
             self._lock.notify()
+
+    def skip(self) -> None:
+        """Count a frame that came and is not wanted."""
+        with self._lock:
+            self.received += 1
+            self.skipped += 1
 
     def close(self) -> None:
         """Take no further frames: the waiting ones are dropped, those in work are still answered."""
@@ -138,6 +146,11 @@ class _Worker(threading.Thread):
         self._pipeline = pipeline
         self._backend = backend
         self._slot = slot
+
+    def busy_since(self) -> float:
+        """When its frame in work was begun, on the monotonic clock; 0.0 without one."""
+        job = self.job
+        return job[2].started if job is not None else 0.0
 
     def run(self) -> None:
         while self._pipeline.next_job(self):
@@ -214,16 +227,16 @@ class Pipeline:
         """Seconds that the longest inference or conversion in work has taken so far, else 0.0."""
         now = time.monotonic()
         with self.work:
-            jobs = [worker.job for worker in self._crew if worker.job is not None]
-        return max((now - answer.started for _, _, answer in jobs if answer.started), default=0.0)
+            busy = [since for worker in self._crew if (since := worker.busy_since())]
+        return now - min(busy, default=now)
 
     def swap(self, backend: Backend, timeout_s: float | None = None) -> bool:
         """Let another model take over between two frames; none is lost.
 
         Args:
             backend: the new model.
-            timeout_s: how long the old model may take for its frames in work, None for ever; what
-                hangs longer is given up and answered with a BackendError.
+            timeout_s: how long a frame may be in work on the old model, None for ever; what hangs
+                longer is given up and answered with a BackendError.
 
         Returns:
             True once the old model is idle and may be closed, False where it hangs.
@@ -262,9 +275,10 @@ class Pipeline:
             self.work.notify_all()
         for worker in crew:
             worker.start()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for worker in retired:
-            worker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        now = time.monotonic()
+        for worker, since in [(worker, worker.busy_since() or now) for worker in retired]:
+            left = None if timeout_s is None else max(0.0, since + timeout_s - time.monotonic())
+            worker.join(left)
         hanging = [worker for worker in retired if worker.is_alive()]
         for worker in hanging:
             self._give_up(worker)

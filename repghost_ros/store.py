@@ -206,7 +206,7 @@ def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -
         else:
             validator.unlink(missing_ok=True)
         with part.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read1(_CHUNK):  # what is there: a slow one is told about too
                 file.write(chunk)
                 if progress is not None:
                     progress(file.tell(), total)

@@ -21,6 +21,7 @@ GOOD = Report(
     refused=0,
     failed=0,
     dropped=0,
+    skipped=0,
     convert=Latency(0.001, 0.002),
     infer=Latency(0.003, 0.004),
     end_to_end=Latency(0.005, 0.010),
@@ -58,7 +59,8 @@ def test_values_have_names_and_units() -> None:
 
 def test_a_report_is_of_its_period_alone() -> None:
     stream = Stream.__new__(Stream)
-    stream.received = stream.answered = stream.refused = stream.failed = stream.dropped = 0
+    stream.received = stream.answered = stream.refused = stream.failed = 0
+    stream.dropped = stream.skipped = 0
     monitor = Monitor(stream)
     stream.received, stream.answered, stream.refused = 3, 2, 1
     for _ in range(2):

@@ -133,10 +133,36 @@ def test_a_hanging_bpu_is_given_up_and_reopened(robot: Robot, board: Board) -> N
         robot.answer(publisher, nv12_message(3)[0])
 
 
+def test_a_hang_that_reopening_cannot_end_is_an_error(robot: Robot, board: Board) -> None:
+    with board.run(bpu_timeout=60.0, watchdog=0.3, workers=1, diagnostics_period=0.1):
+        received = robot.collect(DiagnosticArray, "/diagnostics")
+        publisher = robot.publisher("board_image")
+        robot.answer(publisher, nv12_message(1)[0])
+        inject(board.control, ("hang", 3000, 1), ("load", -6000002, 1))
+        publisher.publish(nv12_message(2)[0])
+
+        def told(level: bytes, message: str) -> bool:
+            models = statuses(received, "board: model")
+            return any(s.level == level and message in s.message for s in models)
+
+        wait_until(lambda: told(DiagnosticStatus.ERROR, "cannot be reopened yet"), "the error")
+        received.clear()
+        wait_until(lambda: told(DiagnosticStatus.OK, "active"), "the next attempt's success")
+        robot.answer(publisher, nv12_message(3)[0])
+
+
 def test_a_board_that_cannot_load_is_retried_by_the_lifecycle(robot: Robot, board: Board) -> None:
     inject(board.control, ("load", -6000002, 1))
-    with board.run() as node:
+    with board.run(diagnostics_period=0.1) as node:
+        received = robot.collect(DiagnosticArray, "/diagnostics")
         wait_until(lambda: "cannot be loaded" in node.output(), "the refusal")
+        wait_until(
+            lambda: any(
+                s.level == DiagnosticStatus.ERROR and "cannot be loaded" in s.message
+                for s in statuses(received, "board: model")
+            ),
+            "the same in the diagnostics",
+        )
         assert robot.state() == "unconfigured"
         assert robot.change_state(1)
         assert robot.change_state(3)

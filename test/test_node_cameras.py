@@ -72,7 +72,8 @@ def test_a_region_is_classified_alone(robot: Robot) -> None:
 
 
 def test_frames_above_the_rate_are_skipped(robot: Robot) -> None:
-    with running_node(*NAMED, max_rate="0.5"):
+    received = robot.collect(DiagnosticArray, "/diagnostics")
+    with running_node(*NAMED, max_rate="0.5", diagnostics_period="0.1"):
         publisher = robot.publisher("/head/image")
         robot.answer(publisher, image(sign("stop"), stamp=1))
         for stamp in range(2, 8):
@@ -80,6 +81,13 @@ def test_frames_above_the_rate_are_skipped(robot: Robot) -> None:
         assert robot.set_parameter("max_rate", 0.0).successful
         robot.answer(publisher, image(sign("stop"), stamp=100))
         assert [c.header.stamp.sec for c in robot.classifications] == [1, 100]
+
+        def told(count: str) -> int:
+            each = [s for m in received for s in m.status if s.name == "head/eyes: image"]
+            return sum(int(v.value) for s in each for v in s.values if v.key == count)
+
+        wait_until(lambda: told("frames answered") == 2, "the account of them")
+        assert (told("frames in"), told("frames skipped")) == (8, 6)
 
 
 def test_diagnostics_follow_the_camera(robot: Robot) -> None:

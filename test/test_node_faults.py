@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from graph import RELIABLE, Robot, image, running_node, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -25,6 +27,24 @@ from repghost_ros.paths import share
 
 NAMED = ("-r", "__node:=fault", "-r", "image:=fault_image")
 LABELS = str(share() / "labels" / "demo.txt")
+
+
+class SlowArchive(BaseHTTPRequestHandler):
+    """Sends a file that would take a day."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(10**7))
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b"\x08" * 10)
+                time.sleep(0.1)
+        except OSError:  # the other side has gone
+            pass
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @pytest.fixture
@@ -109,6 +129,27 @@ def test_incompatible_publishers_and_subscribers_are_warned_of(robot: Robot) -> 
         wait_until(lambda: node.output().count("incompatible QoS") >= 2, "both warnings")
         publisher = robot.publisher("fault_image", qos=RELIABLE)
         robot.answer(publisher, image(sign("stop"), stamp=1))
+
+
+def test_a_slow_download_holds_neither_diagnostics_nor_an_interrupt_up(
+    robot: Robot, tmp_path: Path
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowArchive)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    environment = {"REPGHOST_MODEL_URL": address, "REPGHOST_HOME": str(tmp_path)}
+    with running_node(
+        *NAMED, env=environment, model="100", backend="onnx", diagnostics_period="0.1"
+    ) as node:
+        wait_until(lambda: "downloading" in node.output(), "the download")
+        received = robot.collect(DiagnosticArray, "/diagnostics")
+        wait_until(lambda: len(received) >= 3, "diagnostics meanwhile")
+        assert {s.message for message in received for s in message.status} == {"not active"}
+        node.process.send_signal(signal.SIGINT)
+        assert node.process.wait(30) == 0
+    assert (tmp_path / "repghostnet_100.onnx.part").stat().st_size > 0
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])

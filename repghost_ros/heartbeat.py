@@ -1,0 +1,44 @@
+"""A call every so often, on a thread of its own, whatever the executors are busy with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rclpy.context import Context
+
+
+class Heartbeat:
+    """Calls back until closed, or until ROS is shut down.
+
+    In steady time: with use_sim_time there may be no clock yet, or one that jumps. And not by a timer
+    of the node: that would wait for a model that is being loaded, or for whoever spins the node.
+
+    Args:
+        context: that of the node that it beats for.
+        period: seconds between two calls.
+        callback: called first after one period.
+
+    """
+
+    def __init__(self, context: Context, period: float, callback: Callable[[], None]) -> None:
+        self._context = context
+        self._period = period
+        self._callback = callback
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._closing.wait(self._period) and self._context.ok():
+            try:
+                self._callback()
+            except Exception:
+                # A signal may shut the context down in the middle of a call.
+                if self._context.ok():
+                    raise
+
+    def close(self) -> None:
+        """Call back no more; returns once no call runs."""
+        self._closing.set()
+        self._thread.join()

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from board.emulator import Emulator, build, write_model
 
 # Before rclpy is imported: another domain for every run, and no log files in the user's home.
 os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
-os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="repghost_ros_log_")
-
-from board.emulator import Emulator, build, write_model
+_LOGS = tempfile.TemporaryDirectory(prefix="repghost_ros_log_")
+os.environ["ROS_LOG_DIR"] = _LOGS.name
 
 # Without ROS the others are run: `make test-jammy`.
 _ROS_TESTS = ("interfaces", "monitor", "package", "parameters", "play", "rclpy_api")

@@ -5,6 +5,8 @@ Needs `ros2 bag` (apt install ros-$ROS_DISTRO-rosbag2); `repghost replay` does w
 
 import json
 import tempfile
+import time
+from pathlib import Path
 
 from launch.actions import (
     DeclareLaunchArgument,
@@ -15,40 +17,84 @@ from launch.actions import (
     Shutdown,
     TimerAction,
 )
-from launch.event_handlers import OnProcessExit
+from launch.event_handlers import OnProcessExit, OnShutdown
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.ros_adapters import get_ros_node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from repghost_ros.messages import Classification
 
 # Passed on to classify.launch.py, which describes them.
 CLASSIFY = ("model", "backend", "image_transport", "workers", "image", "log_level")
 NODE = "/repghost"
-SETTLE = 2.0  # seconds: for matching before the first frame, for answers after the last
+SETTLE = 2.0  # seconds: for matching before the first frame, of silence after the last answer
 
 
-def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The player, and the end once it has ended.
+class Replay:
+    """What happens when one of the processes ends; all that ends otherwise fails the launch."""
 
-    It would offer the recorded QoS, for cameras often best effort: a reliable node would get nothing.
-    """
-    image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")
-    reliable = {"reliability": "reliable", "history": "keep_last", "depth": 100}
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as overrides:
-        json.dump({image: reliable, f"{image}/compressed": reliable}, overrides)  # JSON is YAML
-    player = ExecuteProcess(
-        cmd=[
-            *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
-            *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
-            # Not all: the bag may hold classifications of its own.
-            *("--topics", image, f"{image}/compressed"),
-            *("--qos-profile-overrides-path", overrides.name),
-        ],
-        output="screen",
-    )
-    end = TimerAction(period=SETTLE, actions=[Shutdown(reason="played")])
-    return [RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end])), player]
+    def __init__(self) -> None:
+        # Latched, and published when the model is loaded: the node is ready then.
+        self.ready = ExecuteProcess(
+            cmd=[
+                *("ros2", "topic", "echo", "--once", "--qos-durability", "transient_local"),
+                *("--qos-reliability", "reliable"),
+                *(f"{NODE}/vision_info", "vision_msgs/msg/VisionInfo"),
+            ],
+            log_cmd=True,
+        )
+        self._player: ExecuteProcess | None = None
+        self._latest = 0.0
+
+    def on_exit(
+        self, event: ProcessExited, context: LaunchContext
+    ) -> list[LaunchDescriptionEntity] | None:
+        """Play once the node is ready; end once the bag is played and answered."""
+        if context.is_shutdown:
+            return None
+        if event.returncode != 0 or event.action not in (self.ready, self._player):
+            raise RuntimeError(
+                f"{event.process_name} ended before the replay did (exit code {event.returncode})"
+            )
+        if event.action is self.ready:
+            return self._play(context)
+        self._latest = time.monotonic()
+        return self._end_when_silent(context)
+
+    def _play(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        # It would offer the recorded QoS, for cameras often best effort: a reliable node would get
+        # nothing.
+        image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")
+        reliable = {"reliability": "reliable", "history": "keep_last", "depth": 100}
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as overrides:
+            json.dump({image: reliable, f"{image}/compressed": reliable}, overrides)  # JSON is YAML
+        get_ros_node(context).create_subscription(
+            Classification, f"{NODE}/classification", self._on_answer, 10
+        )
+        self._player = ExecuteProcess(
+            cmd=[
+                *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
+                *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
+                # Not all: the bag may hold classifications of its own.
+                *("--topics", image, f"{image}/compressed"),
+                *("--qos-profile-overrides-path", overrides.name),
+            ],
+            output="screen",
+        )
+        remove = OnShutdown(on_shutdown=lambda *_: Path(overrides.name).unlink(missing_ok=True))
+        return [RegisterEventHandler(remove), self._player]
+
+    def _on_answer(self, _: Classification) -> None:
+        self._latest = time.monotonic()
+
+    def _end_when_silent(self, _: LaunchContext) -> list[LaunchDescriptionEntity]:
+        if time.monotonic() - self._latest > SETTLE:
+            return [Shutdown(reason="played")]
+        again = OpaqueFunction(function=self._end_when_silent)
+        return [TimerAction(period=SETTLE / 4, actions=[again])]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -63,14 +109,7 @@ def generate_launch_description() -> LaunchDescription:
             "params_file": LaunchConfiguration("params_file"),
         }.items(),
     )
-    # Latched, and published when the model is loaded: the node is ready then.
-    ready = ExecuteProcess(
-        cmd=[
-            *("ros2", "topic", "echo", "--once", "--qos-durability", "transient_local"),
-            *("--qos-reliability", "reliable", f"{NODE}/vision_info", "vision_msgs/msg/VisionInfo"),
-        ],
-        log_cmd=True,
-    )
+    replay = Replay()
     record = ExecuteProcess(
         cmd=["ros2", "bag", "record", "-o", LaunchConfiguration("out"), f"{NODE}/classification"],
         output="screen",
@@ -96,11 +135,9 @@ def generate_launch_description() -> LaunchDescription:
                     ("log_level", "info", "debug, info, warn, error or fatal."),
                 )
             ),
+            RegisterEventHandler(OnProcessExit(on_exit=replay.on_exit)),
             classifier,
             record,
-            ready,
-            RegisterEventHandler(
-                OnProcessExit(target_action=ready, on_exit=[OpaqueFunction(function=play)])
-            ),
+            replay.ready,
         ]
     )

@@ -17,7 +17,7 @@ from repghost_ros.nv12 import to_nv12
 from repghost_ros.overlay import draw_overlay, picture
 from repghost_ros.parameters import Parameters
 from repghost_ros.pipeline import Answer, Pipeline, Stream
-from repghost_ros.scores import top_k
+from repghost_ros.scores import named, top_k
 
 
 class Channel:
@@ -120,13 +120,7 @@ class Channel:
 
     def _publish(self, message: Any, logits: np.ndarray, labels: tuple[str, ...]) -> None:
         now = self._parameters()
-        results = [
-            (
-                labels[score.index] if now.class_id == "label" else str(score.index),
-                score.probability,
-            )
-            for score in top_k(logits, now.top_k, now.score_threshold)
-        ]
+        results = named(top_k(logits, now.top_k, now.score_threshold), labels, now.class_id)
         self._classifications.publish(messages.classification(message.header, results))
         if self._overlay.get_subscription_count():
             rgb = picture(self._frame(message), now.source_color_range)

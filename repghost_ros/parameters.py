@@ -14,8 +14,8 @@ from repghost_ros.backends import BACKENDS, BPU_RUNTIMES, BackendOptions
 from repghost_ros.diagnostics import Thresholds
 from repghost_ros.models import MODEL_NAMES
 from repghost_ros.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.scores import CLASS_IDS
 
-CLASS_IDS = ("label", "index")
 IMAGE_TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable")
 

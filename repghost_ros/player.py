@@ -15,7 +15,7 @@ from repghost_ros.executors import interrupted
 from repghost_ros.offline.bags import COMPRESSED, IMAGE, Bag
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}
-_DEPTH = 10
+_DEPTH = 100  # messages that a slower subscriber may be behind
 _CLOCK_PERIOD = 0.025  # seconds, as `ros2 bag play --clock`
 _SETTLE = 0.5  # seconds; the other side matches a moment later, and DDS does not tell when
 _ACKNOWLEDGE = Duration(seconds=5)
@@ -41,13 +41,25 @@ class Player(Node):
         }
         self._clock_publisher = self.create_publisher(Clock, "/clock", 1) if clock else None
 
-    def wait_for_subscribers(self, count: int) -> None:
-        """Return once every topic has that many; at once where none are wanted."""
-        while count and not interrupted():
-            if all(each.get_subscription_count() >= count for each in self._images.values()):
-                time.sleep(_SETTLE)
+    def wait_for_subscribers(self, count: int, others: Sequence[str] = ()) -> None:
+        """Return once every topic has that many, and others, as of a recorder, have one.
+
+        At once where none are wanted.
+        """
+        topics = [*((topic, count) for topic in self._images), *((topic, 1) for topic in others)]
+        wanted = [(self.resolve_topic_name(topic), least) for topic, least in topics]
+        waited = 0.0
+        while not interrupted():
+            missing = [topic for topic, n in wanted if self.count_subscribers(topic) < n]
+            if not missing:
+                time.sleep(_SETTLE if waited else 0.0)
                 return
+            if waited > _SETTLE:
+                self.get_logger().info(
+                    f"waiting for subscribers of {', '.join(missing)}", throttle_duration_sec=5.0
+                )
             time.sleep(_CLOCK_PERIOD)
+            waited += _CLOCK_PERIOD
 
     def play(self, rate: float = 1.0, *, loop: bool = False) -> Iterator[str]:
         """Publish the bag; yields each message's topic as soon as it is out.
@@ -61,22 +73,29 @@ class Player(Node):
 
         """
         again = True
-        while again:
-            yield from self._play_once(rate)
-            again = loop and not interrupted()
-        if not interrupted():
-            for publisher in self._images.values():
-                publisher.wait_for_all_acked(_ACKNOWLEDGE)
+        try:
+            while again:
+                yield from self._play_once(rate)
+                again = loop and not interrupted()
+        finally:
+            self._wait_for_acknowledgement()
 
     def _play_once(self, rate: float) -> Iterator[str]:
         started, first_ns = time.monotonic(), None
-        for topic, time_ns, raw in self._bag.serialized(*self._images):
+        for number, (topic, time_ns, raw) in enumerate(self._bag.serialized(*self._images), 1):
             first_ns = time_ns if first_ns is None else first_ns
             self._wait_until(started + (time_ns - first_ns) / 1e9 / rate, time_ns, rate)
             if interrupted():
                 return
             self._images[topic].publish(raw)
+            if number % _DEPTH == 0:  # what is further behind would be lost
+                self._wait_for_acknowledgement()
             yield topic
+
+    def _wait_for_acknowledgement(self) -> None:
+        for publisher in self._images.values():
+            if not interrupted():
+                publisher.wait_for_all_acked(_ACKNOWLEDGE)
 
     def _wait_until(self, due: float, time_ns: int, rate: float) -> None:
         """Let the clock tick up to `time_ns`, which is at `due` on the monotonic clock."""

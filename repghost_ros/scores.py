@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+CLASS_IDS = ("label", "index")
+"""What results are named by."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,20 @@ def top_k(logits: np.ndarray, k: int, threshold: float = 0.0) -> list[Score]:
         for index in best
         if probabilities[index] >= threshold
     ]
+
+
+def named(
+    scores: Iterable[Score], labels: Sequence[str], class_id: str = "label"
+) -> tuple[tuple[str, float], ...]:
+    """The (class_id, score) pairs of an answer.
+
+    Args:
+        scores: best first.
+        labels: class names in index order.
+        class_id: one of CLASS_IDS.
+
+    """
+    return tuple(
+        (labels[score.index] if class_id == "label" else str(score.index), score.probability)
+        for score in scores
+    )

@@ -75,6 +75,7 @@ def write_ros2(
     *,
     storage: str = "mcap",
     compression: str = "none",
+    store: Any = ROS2,
 ) -> Path:
     """A ROS 2 bag of messages by topic, recorded 5 ms after their stamp."""
     writer = Writer2(path, version=8, storage_plugin=StoragePlugin[storage.upper()])
@@ -82,9 +83,9 @@ def write_ros2(
     with writer:
         for topic, messages in topics.items():
             kind = messages[0].__msgtype__
-            connection = writer.add_connection(topic, kind, typestore=ROS2)
+            connection = writer.add_connection(topic, kind, typestore=store)
             for index, message in enumerate(messages):
-                raw = ROS2.serialize_cdr(message, kind)
+                raw = store.serialize_cdr(message, kind)
                 writer.write(connection, stamp_ns(index) + 5_000_000, raw)
     return path
 

@@ -59,3 +59,17 @@ def test_a_bag_is_replayed_and_its_answers_recorded(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     difference = compare(read_results(expected), read_results(out))
     assert (difference.agreement, difference.missing, difference.extra) == (1.0, 0, 0)
+
+
+@pytest.mark.parametrize("wrong", ["bag:=/absent", "model:=999", "out:=."])
+def test_a_replay_that_fails_says_so(wrong: str, tmp_path: Path) -> None:
+    right = {
+        "bag": sign_bag(tmp_path / "bag"),
+        "out": tmp_path / "out",
+        "model": "demo",
+        "image": "/camera/image_raw",
+    }
+    arguments = [f"{name}:={value}" for name, value in right.items()]
+    ended = run("launch_it", str(HERE.parent / "launch" / "replay.launch.py"), *arguments, wrong)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "ended before the replay did" in ended.stdout + ended.stderr

@@ -11,8 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bags import COMPRESSED, ROS1, ROS2, compressed, film, image, stamp_ns, write_ros1, write_ros2
+from bags import (
+    COMPRESSED,
+    IMAGE,
+    ROS1,
+    ROS2,
+    compressed,
+    film,
+    image,
+    stamp_ns,
+    write_ros1,
+    write_ros2,
+)
 from graph import RELIABLE, WAIT, Robot, running_node, wait_until
+from rclpy.qos import QoSProfile
+from rosbags.rosbag1 import Writer as Writer1
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -142,6 +155,64 @@ def test_nothing_to_play(topic: str, tmp_path: Path, capsys: Any) -> None:
     bag = write_ros2(tmp_path / "bag", {"/chatter": [text]})
     assert main(["play", str(bag), *(["--topic", topic] if topic else [])]) == 1
     assert "holds no images, only /chatter" in capsys.readouterr().err
+
+
+def test_nothing_is_lost_however_fast_it_is_played(robot: Robot, tmp_path: Path) -> None:
+    frames = [compressed(ROS2, i, shown, ".jpg") for i, (_, shown) in enumerate(film(4))] * 150
+    bag = write_ros2(tmp_path / "bag", {"/image": frames})
+    received = robot.collect(CompressedImage, "/image", QoSProfile(depth=1000))
+    ended(play(str(bag), "--rate", "1000", "--wait", "1"))
+    wait_until(lambda: len(received) == 600, "all messages")
+
+
+def test_waits_for_a_recorder_and_says_so(robot: Robot, tmp_path: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", {"/image": [image(ROS2, 0, film(1)[0][1])]})
+    process = play(str(bag), "--wait-for", "/answers")
+    assert process.stderr is not None
+    assert "waiting for subscribers of /answers" in process.stderr.readline()
+    received = robot.collect(Image, "/image")
+    robot.collect(Image, "/answers")
+    ended(process)
+    wait_until(lambda: len(received) == 1, "the image")
+
+
+def test_an_interrupt_is_no_success(robot: Robot, tmp_path: Path) -> None:
+    bag = write_ros2(
+        tmp_path / "bag",
+        {"/image": [image(ROS2, i, shown) for i, (_, shown) in enumerate(film(3))]},
+    )
+    images = robot.collect(Image, "/image")
+    process = play(str(bag), "--rate", "0.01", "--wait", "1")
+    wait_until(lambda: images, "the first image")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 130
+    assert out == "/image: 1 messages published\n"
+
+
+def test_a_broken_message_of_ros1_is_left_out(robot: Robot, tmp_path: Path) -> None:
+    images = [image(ROS1, i, shown) for i, (_, shown) in enumerate(film(3))]
+    bag = tmp_path / "a.bag"
+    with Writer1(bag) as writer:
+        connection = writer.add_connection("/image", IMAGE, typestore=ROS1)
+        for index, message in enumerate(images):
+            raw = bytes(ROS1.serialize_ros1(message, IMAGE))
+            writer.write(connection, stamp_ns(index), raw[: 20 if index == 1 else None])
+    received = robot.collect(Image, "/image")
+    process = play(str(bag), "--wait", "1")
+    out, told = process.communicate(timeout=WAIT)
+    assert (process.returncode, out) == (0, "/image: 2 messages published\n")
+    assert "left out" in told
+    wait_until(lambda: len(received) == 2, "the others")
+
+
+def test_wrong_ros_arguments_are_a_wrong_command_line(tmp_path: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", {"/image": [image(ROS2, 0, film(1)[0][1])]})
+    process = play(str(bag), "--ros-args", "-r", "foo")
+    _, told = process.communicate(timeout=WAIT)
+    assert process.returncode == 2
+    assert "--ros-args" in told
+    assert "Traceback" not in told
 
 
 def test_without_ros_it_says_what_is_missing(tmp_path: Path) -> None:

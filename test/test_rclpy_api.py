@@ -47,6 +47,7 @@ METHODS = {
     "create_lifecycle_publisher",
     "create_publisher",
     "create_subscription",
+    "count_subscribers",
     "create_timer",
     "declare_parameter",
     "destroy_lifecycle_publisher",

@@ -6,6 +6,11 @@ import json
 import math
 import shutil
 import sqlite3
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from bags import (
     bgr8,
     compressed,
     film,
+    header,
     image,
     rgb8,
     sign_bag,
@@ -33,6 +39,7 @@ from bags import (
 )
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from repghost_ros.classifier import open_classifier
 from repghost_ros.cli import main
@@ -40,6 +47,7 @@ from repghost_ros.offline import OfflineError
 from repghost_ros.offline.bags import CLASSIFICATION, STORAGES, Bag, typestore
 from repghost_ros.offline.replay import Answer, replay
 from repghost_ros.offline.results import compare, open_results, read_results
+from repghost_ros.signs import LABELS
 
 FRAMES = 12
 TRUTH = [label for label, _ in film(FRAMES)]
@@ -262,6 +270,84 @@ def test_missing_types_are_known_where_they_are_standard(tmp_path: Path) -> None
     assert best(replayed(bag)) == TRUTH
 
 
+@pytest.mark.parametrize("summary", [True, False])
+def test_a_definition_in_an_unknown_language_keeps_nobody_out(
+    summary: bool, tmp_path: Path
+) -> None:
+    """rosbag2 stores an action's feedback so, beside the images."""
+    topics = {
+        "/image": [image(ROS2, i, picture) for i, (_, picture) in enumerate(film(FRAMES))],
+        "/feedback": [ROS2.types["std_msgs/msg/String"]("moving")],
+    }
+    bag = write_ros2(tmp_path / "bag", topics)
+    (file,) = bag.glob("*.mcap")
+    known = b"std_msgs/msg/String\x07\x00\x00\x00"
+    content = file.read_bytes().replace(known + b"ros2msg", known + b"unknown")
+    assert known + b"unknown" in content
+    file.write_bytes(content)
+    assert best(replayed(bag if summary else file)) == TRUTH
+
+
+def test_a_topic_that_holds_nothing_is_no_choice(tmp_path: Path) -> None:
+    with Writer(tmp_path / "bag", version=8) as writer:
+        writer.add_connection("/image", IMAGE, typestore=ROS2)
+        held = writer.add_connection("/image/compressed", COMPRESSED, typestore=ROS2)
+        raw = ROS2.serialize_cdr(compressed(ROS2, 0, film(1)[0][1]), COMPRESSED)
+        writer.write(held, stamp_ns(0), raw)
+    assert best(replayed(tmp_path / "bag")) == TRUTH[:1]
+
+
+def test_what_a_bag_held_before_it_broke_off_is_answered(tmp_path: Path, capsys: Any) -> None:
+    bag, out = sign_bag(tmp_path / "bag", 24, compression="storage"), tmp_path / "out.jsonl"
+    (file,) = bag.glob("*.mcap")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+    file.write_bytes(content)
+    read: list[Any] = []
+    with Bag(bag) as opened, pytest.raises(OfflineError, match="breaks off"):
+        read.extend(opened.messages("/camera/image_raw"))
+    readable = len(read)
+    assert 0 < readable < 24
+    assert main(["replay", str(bag), *DEMO, "--out", str(out), "--json"]) == 1
+    told = capsys.readouterr()
+    assert "breaks off" in told.err
+    report = json.loads(told.out)
+    assert (report["frames"], len(read_results(out))) == (readable, readable)
+    assert "breaks off" in report["error"]
+
+
+def test_an_end_by_a_signal_leaves_a_bag_that_can_be_read(tmp_path: Path) -> None:
+    frames = [compressed(ROS2, i % 10, shown, ".jpg") for i, (_, shown) in enumerate(film(10))]
+    bag, out = write_ros2(tmp_path / "bag", {"/image": frames * 60}), tmp_path / "out"
+    command = [sys.executable, "-m", "repghost_ros.cli", "replay", str(bag), *DEMO]
+    with subprocess.Popen([*command, "--workers", "1", "--out", str(out)]) as process:
+        while not out.exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.terminate()
+        assert process.wait(30) == 130
+    assert 0 < len(read_results(out)) < 600
+
+
+def test_options_are_those_of_the_node(tmp_path: Path, capsys: Any) -> None:
+    pictures = [np.hstack([film(4)[0][1], film(4)[3][1]])]
+    wide = image(ROS2, 0, pictures[0])
+    wide.width, wide.step = 2 * WIDTH, 6 * WIDTH
+    bag = write_ros2(tmp_path / "bag", {"/image": [wide]})
+    region = f"{WIDTH},0,{WIDTH},{HEIGHT}"
+    options = ("--roi", region, "--class-id", "index", "--score-threshold", "0.5")
+    out = tmp_path / "out.jsonl"
+    assert main(["replay", str(bag), *DEMO, *options, "--out", str(out)]) == 0
+    (answer,) = read_results(out)
+    assert [name for name, _ in answer.results] == [str(LABELS.index(TRUTH[3]))]
+    outside = f"{2 * WIDTH},0,8,8"
+    assert main(["replay", str(bag), *DEMO, "--roi", outside]) == 1
+    assert "lies outside" in capsys.readouterr().err
+    for wrong in ("1,2,3", "0,0,0,5", "a"):
+        with pytest.raises(SystemExit):
+            main(["replay", str(bag), *DEMO, "--roi", wrong])
+
+
 def test_not_a_bag(tmp_path: Path) -> None:
     with pytest.raises(OfflineError, match="does not exist"):
         Bag(tmp_path / "absent")
@@ -289,6 +375,102 @@ def test_compare_tells_every_kind_of_change() -> None:
     assert compare(before, before).agreement == 1.0
     assert compare([], []).agreement == 0.0  # nothing proves nothing
     assert compare(before, answers_of((1, "a", 0.9), (2, "b", math.nan))).max_drift == 1.0
+
+
+def test_frames_that_were_refused_before_are_no_change(tmp_path: Path, capsys: Any) -> None:
+    images = [image(ROS2, i, picture) for i, (_, picture) in enumerate(film(FRAMES))]
+    for each in images:  # a driver without a clock
+        each.header.stamp.sec = each.header.stamp.nanosec = 0
+    good = write_ros2(tmp_path / "good", {"/image": images})
+    images[3].encoding = "16SC7"
+    bad = write_ros2(tmp_path / "bad", {"/image": images})
+    before, golden = tmp_path / "before.jsonl", tmp_path / "golden.csv"
+    assert main(["replay", str(good), *DEMO, "--out", str(before)]) == 0
+    assert main(["replay", str(bad), *DEMO, "--out", str(golden)]) == 1
+    assert main(["replay", str(bad), *DEMO, "--compare", str(golden)]) == 0
+    capsys.readouterr()
+    assert main(["replay", str(bad), *DEMO, "--compare", str(before), "--json"]) == 1
+    compared = json.loads(capsys.readouterr().out)["compared"]
+    # It shifts no other frame's partner.
+    assert (compared["missing"], compared["changed"], compared["max_drift"]) == (1, [], 0.0)
+
+
+def test_a_bag_recorded_on_foxy_can_be_compared_with(tmp_path: Path) -> None:
+    bag, foxy = sign_bag(tmp_path / "bag", 3), get_typestore(Stores.ROS2_FOXY)
+    own = {
+        "vision_msgs/msg/ObjectHypothesis": "string id\nfloat64 score\n",
+        "vision_msgs/msg/Classification2D": "std_msgs/Header header\n"
+        "vision_msgs/ObjectHypothesis[] results\nsensor_msgs/Image source_img\n",
+    }
+    for name, definition in own.items():
+        if name not in foxy.fielddefs:
+            foxy.register(get_types_from_msg(definition, name))
+    types = foxy.types
+    nothing = np.zeros(0, np.uint8)
+    messages = [
+        types["vision_msgs/msg/Classification2D"](
+            header(foxy, index),
+            [types["vision_msgs/msg/ObjectHypothesis"](label, 0.9)],
+            types[IMAGE](header(foxy, index), 0, 0, "", 0, 0, nothing),
+        )
+        for index, label in enumerate(TRUTH[:3])
+    ]
+    topics = {"/a/classification": messages, "/b/classification": messages[:1]}
+    recorded = write_ros2(tmp_path / "recorded", topics, store=foxy)
+    command = ["replay", str(bag), *DEMO, "--compare", str(recorded), "--max-drift", "0.2"]
+    assert main([*command, "--compare-topic", "/a/classification"]) == 0
+    assert main([*command, "--compare-topic", "/b/classification"]) == 1
+    assert main(command) == 1  # which one?
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.mcap", "a.bag", "a.MCAP"])
+def test_a_folder_is_not_named_like_a_file(name: str, tmp_path: Path, capsys: Any) -> None:
+    bag = sign_bag(tmp_path / "bag", 3)
+    assert main(["replay", str(bag), *DEMO, "--out", str(tmp_path / name)]) == 1
+    assert "would be a folder" in capsys.readouterr().err
+
+
+def test_sqlite3_is_not_written_where_it_would_go_astray(tmp_path: Path, capsys: Any) -> None:
+    bag = sign_bag(tmp_path / "bag", 3)
+    command = ["replay", str(bag), *DEMO, "--storage", "sqlite3", "--out", str(tmp_path / "a#1")]
+    assert main(command) == 1
+    assert "cannot be written with sqlite3" in capsys.readouterr().err
+
+
+def test_what_makes_no_sense_is_said_before_the_replay(tmp_path: Path, capsys: Any) -> None:
+    bag, out = sign_bag(tmp_path / "bag", 3), tmp_path / "out.CSV"
+    assert main(["replay", str(bag), *DEMO, "--plot", "p.xyz"]) == 2
+    assert "must end in .png" in capsys.readouterr().err
+    assert main(["replay", str(bag), *DEMO, "--out", str(out)]) == 0
+    assert main(["replay", str(out), "--compare", str(out), "--out", "other.csv"]) == 2
+    assert "a result already" in capsys.readouterr().err
+
+
+def test_a_result_that_broke_off_keeps_its_own_name(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text("as it was\n")
+
+    def broken_off() -> Iterator[Answer]:
+        yield from answers_of((1, "a", 0.9))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_results(golden) as write:
+        deque(map(write, broken_off()))
+    assert golden.read_text() == "as it was\n"
+    assert (tmp_path / "golden.jsonl.partial").read_text().endswith("\n")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_cut_result_is_not_taken_for_whole(name: str, tmp_path: Path) -> None:
+    with open_results(tmp_path / name) as write:
+        for answer in answers_of((1, "a", 0.9), (2, "b", 0.8)):
+            write(answer)
+    text = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(text[:-3])
+    with pytest.raises(OfflineError, match="breaks off"):
+        read_results(tmp_path / name)
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text + b"\n")  # as a spreadsheet leaves it
+    assert len(read_results(tmp_path / name)) == 2
 
 
 def test_regression_test_of_a_bag(tmp_path: Path, capsys: Any) -> None:
@@ -322,7 +504,7 @@ def test_what_is_compared_with_is_not_overwritten(tmp_path: Path, capsys: Any) -
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_line_breaks_survive(name: str, tmp_path: Path) -> None:
-    answers = [Answer("/a", 1, 2, "frame\u2028\x85", (), "first\nsecond")]
+    answers = [Answer("/a", 1, 2, "frame\u2028\x85", (), "first\nsecond\r\nthird" + 200_000 * "x")]
     with open_results(tmp_path / name) as write:
         write(answers[0])
     assert read_results(tmp_path / name) == answers

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 
 from repghost_ros.backends import BackendError
-from repghost_ros.cli.common import UsageError, print_error
+from repghost_ros.cli.common import INTERRUPTED, UsageError, print_error
 from repghost_ros.frame import FrameError
 from repghost_ros.labels import LabelsError
 from repghost_ros.offline import OfflineError
@@ -57,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit code."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        # As on Ctrl-C, so that files are closed: a bag without its index is lost.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -72,4 +77,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print_error("interrupted")
-        return 130
+        return INTERRUPTED

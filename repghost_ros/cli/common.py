@@ -18,6 +18,8 @@ from repghost_ros.offline import need
 from repghost_ros.store import Progress
 
 Item = TypeVar("Item")
+INTERRUPTED = 130
+"""Exit code."""
 
 
 class UsageError(ValueError):
@@ -101,6 +103,14 @@ def positive_float(text: str) -> float:
     """An argument that is a number above zero."""
     value = float(text)
     if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+def share(text: str) -> float:
+    """An argument that is a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
         raise ValueError
     return value
 

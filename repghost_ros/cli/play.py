@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from repghost_ros.cli.common import add_json, positive, positive_float, print_json, with_bar
-from repghost_ros.offline import need
+from repghost_ros.cli.common import (
+    INTERRUPTED,
+    UsageError,
+    add_json,
+    positive,
+    positive_float,
+    print_json,
+    with_bar,
+)
+from repghost_ros.offline import OfflineError, need
 from repghost_ros.offline.bags import COMPRESSED, IMAGE, Bag
 
 HELP = "publish a bag's images on the ROS graph"
@@ -34,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="begin once every topic has N subscribers",
     )
+    parser.add_argument(
+        "--wait-for",
+        action="append",
+        default=[],
+        metavar="TOPIC",
+        help="begin once it is subscribed to, as by a recorder of answers; may be repeated",
+    )
     add_json(parser)
     parser.add_argument(
         "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest goes to ROS: remapping"
@@ -47,16 +62,24 @@ def run(options: argparse.Namespace) -> int:
         topics = [bag.image_topic(topic).name for topic in options.topic] or list(found)
         if not topics:
             bag.image_topic()  # says what there is instead
+        messages = sum(found[topic].messages for topic in topics)
+        if not messages:
+            raise OfflineError(f"bag '{options.bag}' holds no message on {', '.join(topics)}")
         executors = need("repghost_ros.executors", _ROS)
         player_module = need("repghost_ros.player", _ROS)
-        executors.init(["repghost", "--ros-args", *options.ros_args])
-        published = dict.fromkeys(topics, 0)
-        total = None if options.loop else sum(found[topic].messages for topic in topics)
+        try:
+            executors.init(["repghost", "--ros-args", *options.ros_args])
+        except Exception as error:  # rclpy has a type for every mistake
+            raise UsageError(f"--ros-args: {error}") from error
+        published, broken = dict.fromkeys(topics, 0), None
+        total = None if options.loop else messages
         try:
             player = player_module.Player(bag, topics, clock=options.clock)
-            player.wait_for_subscribers(options.wait)
+            player.wait_for_subscribers(options.wait, options.wait_for)
             for topic in with_bar(player.play(options.rate, loop=options.loop), total, "image"):
                 published[topic] += 1
+        except OfflineError as error:  # the bag broke off: what it held before was played
+            broken = error
         finally:
             executors.shutdown()
     if options.json:
@@ -64,4 +87,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for topic, count in published.items():
             print(f"{topic}: {count} messages published")
-    return 0
+    if broken:
+        raise broken
+    # An endless loop can only end by an interrupt.
+    return INTERRUPTED if executors.interrupted() and not options.loop else 0

@@ -23,10 +23,11 @@ from repghost_ros.cli.common import (
     print_error,
     print_json,
     print_table,
+    share,
     with_bar,
 )
 from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import OfflineError
+from repghost_ros.offline import OfflineError, need
 from repghost_ros.offline.bags import COMPRESSED, IMAGE, STORAGES, Bag
 from repghost_ros.offline.replay import Answer, Summary, replay
 from repghost_ros.offline.results import (
@@ -36,8 +37,10 @@ from repghost_ros.offline.results import (
     open_results,
     read_results,
 )
+from repghost_ros.scores import CLASS_IDS
 
 HELP = "classify a bag offline; compare with an earlier result"
+_PLOTS = (".png", ".svg", ".pdf")
 _SHOWN = 5  # refused or changed frames printed
 
 
@@ -55,6 +58,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a frame")
     parser.add_argument(
+        "--score-threshold",
+        type=share,
+        default=0.0,
+        metavar="SCORE",
+        help="report no class below it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="what classes are named by"
+    )
+    parser.add_argument(
+        "--roi",
+        type=_region,
+        default=(0, 0, 0, 0),
+        metavar="X,Y,W,H",
+        help="classify this region of each frame only, in pixels",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
@@ -69,15 +89,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the classes over time")
     parser.add_argument("--compare", type=Path, metavar="OTHER", help="an earlier result")
     parser.add_argument(
+        "--compare-topic",
+        default="",
+        metavar="TOPIC",
+        help="of OTHER's classifications, if it is a bag with several",
+    )
+    parser.add_argument(
         "--min-agreement",
-        type=float,
+        type=share,
         default=1.0,
         metavar="SHARE",
         help="of frames with the same best class, else fail (default: %(default)s)",
     )
     parser.add_argument(
         "--max-drift",
-        type=float,
+        type=share,
         default=0.02,
         metavar="SCORE",
         help="by which the best class's score may change, else fail (default: %(default)s)",
@@ -85,17 +111,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def _region(text: str) -> tuple[int, ...]:
+    numbers = tuple(map(int, text.split(",")))
+    if len(numbers) != 4 or min(numbers) < 0 or not all(numbers[2:]):
+        raise ValueError
+    return numbers
+
+
 def run(options: argparse.Namespace) -> int:
-    """Replay, write, summarize, compare; 1 if frames were refused or answers changed too much."""
+    """Replay, write, summarize, compare.
+
+    1 if the bag broke off, answers changed too much or, where nothing is compared, some were refused.
+    """
     if options.list:
         return _list(options)
     if options.compare and options.out and options.compare.resolve() == options.out.resolve():
         raise UsageError("--out would overwrite what --compare compares with")
+    if options.plot:
+        if options.plot.suffix.lower() not in _PLOTS:
+            raise UsageError(f"'{options.plot}' must end in {', '.join(_PLOTS)}")
+        need("matplotlib", "pip install matplotlib")
     # Before the replay, which may take long.
-    expected = read_results(options.compare) if options.compare else []
+    expected = read_results(options.compare, options.compare_topic) if options.compare else []
     report: dict[str, Any] = {}
     failed = False
     if options.compare and is_results(options.bag):
+        if options.out or options.plot:
+            raise UsageError(
+                f"'{options.bag}' is a result already: --out and --plot are of a replay"
+            )
         answers = read_results(options.bag, options.topic)
     else:
         answers, report, failed = _replay(options)
@@ -105,7 +149,8 @@ def run(options: argparse.Namespace) -> int:
             difference.agreement >= options.min_agreement
             and difference.max_drift <= options.max_drift
         )
-        failed = failed or not alike
+        # What was refused before as well is no change.
+        failed = not alike or "error" in report
         report["compared"] = {
             **asdict(difference),
             "agreement": difference.agreement,
@@ -132,7 +177,7 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
     with Bag(options.bag) as bag:
         topic = bag.image_topic(options.topic)
         classifier = open_model(options)
-        summary, answers = Summary(), []
+        summary, answers, broken = Summary(), [], None
         started = time.monotonic()
         try:
             with _results(options) as write:
@@ -141,18 +186,24 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
                     topic.name,
                     classifier,
                     top=options.top_k,
+                    score_threshold=options.score_threshold,
+                    class_id=options.class_id,
+                    roi=options.roi,
                     resize=options.resize,
                     source_color_range=options.source_color_range,
                     workers=options.workers,
                 )
-                for answer in with_bar(summary.count(made), topic.messages, "frame"):
-                    write(answer)
-                    answers.append(answer)
+                try:
+                    for answer in with_bar(summary.count(made), topic.messages, "frame"):
+                        write(answer)
+                        answers.append(answer)
+                except OfflineError as error:  # the bag broke off: what it held before counts
+                    broken = error
         finally:
             classifier.close()
     seconds = time.monotonic() - started
     if not answers:
-        raise OfflineError(f"bag '{options.bag}' holds no message on '{topic.name}'")
+        raise broken or OfflineError(f"bag '{options.bag}' holds no message on '{topic.name}'")
     for answer in [answer for answer in answers if answer.error][:_SHOWN]:
         print_error(f"frame at {answer.stamp_ns / 1e9:.3f} s refused: {answer.error}")
     if summary.refused > _SHOWN:
@@ -160,7 +211,7 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
     if options.plot:
         summary.plot(options.plot)
     runs = summary.timeline()
-    report = {
+    report: dict[str, Any] = {
         "bag": str(options.bag),
         "topic": topic.name,
         "model": str(classifier.path),
@@ -182,7 +233,10 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
         )
         rows = [(name, count, _runs(runs, name)) for name, count in summary.classes.most_common()]
         print_table(("best class", "frames", "runs"), rows)
-    return answers, report, bool(summary.refused)
+    if broken:
+        report["error"] = str(broken)
+        print_error(str(broken))
+    return answers, report, bool(summary.refused or broken)
 
 
 def _results(options: argparse.Namespace) -> Any:
@@ -199,7 +253,7 @@ def _runs(runs: list[tuple[str, int, int, int]], name: str) -> int:
 def _print_difference(difference: Difference, options: argparse.Namespace, alike: bool) -> None:
     print(
         f"compared with {options.compare}: {difference.frames} frames in both, "
-        f"{difference.missing} missing, {difference.extra} new\n"
+        f"{difference.missing} missing, {difference.extra} new, {difference.refused} refused in both\n"
         f"same best class: {difference.agreement:.2%} (at least {options.min_agreement:.2%}); its "
         f"score changes by {difference.max_drift:.4f} at most (allowed {options.max_drift}), "
         f"{difference.mean_drift:.4f} on average"

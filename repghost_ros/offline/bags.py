@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,26 @@ from typing import Any
 from repghost_ros.frame import Frame, FrameError, from_compressed, from_image
 from repghost_ros.offline import OfflineError, need
 
+_log = logging.getLogger(__name__)
 INSTALL = "pip install rosbags"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 CLASSIFICATION = "vision_msgs/msg/Classification"
+CLASSIFICATIONS = (CLASSIFICATION, "vision_msgs/msg/Classification2D")
+"""What the node publishes; the latter on Foxy."""
 STORAGES = ("mcap", "sqlite3")
 _HYPOTHESIS = "vision_msgs/msg/ObjectHypothesis"
 _DEFINITIONS = {
     _HYPOTHESIS: "string class_id\nfloat64 score\n",
     CLASSIFICATION: "std_msgs/Header header\nvision_msgs/ObjectHypothesis[] results\n",
 }
+_FOXY_DEFINITIONS = {
+    _HYPOTHESIS: "string id\nfloat64 score\n",
+    CLASSIFICATIONS[1]: "std_msgs/Header header\nvision_msgs/ObjectHypothesis[] results\n"
+    "sensor_msgs/Image source_img\n",
+}
 _RESCUE = "what broke off may be repaired: ros2 bag reindex, mcap recover, rosbag reindex"
+_NOT_IN_URIS = "#?%"
+"""rosbags makes the paths of sqlite3 files into URIs as they are."""
 _METADATA_VERSION = 8
 """Of the bags written; newer ones keep QoS in a way that Humble and Iron do not read."""
 
@@ -84,13 +95,14 @@ class Bag(AbstractContextManager["Bag"]):
     """
 
     def __init__(self, path: Path) -> None:
-        highlevel = need("rosbags.highlevel", INSTALL)
         if not path.exists():
             raise OfflineError(f"bag '{path}' does not exist")
         self.path = path
-        self._types = typestore()
+        self._is_ros1 = path.suffix == ".bag" and path.is_file()
+        self._types, self._foxy_types = typestore(), typestore(_FOXY_DEFINITIONS)
+        self._ros1_types = typestore(ros1=True)
         with self._told("is no bag that can be read"):
-            self._reader: Any = highlevel.AnyReader([path], default_typestore=self._types)
+            self._reader: Any = _reader1(path) if self._is_ros1 else _reader2(path)
             self._reader.open()
 
     def __exit__(self, *_: object) -> None:
@@ -98,14 +110,15 @@ class Bag(AbstractContextManager["Bag"]):
 
     def topics(self, *types: str) -> list[Topic]:
         """The topics of these types, by name."""
-        return [
-            Topic(name, info.msgtype, info.msgcount)
-            for name, info in self._reader.topics.items()
-            if info.msgtype in types
-        ]
+        counts: dict[tuple[str, str], int] = {}
+        for each in self._reader.connections:  # in ROS 1 one a publisher
+            if each.msgtype in types:
+                key = each.topic, each.msgtype
+                counts[key] = counts.get(key, 0) + each.msgcount
+        return [Topic(*key, count) for key, count in sorted(counts.items())]
 
     def image_topic(self, wanted: str = "") -> Topic:
-        """The topic to classify: the one that is wanted, else the only one with images.
+        """The topic to classify: the one that is wanted, else the only one that holds images.
 
         Raises:
             OfflineError: it holds no images, or which one is meant is open; lists what there is.
@@ -114,10 +127,13 @@ class Bag(AbstractContextManager["Bag"]):
         topics = {topic.name: topic for topic in self.topics(IMAGE, COMPRESSED)}
         listed = ", ".join(f"{t.name} ({t.type}, {t.messages} messages)" for t in topics.values())
         if not topics:
-            others = ", ".join(sorted(self._reader.topics)) or "nothing at all"
+            others = ", ".join(sorted({c.topic for c in self._reader.connections}))
+            others = others or "nothing at all"
             raise OfflineError(f"bag '{self.path}' holds no images, only {others}")
         if wanted and wanted not in topics:
             raise OfflineError(f"bag '{self.path}' has no images on '{wanted}', but on {listed}")
+        if not wanted:  # a camera's driver may offer more than anyone recorded
+            topics = {name: topic for name, topic in topics.items() if topic.messages} or topics
         if not wanted and len(topics) > 1:
             raise OfflineError(
                 f"bag '{self.path}' has several image topics, choose one with --topic: {listed}"
@@ -133,7 +149,7 @@ class Bag(AbstractContextManager["Bag"]):
         """
         for topic, time_ns, raw, kind in self._raw(topics):
             try:
-                recorded = Recorded(topic, time_ns, self._reader.deserialize(raw, kind))
+                recorded = Recorded(topic, time_ns, self._deserialize(raw, kind))
             except Exception as error:  # rosbags raises whatever the bytes lead it to
                 recorded = Recorded(topic, time_ns, None, str(error) or type(error).__name__)
             yield recorded
@@ -141,15 +157,27 @@ class Bag(AbstractContextManager["Bag"]):
     def serialized(self, *topics: str) -> Iterator[tuple[str, int, bytes]]:
         """Topic, time in nanoseconds, and CDR as ROS 2 publishes it, of the same messages.
 
+        A message of ROS 1 that cannot be read is left out, with a warning.
+
         Raises:
             OfflineError: the bag is truncated or corrupt there.
 
         """
         for topic, time_ns, raw, kind in self._raw(topics):
-            with self._told(f"holds a message on '{topic}' that cannot be read"):
+            try:
                 # ROS 2's own definitions: the headers of ROS 1 have a field more.
-                cdr = raw if self._reader.is2 else self._types.ros1_to_cdr(raw, kind)
+                cdr = self._types.ros1_to_cdr(raw, kind) if self._is_ros1 else raw
+            except Exception as error:  # rosbags raises whatever the bytes lead it to
+                _log.warning("a message on '%s' was left out: it cannot be read: %s", topic, error)
+                continue
             yield topic, time_ns, bytes(cdr)
+
+    def _deserialize(self, raw: bytes, kind: str) -> Any:
+        # By the well-known definitions: those in a bag may be missing or of a language not known here.
+        if self._is_ros1:
+            return self._ros1_types.deserialize_ros1(raw, kind)
+        types = self._foxy_types if kind == CLASSIFICATIONS[1] else self._types
+        return types.deserialize_cdr(raw, kind)
 
     def _raw(self, topics: Sequence[str]) -> Iterator[tuple[str, int, bytes, str]]:
         connections = [each for each in self._reader.connections if each.topic in topics]
@@ -184,8 +212,13 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
 
     def __init__(self, path: Path, topic: str, storage: str = "mcap") -> None:
         rosbag2 = need("rosbags.rosbag2", INSTALL)
-        if path.exists():
+        if path.exists() or path.is_symlink():
             raise OfflineError(f"'{path}' exists already: remove it, or write elsewhere")
+        if storage == "sqlite3" and set(_NOT_IN_URIS) & set(str(path)):
+            raise OfflineError(
+                f"'{path}' cannot be written with sqlite3, whose paths have none of {_NOT_IN_URIS}: "
+                "write elsewhere, or mcap"
+            )
         self._types = typestore()
         self._writer: Any = rosbag2.Writer(
             path,
@@ -213,16 +246,62 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
         self._writer.write(self._connection, time_ns, raw)
 
 
-def typestore() -> Any:
-    """The rosbags type store of ROS 2 with the vision_msgs that are written.
+def hypotheses(message: Any) -> tuple[tuple[str, float], ...]:
+    """The (class_id, score) pairs of a recorded Classification or Classification2D, best first."""
+    return tuple((getattr(e, "class_id", None) or e.id, e.score) for e in message.results)
+
+
+def typestore(definitions: Mapping[str, str] = _DEFINITIONS, *, ros1: bool = False) -> Any:
+    """The rosbags type store of ROS 2 or ROS 1, with some vision_msgs by name and definition.
 
     Raises:
         OfflineError: rosbags is missing.
 
     """
     typesys = need("rosbags.typesys", INSTALL)
-    store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
-    for name, definition in _DEFINITIONS.items():
+    stores = typesys.Stores
+    store = typesys.get_typestore(stores.ROS1_NOETIC if ros1 else stores.ROS2_HUMBLE)
+    for name, definition in definitions.items():
         if name not in store.fielddefs:
             store.register(typesys.get_types_from_msg(definition, name))
     return store
+
+
+def _reader1(path: Path) -> Any:
+    return need("rosbags.rosbag1", INSTALL).Reader(path)
+
+
+def _reader2(path: Path) -> Any:
+    """A reader of rosbags that no topic's message definition keeps from opening a bag.
+
+    rosbag2 stores what it has no .msg file for, such as an action's feedback, under encodings that
+    rosbags does not know; only well-known types are read here.
+    """
+    rosbag2 = need("rosbags.rosbag2.reader", INSTALL)
+    mcap = need("rosbags.rosbag2.storage_mcap", INSTALL)
+
+    class McapReader(mcap.McapReader):  # type: ignore[misc, name-defined]
+        def read_index(self) -> None:
+            super().read_index()
+            self._accept()
+
+        def meta_scan(self) -> None:
+            super().meta_scan()
+            self._accept()
+
+        def _accept(self) -> None:
+            for key, schema in self.schemas.items():
+                if schema.encoding not in ("ros2msg", "ros2idl"):
+                    self.schemas[key] = schema._replace(encoding="ros2msg")
+
+    class DirectoryReader(rosbag2.DirectoryReader):  # type: ignore[misc, name-defined]
+        STORAGE_PLUGINS = {**rosbag2.DirectoryReader.STORAGE_PLUGINS, "mcap": McapReader}  # noqa: RUF012
+
+    class Reader(rosbag2.Reader):  # type: ignore[misc, name-defined]
+        STORAGE_PLUGINS = {  # noqa: RUF012
+            **rosbag2.Reader.STORAGE_PLUGINS,
+            "dir": DirectoryReader,
+            ".mcap": McapReader,
+        }
+
+    return Reader(path)

@@ -58,10 +58,20 @@ def classify_each(
         resize: one of RESIZE_POLICIES.
         source_color_range: of YUV frames.
 
+    Raises:
+        Exception: whatever `items` raised, after the results of the items before it.
+
     """
     workers = workers or max(cores(), 1 if classifier.path.suffix == ".onnx" else 4)
     slots: SimpleQueue[Slot] = SimpleQueue()
     opened = []
+    broken: list[Exception] = []
+
+    def until_broken() -> Iterator[Item]:
+        try:
+            yield from items
+        except Exception as error:
+            broken.append(error)
 
     def classify(item: Item) -> Result[Item]:
         slot = slots.get()
@@ -87,12 +97,14 @@ def classify_each(
         for _ in range(workers):
             opened.append(classifier.open_slot())
             slots.put(opened[-1])
-        for item in items:
+        for item in until_broken():
             waiting.append(pool.submit(classify, item))
             if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        if broken:
+            raise broken[0]
     finally:
         pool.shutdown(cancel_futures=True)
         for slot in opened:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 from repghost_ros.classifier import Classifier
+from repghost_ros.frame import Frame
 from repghost_ros.offline import need
 from repghost_ros.offline.bags import Bag, Recorded
 from repghost_ros.offline.batch import classify_each
-from repghost_ros.scores import top_k
+from repghost_ros.scores import named, top_k
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Answer:
     """Of the frame's header, nanoseconds."""
     frame_id: str
     results: tuple[tuple[str, float], ...] = ()
-    """(class_id, score), best first; empty after an error."""
+    """(class_id, score), best first; empty after an error, or where none reached the threshold."""
     error: str = ""
 
 
@@ -36,6 +37,9 @@ def replay(
     classifier: Classifier,
     *,
     top: int = 5,
+    score_threshold: float = 0.0,
+    class_id: str = "label",
+    roi: Sequence[int] = (0, 0, 0, 0),
     resize: str = "stretch",
     source_color_range: str = "limited",
     workers: int | None = None,
@@ -47,6 +51,9 @@ def replay(
         topic: of its images.
         classifier: the opened model; both stay the caller's.
         top: how many classes to report.
+        score_threshold: least probability of a reported class, 0.0 to 1.0.
+        class_id: `label` or `index`.
+        roi: region to classify, x, y, width, height in pixels; zeros: the whole frame.
         resize: one of RESIZE_POLICIES.
         source_color_range: of YUV frames.
         workers: frames in work at a time; by default one a core.
@@ -55,10 +62,15 @@ def replay(
         OfflineError: the bag is truncated or corrupt; what was answered before was yielded.
 
     """
+
+    def frame(recorded: Recorded) -> Frame:
+        whole = recorded.frame()
+        return whole.crop(*roi) if any(roi) else whole
+
     results = classify_each(
         classifier,
         bag.messages(topic),
-        Recorded.frame,
+        frame,
         workers=workers,
         resize=resize,
         source_color_range=source_color_range,
@@ -70,12 +82,11 @@ def replay(
             if result.error is not None:
                 raise result.error
             assert result.logits is not None
-            best = top_k(result.logits, top)
+            best = top_k(result.logits, top, score_threshold)
         except Exception as error:  # whatever stopped this frame stops no other
-            yield Answer(*about, error=str(error))
+            yield Answer(*about, error=str(error) or type(error).__name__)
             continue
-        named = tuple((classifier.labels[score.index], score.probability) for score in best)
-        yield Answer(*about, results=named)
+        yield Answer(*about, results=named(best, classifier.labels, class_id))
 
 
 @dataclass
@@ -93,12 +104,12 @@ class Summary:
         """Pass the answers on."""
         for answer in answers:
             self.frames += 1
-            if answer.results:
+            if answer.error:
+                self.refused += 1
+            elif answer.results:
                 class_id, score = answer.results[0]
                 self.classes[class_id] += 1
                 self.best.append((answer.stamp_ns, class_id, score))
-            else:
-                self.refused += 1
             yield answer
 
     def timeline(self) -> list[tuple[str, int, int, int]]:
@@ -131,7 +142,8 @@ class Summary:
             vmax=1,
             cmap="viridis_r",
         )
-        axes.set_yticks(range(len(classes)), classes)
+        # A dollar would begin a formula.
+        axes.set_yticks(range(len(classes)), [name.replace("$", r"\$") for name in classes])
         axes.invert_yaxis()
         axes.set(xlabel="seconds", title=f"best class of {len(self.best)} frames")
         figure.colorbar(points, label="score")

@@ -12,6 +12,7 @@ from repghost_ros.backends import (
     BackendOptions,
     Slot,
     choose_backend,
+    choose_bpu_runtime,
     open_backend,
 )
 from repghost_ros.labels import labels_for, read_labels
@@ -86,6 +87,8 @@ def open_classifier(
     """
     kind = choose_backend(backend, model, model_path)
     options = options or BackendOptions()
+    if kind == "bpu":  # before a download that would be in vain
+        choose_bpu_runtime(options.bpu_runtime)
     path = resolve(model, FORMATS[kind], model_path=model_path, progress=progress)
     opened = open_backend(path, options)
     try:

@@ -14,7 +14,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -101,13 +101,20 @@ class ModelStore:
             StoreError: the file is no model, or is not what was recorded.
 
         """
+        path = self.check(model, format)
+        if path is not None and not _sidecar(path).is_file():
+            with suppress(OSError):  # a store may be read-only
+                _record(path)
+        return path
+
+    def check(self, model: str, format: str) -> Path | None:
+        """As `find`, but nothing is recorded."""
         path = self.path(model, format)
         if not path.is_file():
             return None
         recorded = _sidecar(path)
         if not recorded.is_file():
             _check_format(path, path.name)
-            _record(path)
         elif recorded.read_text(encoding="ascii", errors="replace").split()[:1] != [_sha256(path)]:
             raise StoreError(
                 f"'{path}' is not what was recorded in '{recorded.name}': delete both to download "
@@ -125,7 +132,7 @@ class ModelStore:
         path = self.path(model, format)
         _check_format(file, path.name)
         with self._writing(path):
-            shutil.move(file, path)
+            place(file, path)
             _record(path)
         return path
 
@@ -166,6 +173,13 @@ class ModelStore:
         validator = path.with_name(f"{path.name}.part.etag")
         try:
             _receive(url, part, validator, progress)
+        except urllib.error.HTTPError as error:
+            itself = "look at its address, REPGHOST_MODEL_URL"
+            if path.suffix == ".onnx":
+                itself = "the vendor publishes compiled models only; make it: repghost export SIZE"
+            raise StoreError(
+                f"the archive does not have {url} ({error.code} {error.reason}): {itself}"
+            ) from error
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             itself = ", or make it: repghost export SIZE" if path.suffix == ".onnx" else ""
@@ -181,6 +195,21 @@ class ModelStore:
         part.replace(path)
         validator.unlink(missing_ok=True)
         _record(path)
+
+
+def place(file: Path, path: Path) -> None:
+    """Move a file to where it is wanted, whole or not at all, from another file system too.
+
+    Raises:
+        OSError: it cannot be written there.
+
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        shutil.move(file, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -> None:
@@ -199,6 +228,11 @@ def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -
         response = urllib.request.urlopen(url, timeout=_TIMEOUT)
     with response:
         resumed = response.status == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {begun}-"):
+            part.unlink()
+            raise HTTPException(
+                "the server resumed elsewhere than was asked; run again to begin anew"
+            )
         total = _total(response, begun if resumed else 0)
         etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if etag:
@@ -225,15 +259,16 @@ def _check_format(path: Path, origin: str) -> None:
     """Refuse what is clearly no model, such as an error page.
 
     Raises:
-        StoreError: the file is too small, or text, or no ONNX graph where one is wanted.
+        StoreError: the file is too small, text, packed or zeros, or no ONNX graph where one is wanted.
 
     """
     with path.open("rb") as file:
         head = file.read(_SMALLEST)
-    text = re.match(rb"\s*(<|\{|[\x20-\x7e\s]{64})", head)
+    text = re.match(rb"(\xef\xbb\xbf)?\s*(<|\{|[\x20-\x7e\s]{64})", head)
+    packed = head.startswith((b"\x1f\x8b", b"PK\x03\x04")) or not any(head)
     # An ONNX file is a protobuf whose first field, the IR version, is a small number.
     is_onnx = head[:1] == b"\x08" and 0 < int.from_bytes(head[1:2], "big") < 64
-    if len(head) < _SMALLEST or text or (".onnx" in path.name and not is_onnx):
+    if len(head) < _SMALLEST or text or packed or (".onnx" in path.name and not is_onnx):
         raise StoreError(
             f"{origin} is no model ({path.stat().st_size} bytes, beginning {head[:16]!r}): the "
             "archive or the network answered something else"
@@ -248,8 +283,11 @@ def _record(path: Path) -> None:
     """Write the file's SHA-256 beside it, as sha256sum does."""
     sidecar = _sidecar(path)
     temporary = sidecar.with_name(f"{sidecar.name}.{os.getpid()}")
-    temporary.write_text(f"{_sha256(path)}  {path.name}\n", encoding="ascii")
-    temporary.replace(sidecar)
+    try:
+        temporary.write_text(f"{_sha256(path)}  {path.name}\n", encoding="ascii")
+        temporary.replace(sidecar)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

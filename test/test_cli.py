@@ -117,6 +117,7 @@ def test_download(
     capsys: Any,
 ) -> None:
     monkeypatch.setenv("REPGHOST_MODEL_URL", archive.url)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["download", "100", "111", "--format", "onnx", "--json"]) == 0
     told = capsys.readouterr()
     assert [Path(file["path"]).name for file in json.loads(told.out)] == [
@@ -242,12 +243,56 @@ def test_a_reader_that_ends_early_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_originals_are_never_written_over(signs: Path, video: Path, tmp_path: Path) -> None:
+    for path in (*signs.glob("*.*"), video):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "film.avi").rename(tmp_path / "film.mp4")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert main(["classify", str(tmp_path), "--model", "demo", "--save", str(tmp_path)]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in tmp_path.iterdir()} - {path.name for path in before} == {
+        "stop_1.png",
+        "yield_1.jpg",
+        "film_1.mp4",
+    }
+
+
+def test_links_are_followed_and_loops_are_not(signs: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(signs)
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "folder.jpg").mkdir()
+    assert [path.name for path in find([tmp_path])] == ["roundabout.bmp", "stop.png", "yield.jpg"]
+
+
+def test_a_broken_video_costs_itself_alone(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "broken.mp4").touch()
+    command = ["classify", str(tmp_path), str(signs / "stop.png"), "--model", "demo", "--json"]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert "broken.mp4" in told.err
+    assert [Path(p["path"]).name for p in json.loads(told.out)["pictures"]] == ["stop.png"]
+
+
+def test_a_film_behind_a_telephones_picture(signs: Path, tmp_path: Path) -> None:
+    moving = tmp_path / "moving.jpg"
+    moving.write_bytes((signs / "yield.jpg").read_bytes() + bytes(5000))
+    assert main(["classify", str(moving), "--model", "demo"]) == 0
+    moving.write_bytes((signs / "yield.jpg").read_bytes()[:4000])
+    assert main(["classify", str(moving), "--model", "demo"]) == 1
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(capsys: Any) -> None:
+    assert main(["bench", "--model", "demo", "--seconds", "600", "--plot", "a.txt"]) == 2
+    assert "must end in .png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_completion(shell: str, tmp_path: Path, capsys: Any) -> None:
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert all(command in script for command in COMMANDS)
     if shell == "bash":
+        assert "-o default " in script  # files are completed where nothing else is
         (tmp_path / "script").write_text(script)
         completed = (
             f"source {tmp_path}/script; COMP_WORDS=(repghost cl); COMP_CWORD=1; "

@@ -83,6 +83,28 @@ def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
     classifier.close()
 
 
+def test_another_picture_is_not_answered_from_an_earlier_run(tmp_path: Path, capsys: Any) -> None:
+    out, pictures = tmp_path / "out", tmp_path / "set"
+    shown = [render(label, np.random.default_rng(3), 320, 240) for label in ("stop", "yield")]
+    top1 = []
+    for picture in shown:
+        (pictures / "stop").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(pictures / "stop" / "a\nb.png"), picture)  # such names are allowed
+        assert main(["eval", str(pictures), *EVAL, "--out", str(out), "--json"]) == 0
+        top1.append(json.loads(capsys.readouterr().out)["models"][0]["top1"])
+    assert top1 == [1.0, 0.0]
+
+
+def test_one_model_on_two_backends(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    command = ["eval", str(folder), *EVAL]
+    assert main([*command, "--against-backend", "onnx", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in report["models"]] == ["demo", "demo on onnx"]
+    assert main([*command, "--against", "demo"]) == 2
+
+
 def test_two_models_in_one_run(folder: Path, tmp_path: Path, capsys: Any) -> None:
     folded = str(tmp_path / "folded.onnx")
     assert main(["export", "demo", "--fold-preprocess", "--out", folded]) == 0
@@ -125,6 +147,8 @@ def test_val_list(folder: Path, tmp_path: Path) -> None:
     listed.write_text("stop/0.png 0\nno_entry/2.png no entry\n\nyield/1.png yield\n")
     samples = read_val_list(listed, folder, LABELS)
     assert [(s.path.name, s.truth) for s in samples] == [("0.png", 0), ("2.png", 2), ("1.png", 1)]
+    listed.write_text("\ufeff# what is shown\nstop/0.png\t00\nyield/1.png,1\nmy stop/a.png stop\n")
+    assert [s.truth for s in read_val_list(listed, folder, LABELS)] == [0, 1, 0]
     listed.write_text("stop/0.png 99\n")
     with pytest.raises(OfflineError, match="line 1"):
         read_val_list(listed, folder, LABELS)
@@ -140,6 +164,8 @@ def test_imagenet_classes_go_by_synset_label_and_index() -> None:
     names = class_names(labels)
     assert imagenet_synsets()[0] == "n01440764"
     assert names["n01440764"] == names["tench"] == names["0"] == 0
+    # A dog and a garment.
+    assert (names["Cardigan"], names["cardigan"]) == (264, 474)
 
 
 def test_folders_that_cannot_be_evaluated(folder: Path, tmp_path: Path) -> None:

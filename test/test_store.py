@@ -25,6 +25,7 @@ class Archive(ThreadingHTTPServer):
         self.body = MODEL
         self.etag: str | None = '"one"'
         self.ranges = True
+        self.resumes_rightly = True
         self.break_after: int | None = None
         self.status = 200
         self.gets: list[str | None] = []
@@ -44,6 +45,10 @@ class Handler(BaseHTTPRequestHandler):
         body = archive.body[first:]
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            begun = first if archive.resumes_rightly else 0
+            end = len(archive.body)
+            self.send_header("Content-Range", f"bytes {begun}-{end - 1}/{end}")
         if archive.etag:
             self.send_header("ETag", archive.etag)
         self.end_headers()
@@ -108,6 +113,45 @@ def test_begins_afresh_where_it_cannot_resume(
     assert store.fetch("100", "onnx").read_bytes() == archive.body
 
 
+def test_what_is_resumed_elsewhere_is_not_appended(archive: Archive, store: ModelStore) -> None:
+    archive.break_after, archive.resumes_rightly = 100_000, False
+    with pytest.raises(StoreError, match="broke off"):
+        store.fetch("100", "onnx")
+    archive.break_after = None
+    with pytest.raises(StoreError, match="elsewhere"):
+        store.fetch("100", "onnx")
+    assert store.fetch("100", "onnx").read_bytes() == MODEL
+
+
+def test_a_store_that_can_only_be_read(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.root.mkdir()
+    (store.root / NAME).write_bytes(MODEL)
+
+    def refuse(*_: Any, **__: Any) -> None:  # to root, who may run this, everything is allowed
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert store.find("100", "onnx") == store.root / NAME
+
+
+def test_what_cannot_be_moved_into_the_store_leaves_it_as_it_was(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.fetch("100", "onnx")
+    (tmp_path / "new.onnx").write_bytes(MODEL + b"new")
+
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.move", full)
+    with pytest.raises(StoreError, match="No space left"):
+        store.adopt("100", "onnx", tmp_path / "new.onnx")
+    assert path.read_bytes() == MODEL
+    assert store.find("100", "onnx") == path
+    assert {p.name for p in store.root.iterdir()} == {NAME, f"{NAME}.sha256", f"{NAME}.lock"}
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"<html>" + b"sorry " * 2000, b"Not found. " * 1000, b"\x00\x01" * 5000]
 )
@@ -116,6 +160,10 @@ def test_refuses_what_is_no_model(archive: Archive, store: ModelStore, body: byt
     with pytest.raises(StoreError, match="is no model"):
         store.fetch("100", "onnx")
     assert store.entries() == []
+    for packed in (b"\x1f\x8b" + MODEL, bytes(9000), b"\xef\xbb\xbf<!doctype html>" + MODEL):
+        archive.body = packed
+        with pytest.raises(StoreError, match="is no model"):
+            store.fetch("100", "bin")
     archive.body = MODEL
     assert store.fetch("100", "onnx").read_bytes() == MODEL
 

@@ -63,7 +63,8 @@ class OnnxBackend:
             )
         except Exception as error:  # ONNX Runtime raises many unrelated types
             raise BackendError(
-                f"ONNX Runtime cannot load '{path}': {error}. Delete the file to get it afresh"
+                f"ONNX Runtime cannot load '{path}': {error}. If it was downloaded, delete it to get "
+                "it afresh"
             ) from error
         self.name = f"ONNX Runtime {onnxruntime.__version__}"
         self.color_range = color_range

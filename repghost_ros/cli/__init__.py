@@ -57,7 +57,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit code."""
-    parser = make_parser()
+    try:
+        parser = make_parser()
+    except ImportError as error:
+        print_error(f"{error}: pip install numpy opencv-python-headless")
+        return 1
     options = parser.parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
         # As on Ctrl-C, so that files are closed: a bag without its index is lost.

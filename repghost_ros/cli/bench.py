@@ -9,6 +9,7 @@ from pathlib import Path
 from repghost_ros.cli.common import (
     add_json,
     add_model,
+    check_plot,
     open_model,
     positive,
     positive_float,
@@ -51,6 +52,7 @@ def _numbers(text: str) -> list[int]:
 
 def run(options: argparse.Namespace) -> int:
     """Measure one line a model and number of threads."""
+    check_plot(options.plot)
     timings: list[Timing] = []
     lines = [(model, threads) for model in options.model for threads in options.threads]
     for model, threads in with_bar(lines, len(lines), "measurement"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
     """Print (and draw) the best classes of every picture; 1 if any could not be classified."""
     files = find(options.path)
     classifier = open_model(options)
-    saver = _Saver(options.save) if options.save else None
+    saver = _Saver(options.save, files) if options.save else None
     answers: list[dict[str, Any]] = []
     failed = False
-    results = classify_each(
+    results: Iterable[Result[Picture]] = classify_each(
         classifier,
         pictures(files),
         Picture.frame,
@@ -57,14 +58,19 @@ def run(options: argparse.Namespace) -> int:
     )
     total = None if any(file.suffix.lower() in VIDEOS for file in files) else len(files)
     try:
-        for result in with_bar(results, total, "picture"):
-            if result.logits is None:
-                print_error(f"{result.item.name}: {result.error}")
+        if options.json or not sys.stdout.isatty():  # a bar would come between the answers
+            results = with_bar(results, total, "picture")
+        for result in results:
+            try:
+                if result.logits is None:
+                    raise ValueError(result.error)
+                scores = top_k(result.logits, options.top_k)
+            except ValueError as error:  # the model may have answered nonsense
+                print_error(f"{result.item.name}: {error}")
                 failed = True
                 continue
             best = [
-                (classifier.labels[score.index], score.probability, score.index)
-                for score in top_k(result.logits, options.top_k)
+                (classifier.labels[score.index], score.probability, score.index) for score in scores
             ]
             if options.json:
                 answers.append(_as_json(result, best))
@@ -103,10 +109,10 @@ def _as_json(result: Result[Picture], best: list[tuple[str, float, int]]) -> dic
 class _Saver:
     """Writes annotated pictures and videos under their own names into one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, originals: Iterable[Path]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._names: set[str] = set()
+        self._taken = {path.resolve() for path in originals}
         self._video: tuple[Path, Any] | None = None
 
     def save(self, shown: Picture, results: list[tuple[str, float]]) -> None:
@@ -145,9 +151,9 @@ class _Saver:
         return self._video[1]
 
     def _free(self, stem: str, suffix: str) -> Path:
-        """A name that no other picture of this run has: folders may repeat names."""
-        name, number = f"{stem}{suffix}", 1
-        while name in self._names:
-            name, number = f"{stem}_{number}{suffix}", number + 1
-        self._names.add(name)
-        return self._folder / name
+        """A name of no original and no other picture of this run: folders may repeat names."""
+        path, number = self._folder / f"{stem}{suffix}", 1
+        while path.resolve() in self._taken:
+            path, number = self._folder / f"{stem}_{number}{suffix}", number + 1
+        self._taken.add(path.resolve())
+        return path

@@ -18,6 +18,7 @@ from repghost_ros.offline import need
 from repghost_ros.store import Progress
 
 Item = TypeVar("Item")
+_PLOTS = (".png", ".svg", ".pdf")
 INTERRUPTED = 130
 """Exit code."""
 
@@ -115,12 +116,29 @@ def share(text: str) -> float:
     return value
 
 
-def open_model(options: argparse.Namespace, model: str | None = None) -> Classifier:
+def check_plot(path: Path | None) -> None:
+    """Whether a plot can be drawn there, before long work.
+
+    Raises:
+        UsageError: the name has no ending of a picture.
+        OfflineError: matplotlib is missing.
+
+    """
+    if path is not None:
+        if path.suffix.lower() not in _PLOTS:
+            raise UsageError(f"'{path}' must end in {', '.join(_PLOTS)}")
+        need("matplotlib", "pip install matplotlib")
+
+
+def open_model(
+    options: argparse.Namespace, model: str | None = None, backend: str | None = None
+) -> Classifier:
     """The classifier that the options of `add_model` ask for, downloaded if it must be.
 
     Args:
         options: the command line.
         model: another model than --model.
+        backend: another one than --backend.
 
     Raises:
         UsageError: there is no such model.
@@ -135,7 +153,7 @@ def open_model(options: argparse.Namespace, model: str | None = None) -> Classif
             model if is_size else "",
             model_path="" if is_size else model,
             labels_path=options.labels,
-            backend=options.backend,
+            backend=backend or options.backend,
             options=BackendOptions(
                 bpu_runtime=options.bpu_runtime, color_range=options.color_range
             ),
@@ -151,7 +169,7 @@ def download_bar(name: str) -> Iterator[Progress]:
     def progress(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = _tqdm()(total=total or None, desc=name, unit="B", unit_scale=True)
+            bar = _tqdm()(total=total or None, desc=name, unit="B", unit_scale=True, disable=None)
         bar.update(done - bar.n)
 
     try:

@@ -19,5 +19,9 @@ def run(options: argparse.Namespace) -> int:
     from repghost_ros.cli import make_parser
 
     shtab = need("shtab", "pip install shtab")
-    print(shtab.complete(make_parser(), shell=options.shell))
+    script = shtab.complete(make_parser(), shell=options.shell)
+    # What is no option is mostly a path, which bash then completes by itself.
+    print(
+        script.replace("complete -o filenames ", "complete -o filenames -o bashdefault -o default ")
+    )
     return 0

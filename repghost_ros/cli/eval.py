@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from repghost_ros.backends import BACKENDS
 from repghost_ros.cli.common import (
     UsageError,
     add_json,
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", metavar="MODEL", help="a second model, such as the quantized .bin or .onnx"
     )
     parser.add_argument(
+        "--against-backend",
+        choices=BACKENDS,
+        help="what runs the second one; --against may then be the same model (default: --backend)",
+    )
+    parser.add_argument(
         "--val-list", type=Path, metavar="FILE", help="lines of PATH CLASS; PATH below DIR"
     )
     parser.add_argument(
@@ -58,15 +64,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate; 1 if a picture could not be classified."""
-    models = [options.model, *([options.against] if options.against else [])]
-    if len(set(models)) != len(models):
-        raise UsageError(f"--against is the same model, '{options.against}'")
+    runs = {options.model: (options.model, options.backend)}
+    if options.against or options.against_backend:
+        model = options.against or options.model
+        backend = options.against_backend or options.backend
+        if (model, backend) in runs.values():
+            raise UsageError(f"--against is the same model, '{model}'")
+        runs[model if model not in runs else f"{model} on {backend}"] = (model, backend)
+    models = list(runs)
     labels: tuple[str, ...] = ()
     predictions: dict[str, list[Prediction]] = {}
     accuracies: dict[str, Accuracy] = {}
     backends = []
-    for model in models:
-        classifier = open_model(options, model)
+    for model, run_on in runs.items():
+        classifier = open_model(options, *run_on)
         try:
             if labels and classifier.labels != labels:
                 raise OfflineError(f"'{model}' has other classes than '{models[0]}'")

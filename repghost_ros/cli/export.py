@@ -6,7 +6,6 @@ Without --out it goes into the store, where the node finds it: `repghost export 
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 from repghost_ros.cli.common import UsageError, add_json, print_json
 from repghost_ros.models import DEMO, MODELS
 from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import need
-from repghost_ros.store import ModelStore, resolve
+from repghost_ros.offline import OfflineError, need
+from repghost_ros.store import ModelStore, place, resolve
 
 HELP = "make fused ONNX models from timm's or the authors' weights"
 
@@ -58,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.fold_preprocess and options.out is None:
         raise UsageError("--fold-preprocess needs --out FILE")
-    if options.out is not None and options.out.suffix != ".onnx":
+    if options.out is not None and options.out.suffix.lower() != ".onnx":
         raise UsageError(f"'{options.out}' must end in .onnx")
     report: dict[str, object] = {"model": options.model}
     with tempfile.TemporaryDirectory(prefix="repghost_export_") as scratch:
@@ -74,13 +73,18 @@ def run(options: argparse.Namespace) -> int:
             from repghost_ros.offline.folding import fold_preprocess
 
             onnx = need("onnx", "pip install onnx")
-            folded = fold_preprocess(onnx.load(source), options.color_range)
+            try:
+                model = onnx.load(source)
+            except Exception as error:  # protobuf's own
+                raise OfflineError(f"'{source}' is no ONNX model: {error}") from error
+            folded = fold_preprocess(model, options.color_range)
             options.out.parent.mkdir(parents=True, exist_ok=True)
             onnx.save(folded, options.out)
             path = options.out
         elif options.out is not None:
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            path = Path(shutil.move(source, options.out))
+            place(source, options.out)
+            path = options.out
         else:
             path = ModelStore().adopt(options.model, "onnx", source)
     report |= {"path": str(path), "bytes": path.stat().st_size}

@@ -25,7 +25,7 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.models import DEMO, MODEL_NAMES, MODELS
 from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import OfflineError
+from repghost_ros.offline import OfflineError, need
 from repghost_ros.offline.calibration import SAMPLES, Calibration, calibrate
 from repghost_ros.offline.quantization import compare, open_float, quantize
 from repghost_ros.offline.vendor import MAPPER, compile_bin, prepare
@@ -64,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the files, run what is there to run, and say what eight bits cost."""
+    if options.skip != "vendor":
+        need("yaml", "pip install pyyaml")  # before long work
     model = _resolve(options.model)
     name = options.model if options.model in MODELS else model.stem
     out = options.out or Path(f"quantized_{name}")
@@ -100,12 +102,12 @@ def run(options: argparse.Namespace) -> int:
             _print_vendor(report["vendor"])
     if options.json:
         print_json(report)
-    return 0
+    return int("error" in report.get("vendor", {}))
 
 
 def _resolve(model: str) -> Path:
     if model not in MODEL_NAMES:
-        if Path(model).suffix != ".onnx":
+        if Path(model).suffix.lower() != ".onnx":
             raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, or an .onnx file")
         return resolve(DEMO, "onnx", model_path=model)
     try:
@@ -151,18 +153,24 @@ def _print_int8(report: dict[str, Any], model: Path) -> None:
 
 def _vendor(model: Path, name: str, calibration: Calibration, out: Path) -> dict[str, Any]:
     job = prepare(model, name, calibration, out)
-    compiled = compile_bin(job)
-    return {
+    report = {
         "yaml": str(job.yaml),
         "command": f"cd {shlex.quote(str(out))} && {shlex.join(job.command)}",
         "makes": str(job.bin),
-        "compiled": compiled is not None,
+        "compiled": False,
     }
+    try:
+        report["compiled"] = compile_bin(job) is not None
+    except OfflineError as error:
+        report["error"] = str(error)
+        print_error(str(error))
+    return report
 
 
 def _print_vendor(report: dict[str, Any]) -> None:
     if report["compiled"]:
         print(f"compiled: {report['makes']}")
+    if report["compiled"] or "error" in report:
         return
     print(
         f"{MAPPER} is not on PATH; where it is, this makes {report['makes']}:\n  {report['command']}"

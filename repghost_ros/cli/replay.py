@@ -18,6 +18,7 @@ from repghost_ros.cli.common import (
     UsageError,
     add_json,
     add_model,
+    check_plot,
     open_model,
     positive,
     print_error,
@@ -27,7 +28,7 @@ from repghost_ros.cli.common import (
     with_bar,
 )
 from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import OfflineError, need
+from repghost_ros.offline import OfflineError
 from repghost_ros.offline.bags import COMPRESSED, IMAGE, STORAGES, Bag
 from repghost_ros.offline.replay import Answer, Summary, replay
 from repghost_ros.offline.results import (
@@ -40,7 +41,6 @@ from repghost_ros.offline.results import (
 from repghost_ros.scores import CLASS_IDS
 
 HELP = "classify a bag offline; compare with an earlier result"
-_PLOTS = (".png", ".svg", ".pdf")
 _SHOWN = 5  # refused or changed frames printed
 
 
@@ -127,10 +127,7 @@ def run(options: argparse.Namespace) -> int:
         return _list(options)
     if options.compare and options.out and options.compare.resolve() == options.out.resolve():
         raise UsageError("--out would overwrite what --compare compares with")
-    if options.plot:
-        if options.plot.suffix.lower() not in _PLOTS:
-            raise UsageError(f"'{options.plot}' must end in {', '.join(_PLOTS)}")
-        need("matplotlib", "pip install matplotlib")
+    check_plot(options.plot)
     # Before the replay, which may take long.
     expected = read_results(options.compare, options.compare_topic) if options.compare else []
     report: dict[str, Any] = {}

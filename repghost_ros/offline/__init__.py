@@ -24,6 +24,6 @@ def need(module: str, install: str) -> Any:
     """
     try:
         imported: ModuleType = import_module(module)
-    except ImportError as error:
+    except Exception as error:  # a broken installation raises anything
         raise OfflineError(f"{module} is needed here ({error}): {install}") from error
     return imported

@@ -62,7 +62,7 @@ def classify_each(
         Exception: whatever `items` raised, after the results of the items before it.
 
     """
-    workers = workers or max(cores(), 1 if classifier.path.suffix == ".onnx" else 4)
+    workers = workers or max(cores(), 1 if classifier.path.suffix.lower() == ".onnx" else 4)
     slots: SimpleQueue[Slot] = SimpleQueue()
     opened = []
     broken: list[Exception] = []

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -110,12 +111,17 @@ def published(model: str) -> list[Timing]:
 
 
 def parameters_m(path: Path) -> float | None:
-    """Millions of weights in an ONNX file; None for compiled models, which do not tell."""
-    if path.suffix != ".onnx":
+    """Millions of weights in an ONNX file; None without onnx, and for compiled models."""
+    if path.suffix.lower() != ".onnx" or find_spec("onnx") is None:
         return None
-    model = need("onnx", "pip install onnx").load(path)
-    floats = [tensor for tensor in model.graph.initializer if tensor.data_type == 1]
-    return float(sum(np.prod(tensor.dims, dtype=np.int64) for tensor in floats)) / 1e6
+    onnx = need("onnx", "pip install onnx")
+    weights = [
+        tensor
+        for tensor in onnx.load(path).graph.initializer
+        if tensor.data_type != onnx.TensorProto.INT64  # shapes and axes
+        and not tensor.name.endswith(("scale", "zero_point"))  # of quantized ones
+    ]
+    return float(sum(np.prod(tensor.dims, dtype=np.int64) for tensor in weights)) / 1e6
 
 
 def write_csv(path: Path, timings: Sequence[Timing]) -> None:

@@ -27,6 +27,7 @@ _OPTIONAL = {
     "rosbags": "repghost replay and play: pip install rosbags",
     "matplotlib": "plots: pip install matplotlib",
     "onnx": "repghost export and quantize, parameter counts: pip install onnx",
+    "yaml": "repghost quantize: pip install pyyaml",
     "torch": "repghost export: pip install torch timm",
     "timm": "repghost export: pip install torch timm",
     "shtab": "repghost completion: pip install shtab",
@@ -63,7 +64,11 @@ def _machine() -> Iterator[Finding]:
         yield Finding("board", OK, f"{board}, image {image}" if image else board)
     else:
         yield Finding("board", NOTE, "none: models run with ONNX Runtime")
-    for module, install in (("numpy", "numpy"), ("cv2", "opencv-python-headless")):
+    for module, install in (
+        ("numpy", "numpy"),
+        ("cv2", "opencv-python-headless"),
+        ("tqdm", "tqdm"),
+    ):
         yield _import(module, PROBLEM, f"pip install {install}")
 
 
@@ -138,7 +143,7 @@ def _ros() -> Iterator[Finding]:
 def _store() -> Iterator[Finding]:
     store = ModelStore()
     writable = next(p for p in (store.root, *store.root.parents) if p.exists())
-    if not os.access(writable, os.W_OK):
+    if not (writable.is_dir() and os.access(writable, os.W_OK)):
         yield Finding(
             "store", PROBLEM, f"'{store.root}' cannot be written", "set REPGHOST_HOME elsewhere"
         )
@@ -153,7 +158,7 @@ def _store() -> Iterator[Finding]:
     for name in MODELS:
         for format in ("bin", "onnx"):
             try:
-                store.find(name, format)
+                store.check(name, format)
             except (StoreError, OSError) as error:
                 yield Finding(f"model {name}", PROBLEM, str(error), "see the message")
 

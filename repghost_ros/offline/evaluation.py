@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from repghost_ros.classifier import Classifier
 from repghost_ros.labels import IMAGENET_CLASSES, imagenet_synsets
 from repghost_ros.offline import OfflineError
 from repghost_ros.offline.batch import classify_each
-from repghost_ros.offline.pictures import IMAGES, read_image
+from repghost_ros.offline.pictures import IMAGES, files_in, read_image
 from repghost_ros.scores import top_k
 
 TOP = 5
@@ -26,7 +29,7 @@ _COLUMNS = (
     "model",
     "resize",
     "path",
-    "truth",
+    "picture",
     *(f"top{k + 1}" for k in range(TOP)),
     "score",
     "error",
@@ -84,23 +87,23 @@ def find_samples(folder: Path, labels: Sequence[str]) -> list[Sample]:
     if not folder.is_dir():
         raise OfflineError(f"folder '{folder}' does not exist")
     class_of = class_names(labels)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    found = files_in(folder, IMAGES)
     if not found:
         raise OfflineError(f"folder '{folder}' holds no images")
     parents = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
-    known = {name for name in parents if _plain(name) in class_of}
+    known = {name for name in parents if _class(class_of, name) is not None}
     if known and known != parents:
         raise OfflineError(
             f"'{folder}' has folders that name no class of the model, such as "
             f"'{min(parents - known)}': rename them, or take them out"
         )
-    return [Sample(path, class_of.get(_plain(path.relative_to(folder).parts[0]))) for path in found]
+    return [Sample(path, _class(class_of, path.relative_to(folder).parts[0])) for path in found]
 
 
 def read_val_list(path: Path, folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """Samples from a list: a picture's path below `folder` and its class a line, by blanks apart.
+    """Samples from a list of lines: a picture's path below `folder`, blanks or a comma, its class.
 
-    The class is an index, a WordNet id or a label.
+    The class is an index, a WordNet id or a label. Lines that begin with # are passed over.
 
     Raises:
         OfflineError: the list cannot be read, or a line of it makes no sense.
@@ -109,34 +112,45 @@ def read_val_list(path: Path, folder: Path, labels: Sequence[str]) -> list[Sampl
     class_of = class_names(labels)
     samples = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise OfflineError(f"list '{path}' cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        line = line.strip()
+        if not line or line.startswith("#"):
             continue
-        # Paths and labels may hold blanks themselves.
-        name, _, truth = line.strip().rpartition(" ")
-        if _plain(truth) not in class_of:
-            name, _, truth = line.strip().partition(" ")
-        if _plain(truth) not in class_of:
+        # Paths and labels may hold blanks themselves: what is a file and a class is meant.
+        ways = [
+            Sample(folder / line[: gap.start()], truth)
+            for gap in re.finditer(r"[\s,]+", line)
+            if (truth := _class(class_of, line[gap.end() :])) is not None
+        ]
+        if not ways:
             raise OfflineError(
                 f"line {number} of '{path}' is '{line}': expected PATH CLASS, CLASS an index, a "
                 "WordNet id or a label of the model"
             )
-        samples.append(Sample(folder / name, class_of[_plain(truth)]))
+        samples.append(next((way for way in ways if way.path.is_file()), ways[0]))
     if not samples:
         raise OfflineError(f"list '{path}' is empty")
     return samples
 
 
 def class_names(labels: Sequence[str]) -> Mapping[str, int]:
-    """Every way to name a class, plain, and its index."""
+    """Every way to name a class and its index: labels as they are and, where that is one, plain."""
     names = {str(index): index for index in range(len(labels))}
-    names |= {_plain(label): index for index, label in enumerate(labels)}
+    plain = Counter(map(_plain, labels))
+    names |= {_plain(name): i for i, name in enumerate(labels) if plain[_plain(name)] == 1}
+    names |= {label: index for index, label in enumerate(labels)}
     if len(labels) == IMAGENET_CLASSES:
         names |= {synset: index for index, synset in enumerate(imagenet_synsets())}
     return names
+
+
+def _class(class_of: Mapping[str, int], name: str) -> int | None:
+    if name.isdecimal():  # 007 is 7
+        name = str(int(name))
+    return class_of.get(name, class_of.get(_plain(name)))
 
 
 def _plain(name: str) -> str:
@@ -159,8 +173,8 @@ def predict(
         samples: the pictures.
         resize: one of RESIZE_POLICIES; `crop` is ImageNet's protocol.
         workers: pictures in work at a time; by default one a core.
-        folder: keeps predictions.csv; what is there of this model, resize and picture is not done
-            again.
+        folder: keeps predictions.csv; what is there of this model, resize and picture (its path,
+            size and time of change) is not done again.
         progress: wraps the predictions that are made now; told how many.
 
     Raises:
@@ -174,18 +188,18 @@ def predict(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "predictions.csv"
     model = f"{classifier.path.name}:{_fingerprint(classifier.path)}:{classifier.color_range}"
-    done = {prediction.sample: prediction for prediction in _read(path, model, resize)}
+    known = _read(path, model, resize)
+    done = {s: replace(known[key], sample=s) for s in samples if (key := _identity(s)) in known}
     missing = [sample for sample in samples if sample not in done]
-    with path.open("a", newline="", encoding="utf-8") as file:
+    with path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         if file.tell() == 0:
             writer.writerow(_COLUMNS)
         for prediction in progress(_predict(classifier, missing, resize, workers), len(missing)):
             sample = prediction.sample
             best = [*prediction.best, *("" for _ in range(TOP - len(prediction.best)))]
-            truth = "" if sample.truth is None else sample.truth
             writer.writerow(
-                (model, resize, sample.path, truth, *best, prediction.score, prediction.error)
+                (model, resize, *_identity(sample), *best, prediction.score, prediction.error)
             )
             file.flush()
             done[sample] = prediction
@@ -211,23 +225,39 @@ def _predict(
         yield Prediction(result.item, tuple(score.index for score in best), best[0].probability)
 
 
-def _read(path: Path, model: str, resize: str) -> Iterator[Prediction]:
+def _identity(sample: Sample) -> tuple[str, str]:
+    """The picture's path and what changes with its content."""
+    path = sample.path.absolute()
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path), ""
+    return str(path), f"{status.st_size} bytes at {status.st_mtime_ns}"
+
+
+def _read(path: Path, model: str, resize: str) -> dict[tuple[str, str], Prediction]:
     """The usable lines of an earlier run; a last line that broke off is cut from the file."""
+    known: dict[tuple[str, str], Prediction] = {}
     if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8")
+        return known
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read()
     whole = text[: text.rfind("\n") + 1]
     if not whole.startswith(",".join(_COLUMNS)):
         raise OfflineError(f"'{path}' is not of this command: choose another folder, or remove it")
     if whole != text:
-        path.write_text(whole, encoding="utf-8", newline="")
-    for row in csv.DictReader(whole.splitlines()):
+        path.write_text(whole, encoding="utf-8", errors="surrogateescape", newline="")
+    for row in csv.DictReader(io.StringIO(whole, newline="")):
         # What failed is tried again.
         if row["model"] != model or row["resize"] != resize or row["error"]:
             continue
-        truth = int(row["truth"]) if row["truth"] else None
-        best = tuple(int(row[f"top{k + 1}"]) for k in range(TOP) if row[f"top{k + 1}"])
-        yield Prediction(Sample(Path(row["path"]), truth), best, float(row["score"]))
+        try:
+            best = tuple(int(row[f"top{k + 1}"]) for k in range(TOP) if row[f"top{k + 1}"])
+            prediction = Prediction(Sample(Path(row["path"]), None), best, float(row["score"]))
+        except (ValueError, TypeError):  # a damaged line
+            continue
+        known[row["path"], row["picture"]] = prediction
+    return known
 
 
 def _fingerprint(path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ OPSET = 11
 TOLERANCE = 1e-4
 """Largest change of a logit that fusing and exporting may make, relative to the largest logit."""
 _INSTALL = "pip install torch timm"
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
     if any(name.endswith("cheap_operation.weight") for name in weights):
         model = timm.utils.reparameterize_model(model)
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in own.keys() - weights:
+        if name.endswith(_COUNTER):  # of training steps: some savers leave it out
+            weights[name] = model.state_dict()[name]
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = sorted(name for name in own.keys() | given if own.get(name) != given.get(name))
     if wrong:
@@ -85,7 +91,7 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
     if not checkpoint.is_file():
         raise OfflineError(f"checkpoint '{checkpoint}' does not exist")
     try:
-        if checkpoint.suffix == ".safetensors":
+        if checkpoint.suffix.lower() == ".safetensors":
             content = need("safetensors.torch", "pip install safetensors").load_file(checkpoint)
         else:
             # The authors' training script saves its options, a Namespace, beside the weights.
@@ -93,16 +99,28 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
                 content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except OfflineError:
         raise
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to load it all the same.
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = "cannot be read: it is damaged, or no checkpoint"
+        if named:
+            why = (
+                f"holds more than weights ({named[1]}) and is not loaded, for it could run code: save "
+                "its state_dict alone"
+            )
+        raise OfflineError(f"checkpoint '{checkpoint}' {why}") from error
     except Exception as error:  # zip, pickle and safetensors errors have no common base
         raise OfflineError(f"checkpoint '{checkpoint}' cannot be read: {error}") from error
-    for key in ("state_dict_ema", "state_dict", "model"):
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not all(hasattr(v, "shape") for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and hasattr(value, "shape") for name, value in content.items()
+    ):
         raise OfflineError(f"checkpoint '{checkpoint}' holds no weights by name")
-    # Training on several devices puts this before every name.
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    # Training on several devices, and compiling, put these before every name.
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", name): v for name, v in content.items()}
 
 
 def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = ()) -> Exported:

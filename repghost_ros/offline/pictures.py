@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import numpy as np
 from repghost_ros.frame import Frame, FrameError, from_array, from_compressed
 from repghost_ros.offline import OfflineError
 
+_log = logging.getLogger(__name__)
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 
@@ -30,6 +33,8 @@ class Picture:
     """Number of the frame in a video, from 0; None for an image file."""
     pixels: np.ndarray | None = None
     """BGR uint8 (height, width, 3) of a video's frame; None for an image file, which is read late."""
+    error: str = ""
+    """Why there are no pixels."""
 
     @property
     def name(self) -> str:
@@ -44,6 +49,8 @@ class Picture:
             OSError: it cannot be read.
 
         """
+        if self.error:
+            raise FrameError(self.error)
         return from_array(self.pixels) if self.pixels is not None else read_image(self.path)
 
 
@@ -56,6 +63,8 @@ def read_image(path: Path) -> Frame:
 
     """
     data = path.read_bytes()
+    if data[:2] == b"\xff\xd8":  # telephones append films to their pictures
+        data = data[: data.rfind(b"\xff\xd9") + 2] or data
     if data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG":
         try:
             return from_compressed(SimpleNamespace(data=data, format=path.suffix))
@@ -81,12 +90,12 @@ def find(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = [p for p in path.rglob("*") if p.suffix.lower() in (*IMAGES, *VIDEOS)]
+            inside = files_in(path, (*IMAGES, *VIDEOS))
             if not inside:
                 raise PictureError(
                     f"folder '{path}' holds no pictures: expected {', '.join((*IMAGES, *VIDEOS))}"
                 )
-            found += sorted(inside)
+            found += inside
         elif path.is_file():
             found.append(path)
         else:
@@ -94,27 +103,43 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def pictures(files: Iterable[Path]) -> Iterator[Picture]:
-    """One picture an image file, one a frame of each video.
+def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files with these endings below a folder, sorted; links are followed.
 
-    Raises:
-        PictureError: a video cannot be opened.
-
+    A folder that cannot be read is left out, with a warning.
     """
+
+    def warn(error: OSError) -> None:
+        _log.warning("'%s' was left out: %s", error.filename, error.strerror)
+
+    found, visited = [], set()
+    for root, folders, names in os.walk(folder, onerror=warn, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in visited:  # a link to a folder further up
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        found += [Path(root, name) for name in names if Path(name).suffix.lower() in suffixes]
+    return sorted(found)
+
+
+def pictures(files: Iterable[Path]) -> Iterator[Picture]:
+    """One picture an image file, one a frame of each video."""
     for path in files:
         if path.suffix.lower() not in VIDEOS:
             yield Picture(path)
             continue
-        for index, pixels in enumerate(_video(path)):
-            yield Picture(path, index, pixels)
+        index = 0
+        for index, pixels in enumerate(_video(path), start=1):
+            yield Picture(path, index - 1, pixels)
+        if not index:
+            yield Picture(path, 0, error=f"'{path}' is no video that OpenCV can read")
 
 
 def _video(path: Path) -> Iterator[np.ndarray]:
     capture = cv2.VideoCapture(str(path))
     try:
         read, pixels = capture.read()
-        if not read:
-            raise PictureError(f"'{path}' is no video that OpenCV can read")
         while read:
             yield pixels
             read, pixels = capture.read()

@@ -5,7 +5,9 @@ All paths in the yaml are relative to its folder, which can so be moved to where
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,17 +115,24 @@ def compile_bin(job: Job) -> Path | None:
     job.bin.unlink(missing_ok=True)  # an earlier run's must not pass for this one's
     log = job.folder / f"{MAPPER}.log"
     with log.open("wb") as file:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [str(Path(program).absolute()), *job.command[1:]],
             cwd=job.folder,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-    if done.returncode == 0 and job.bin.is_file():
+        try:
+            code = process.wait()
+        except BaseException:  # an interrupt ends the processes that it started, too
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
+    if code == 0 and job.bin.is_file():
         return job.bin
     tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
-    why = f"exit code {done.returncode}" if done.returncode else f"it made no '{job.bin}'"
+    why = f"exit code {code}" if code else f"it made no '{job.bin}'"
     raise OfflineError(
         "\n  ".join([f"{MAPPER} failed ({why}); '{log}' ends with:", *(tail or ["(nothing)"])])
     )

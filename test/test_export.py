@@ -108,6 +108,23 @@ def test_checkpoint_to_store(
     assert np.abs(answer - truth).max() < 1e-3 * np.abs(truth).max()
 
 
+def test_a_model_of_own_classes(tmp_path: Path, store: Path, capsys: Any) -> None:
+    model = random_model("100")
+    import torch
+
+    model.reset_classifier(3)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    labels, out = tmp_path / "labels.txt", tmp_path / "own.onnx"
+    labels.write_text("cup\nfork\nspoon\n")
+    command = ["export", "100", "--checkpoint", str(tmp_path / "weights.pth")]
+    assert main([*command, "--labels", str(labels)]) == 2  # not into the store
+    assert main([*command, "--out", str(out)]) == 2
+    assert "3 classes" in capsys.readouterr().err
+    assert main([*command, "--out", str(out), "--labels", str(labels)]) == 0
+    assert OnnxBackend(out).labels == ("cup", "fork", "spoon")
+    assert not store.exists()
+
+
 def test_safetensors_checkpoint(tmp_path: Path) -> None:
     model = random_model("111")
     from safetensors.torch import save_file

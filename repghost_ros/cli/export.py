@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from repghost_ros.cli.common import UsageError, add_json, print_json
+from repghost_ros.labels import IMAGENET_CLASSES, read_labels
 from repghost_ros.models import DEMO, MODELS
 from repghost_ros.nv12 import COLOR_RANGES
 from repghost_ros.offline import OfflineError, need
@@ -31,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help=".pth or .safetensors in timm's or the authors' layout (default: timm downloads its own)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="class names of a model of your own, one a line: kept in the .onnx",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the .onnx to write")
     parser.add_argument(
@@ -65,7 +72,9 @@ def run(options: argparse.Namespace) -> int:
             from repghost_ros.offline.export import export, load
 
             source = Path(scratch) / "fused.onnx"
-            report |= asdict(export(load(options.model, options.checkpoint), source))
+            model = load(options.model, options.checkpoint)
+            labels = _labels(options, model.num_classes)
+            report |= asdict(export(model, source, labels=labels))
         else:
             given = "" if options.model == DEMO else options.model
             source = resolve(DEMO, "onnx", model_path=given)
@@ -74,10 +83,10 @@ def run(options: argparse.Namespace) -> int:
 
             onnx = need("onnx", "pip install onnx")
             try:
-                model = onnx.load(source)
+                unfolded = onnx.load(source)
             except Exception as error:  # protobuf's own
                 raise OfflineError(f"'{source}' is no ONNX model: {error}") from error
-            folded = fold_preprocess(model, options.color_range)
+            folded = fold_preprocess(unfolded, options.color_range)
             options.out.parent.mkdir(parents=True, exist_ok=True)
             onnx.save(folded, options.out)
             path = options.out
@@ -100,3 +109,15 @@ def run(options: argparse.Namespace) -> int:
             f"{report['fusing_drift']:.1e}, as ONNX {report['onnx_drift']:.1e}"
         )
     return 0
+
+
+def _labels(options: argparse.Namespace, classes: int) -> tuple[str, ...]:
+    if options.labels is None and classes == IMAGENET_CLASSES:
+        return ()
+    if options.out is None:
+        raise UsageError("a model of your own classes needs --out FILE: the store's are ImageNet's")
+    if options.labels is None:
+        raise UsageError(
+            f"the model has {classes} classes, not ImageNet's: name them with --labels"
+        )
+    return read_labels(options.labels, classes)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.backends.onnx import LABELS_KEY
+from repghost_ros.labels import IMAGENET_CLASSES
 from repghost_ros.models import MODELS
 from repghost_ros.offline import OfflineError, need
 
@@ -45,8 +46,9 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
     Args:
         size: one of MODELS.
         checkpoint: weights in timm's or the authors' layout (the same names; bare, or as the
-            training script saves them, averaged weights preferred; already fused or not), .pth or
-            .safetensors. None: timm's pretrained weights, downloaded by timm.
+            training script saves them, averaged weights preferred; already fused or not; of any
+            number of classes), .pth or .safetensors. None: timm's pretrained weights, downloaded by
+            timm.
 
     Raises:
         OfflineError: torch or timm is missing, the size unknown, the weights not to be had, or not
@@ -66,8 +68,10 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
                 f"timm cannot get the weights of repghostnet_{size} ({error}): without a network, "
                 "download them elsewhere and give --checkpoint"
             ) from error
-    model = timm.create_model(f"repghostnet_{size}").eval()
     weights = _weights(checkpoint)
+    last = weights.get("classifier.bias")
+    classes = IMAGENET_CLASSES if last is None else len(last)
+    model = timm.create_model(f"repghostnet_{size}", num_classes=classes).eval()
     if any(name.endswith("cheap_operation.weight") for name in weights):
         model = timm.utils.reparameterize_model(model)
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -18,6 +19,7 @@ from repghost_ros.scores import CLASS_IDS
 
 IMAGE_TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable")
+_PREFIX = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
 
 
 class ParameterError(ValueError):
@@ -134,6 +136,12 @@ class Parameters:
             raise ParameterError(
                 f"parameter 'roi' cannot be {list(self.roi)}: give x, y, width, height in pixels, "
                 "or four zeros for the whole frame"
+            )
+        named = [camera for camera in self.cameras if camera]
+        if len(set(named)) < len(named) or not all(map(_PREFIX.fullmatch, named)):
+            raise ParameterError(
+                f"parameter 'cameras' cannot be {list(self.cameras)}: give each camera a relative "
+                "topic prefix of its own, such as front or arm/left"
             )
         for parameter in fields(self):
             choices = parameter.metadata["choices"]

@@ -35,6 +35,9 @@ def test_the_readme_names_every_parameter() -> None:
         ("roi", [1, 2, 3], "x, y, width, height"),
         ("roi", [0, 0, 5, 0], "x, y, width, height"),
         ("roi", [-1, 0, 5, 5], "x, y, width, height"),
+        ("cameras", ["a b"], "relative topic prefix"),
+        ("cameras", ["/front"], "relative topic prefix"),
+        ("cameras", ["front", "front"], "of its own"),
     ],
 )
 def test_values_out_of_bounds_are_refused(name: str, value: object, reason: str) -> None:

@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros import messages
-from repghost_ros.frame import Frame, from_compressed, from_image
+from repghost_ros.frame import Frame, FrameError, from_compressed, from_image
 from repghost_ros.monitor import Monitor, Report
 from repghost_ros.nv12 import to_nv12
 from repghost_ros.overlay import draw_overlay, picture
@@ -66,9 +66,8 @@ class Channel:
             if now < self._due:
                 self._stream.skip()
                 return
-            # Keep to the grid while frames come, so that a camera's jitter does not lower the rate.
-            on_grid = now - self._due < 1 / rate
-            self._due = (self._due if on_grid else now) + 1 / rate
+            # Late by up to half a period is made up for: a camera's jitter must not lower the rate.
+            self._due = max(self._due, now - 0.5 / rate) + 1 / rate
         self._stream.submit(message)
 
     @property
@@ -123,6 +122,9 @@ class Channel:
         results = named(top_k(logits, now.top_k, now.score_threshold), labels, now.class_id)
         self._classifications.publish(messages.classification(message.header, results))
         if self._overlay.get_subscription_count():
-            rgb = picture(self._frame(message), now.source_color_range)
+            try:
+                rgb = picture(self._frame(message), now.source_color_range)
+            except FrameError:  # roi was changed since the frame was classified
+                return
             draw_overlay(rgb, results)
             self._overlay.publish(messages.image(message.header, rgb))

@@ -23,12 +23,10 @@ from repghost_ros.diagnostics import camera_status, status
 from repghost_ros.executors import init, interrupted, run
 from repghost_ros.heartbeat import Heartbeat
 from repghost_ros.intake import Intake
-from repghost_ros.labels import LabelsError
 from repghost_ros.parameters import ParameterError, Parameters, declare_parameters
 from repghost_ros.pipeline import Pipeline
 from repghost_ros.store import StoreError
 
-_LOAD_ERRORS = (BackendError, StoreError, LabelsError)
 _MODEL_PARAMETERS = ("model", "model_path", "labels_path", "backend", "backend_options")
 _LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -55,6 +53,7 @@ class ClassifierNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._intake: Intake | None = None
         self._channels: list[Channel] = []
+        self._vision_info: Any = None
         self._fault = ""
         """Why there is no model that works, or empty."""
         self._answers_seen = self._failures_seen = 0
@@ -72,6 +71,8 @@ class ClassifierNode(LifecycleNode):
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
+        if self._classifier is not None:  # the owner was faster
+            return
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -81,19 +82,23 @@ class ClassifierNode(LifecycleNode):
         """Load the model and advertise the topics."""
         try:
             self._classifier = self._open(self._current)
-        except _LOAD_ERRORS as error:
+            self._vision_info = self.create_lifecycle_publisher(
+                VisionInfo, "~/vision_info", _LATCHED
+            )
+            for camera in [name for name in self._current.cameras if name] or [""]:
+                self._channels.append(Channel(self, camera, lambda: self._current))
+        except Exception as error:  # rclpy would say nothing of it
+            self._unload()
             return self._refuse(error)
-        self._vision_info = self.create_lifecycle_publisher(VisionInfo, "~/vision_info", _LATCHED)
-        cameras = [name for name in self._current.cameras if name] or [""]
-        self._channels = [Channel(self, camera, lambda: self._current) for camera in cameras]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the workers and subscribe."""
-        assert self._classifier is not None
         try:
+            if self._classifier is None:  # it hung when the node was deactivated
+                self._classifier = self._open(self._current)
             self._pipeline = Pipeline(self._classifier, self._current.workers)
-        except BackendError as error:
+        except Exception as error:  # rclpy would say nothing of it
             return self._refuse(error)
         self._fault = ""
         result = super().on_activate(state)
@@ -106,6 +111,15 @@ class ClassifierNode(LifecycleNode):
         for channel in self._channels:
             self._intake.subscribe(channel.message_type, channel.topic, channel.submit)
         return result
+
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
+        """What rclpy answers a change_state request with, but it raises at an impossible one."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+        except Exception as error:
+            self.get_logger().error(f"the transition is refused: {error}")
+            response.success = False
+            return response
 
     def _refuse(self, error: Exception) -> TransitionCallbackReturn:
         self._fault = str(error)
@@ -152,9 +166,10 @@ class ClassifierNode(LifecycleNode):
             self._classifier = None
         for channel in self._channels:
             channel.destroy()
-        if self._channels:
-            self.destroy_lifecycle_publisher(self._vision_info)
         self._channels = []
+        if self._vision_info is not None:
+            self.destroy_lifecycle_publisher(self._vision_info)
+            self._vision_info = None
 
     # --- model and parameters --------------------------------------------------------------------
 
@@ -205,7 +220,7 @@ class ClassifierNode(LifecycleNode):
             self._check_labels(parameters)
             if any(getattr(before, name) != getattr(after, name) for name in _MODEL_PARAMETERS):
                 self._swap(after)
-        except (ParameterError, *_LOAD_ERRORS) as error:
+        except Exception as error:  # raised further it would end the process
             return SetParametersResult(successful=False, reason=str(error))
         self._current = after
         return SetParametersResult(successful=True)
@@ -262,7 +277,7 @@ class ClassifierNode(LifecycleNode):
         )
         try:
             self._swap(self._current)
-        except _LOAD_ERRORS as error:
+        except Exception as error:
             self._fault = f"the model cannot be reopened yet: {error}"
             self.get_logger().error(self._fault)
 

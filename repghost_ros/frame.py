@@ -189,6 +189,9 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
         if marker == 0xFF:  # fill bytes
             position += 1
             continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
+            position += 2
+            continue
         # SOF0 to SOF15, but for the Huffman, arithmetic and reserved tables among them.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])

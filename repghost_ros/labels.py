@@ -9,6 +9,7 @@ from repghost_ros.models import DEMO
 from repghost_ros.paths import share
 
 IMAGENET_CLASSES = 1000
+_LARGEST = 1_000_000  # bytes; against what is no label file, such as a device
 
 
 class LabelsError(ValueError):
@@ -28,6 +29,8 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
 
     """
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            raise OSError(f"no file of at most {_LARGEST} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise LabelsError(f"labels file '{path}' cannot be read: {error}") from error

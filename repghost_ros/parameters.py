@@ -176,7 +176,9 @@ class Parameters:
 
         """
         names = {parameter.name for parameter in fields(self)}
-        values = {p.name: _plain(p) for p in parameters if p.name in names}
+        # An empty array in a YAML file has no type and no value.
+        given = [p for p in parameters if p.name in names and p.value is not None]
+        values = {p.name: _plain(p) for p in given}
         return replace(self, **values)
 
 

@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 _CHUNK = 1 << 16  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
 _SMALLEST = 4096  # bytes; no model is smaller
+_LARGEST = 1 << 30  # bytes; no model is larger
 
 
 class StoreError(RuntimeError):
@@ -242,6 +243,8 @@ def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -
         with part.open("ab" if resumed else "wb") as file:
             while chunk := response.read1(_CHUNK):  # what is there: a slow one is told about too
                 file.write(chunk)
+                if file.tell() > _LARGEST:
+                    raise HTTPException(f"it is larger than {_LARGEST} bytes: no model is")
                 if progress is not None:
                     progress(file.tell(), total)
             received = file.tell()

@@ -172,6 +172,15 @@ def jpeg_claiming(width: int, height: int) -> bytes:
     return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
 
 
+def test_a_bomb_behind_a_marker_without_length_is_found() -> None:
+    bomb = jpeg_claiming(65000, 65000)
+    at = bomb.index(b"\xff", 2)
+    # A length of 0xffc0 would be read after it, and lead past the frame header.
+    for marker in (b"\xff\x01", b"\xff\xd0"):
+        with pytest.raises(FrameError, match="decoded at most"):
+            from_compressed(compressed(bomb[:at] + marker + bomb[at:]))
+
+
 @pytest.mark.parametrize("bomb", [png_claiming(50000, 50000), jpeg_claiming(65000, 65000)])
 def test_decompression_bombs_are_refused_unopened(bomb: bytes) -> None:
     with pytest.raises(FrameError, match="more than the 64000000"):

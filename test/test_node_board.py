@@ -151,6 +151,18 @@ def test_a_hang_that_reopening_cannot_end_is_an_error(robot: Robot, board: Board
         robot.answer(publisher, nv12_message(3)[0])
 
 
+def test_a_node_that_was_deactivated_in_a_hang_comes_back(robot: Robot, board: Board) -> None:
+    with board.run(bpu_timeout=60.0, watchdog=0.5, workers=1):
+        publisher = robot.publisher("board_image")
+        robot.answer(publisher, nv12_message(1)[0])
+        inject(board.control, ("hang", 2000, 1))
+        publisher.publish(nv12_message(2)[0])
+        assert robot.change_state(4)
+        assert robot.change_state(3)
+        robot.forget_publishers()
+        robot.answer(robot.publisher("board_image"), nv12_message(3)[0])
+
+
 def test_a_board_that_cannot_load_is_retried_by_the_lifecycle(robot: Robot, board: Board) -> None:
     inject(board.control, ("load", -6000002, 1))
     with board.run(diagnostics_period=0.1) as node:

@@ -77,6 +77,37 @@ def test_no_frame_is_lost_in_a_swap(robot: Robot) -> None:
         assert [c.header.stamp.sec for c in robot.classifications] == sent
 
 
+def test_impossible_transitions_are_refused(robot: Robot) -> None:
+    with running_node(*NAMED):
+        publisher = robot.publisher("fault_image")
+        robot.answer(publisher, image(sign("stop"), stamp=1))
+        assert not robot.change_state(1)  # it is configured already
+        assert robot.state() == "active"
+        robot.answer(publisher, image(sign("stop"), stamp=2))
+
+
+@pytest.mark.parametrize("path", ["~nobody_here/model.onnx", f"/{'a' * 5000}.onnx"])
+def test_paths_that_cannot_even_be_looked_up(robot: Robot, path: str) -> None:
+    with running_node(*NAMED):
+        publisher = robot.publisher("fault_image")
+        refused = robot.set_parameter("model_path", path)
+        assert not refused.successful
+        assert refused.reason
+        robot.answer(publisher, image(sign("stop"), stamp=1))
+
+
+def test_a_region_that_leaves_the_frame_spares_the_backend(robot: Robot) -> None:
+    with running_node(*NAMED) as node:
+        publisher = robot.publisher("fault_image")
+        robot.collect(Image, "/fault/overlay")
+        robot.answer(publisher, image(sign("stop"), stamp=1))
+        for stamp in range(2, 40):
+            publisher.publish(image(sign("stop"), stamp=stamp))
+            outside = [0, 0, 0, 0] if stamp % 2 else [5000, 0, 8, 8]
+            assert robot.set_parameter("roi", outside).successful
+        assert "reopening" not in node.output()
+
+
 def test_a_publisher_that_vanishes_and_returns(robot: Robot) -> None:
     with running_node(*NAMED):
         for stamp in (1, 2):

@@ -45,5 +45,10 @@ def test_values_out_of_bounds_are_refused(name: str, value: object, reason: str)
         Parameters().changed([Parameter(name, value=value)])
 
 
+def test_an_empty_array_of_a_yaml_file_is_the_default() -> None:
+    nothing = [Parameter(name, Parameter.Type.NOT_SET) for name in ("roi", "cameras")]
+    assert Parameters().changed(nothing) == Parameters()
+
+
 def test_a_size_may_be_a_number() -> None:
     assert Parameters().changed([Parameter("model", value=200)]).model == "200"

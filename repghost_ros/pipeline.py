@@ -235,8 +235,8 @@ class Pipeline:
 
         Args:
             backend: the new model.
-            timeout_s: how long a frame may be in work on the old model, None for ever; what hangs
-                longer is given up and answered with a BackendError.
+            timeout_s: how long the old model may take for its frames in work, None for ever; what
+                hangs longer is given up and answered with a BackendError.
 
         Returns:
             True once the old model is idle and may be closed, False where it hangs.
@@ -275,10 +275,10 @@ class Pipeline:
             self.work.notify_all()
         for worker in crew:
             worker.start()
-        now = time.monotonic()
-        for worker, since in [(worker, worker.busy_since() or now) for worker in retired]:
-            left = None if timeout_s is None else max(0.0, since + timeout_s - time.monotonic())
-            worker.join(left)
+        # From now on, not from each frame's start: a device that recovers answers them all.
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for worker in retired:
+            worker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         hanging = [worker for worker in retired if worker.is_alive()]
         for worker in hanging:
             self._give_up(worker)

@@ -147,11 +147,6 @@ class _Worker(threading.Thread):
         self._backend = backend
         self._slot = slot
 
-    def busy_since(self) -> float:
-        """When its frame in work was begun, on the monotonic clock; 0.0 without one."""
-        job = self.job
-        return job[2].started if job is not None else 0.0
-
     def run(self) -> None:
         while self._pipeline.next_job(self):
             assert self.job is not None
@@ -227,8 +222,8 @@ class Pipeline:
         """Seconds that the longest inference or conversion in work has taken so far, else 0.0."""
         now = time.monotonic()
         with self.work:
-            busy = [since for worker in self._crew if (since := worker.busy_since())]
-        return now - min(busy, default=now)
+            jobs = [worker.job for worker in self._crew if worker.job is not None]
+        return max((now - answer.started for _, _, answer in jobs if answer.started), default=0.0)
 
     def swap(self, backend: Backend, timeout_s: float | None = None) -> bool:
         """Let another model take over between two frames; none is lost.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,7 @@ class Bag(AbstractContextManager["Bag"]):
             raise OfflineError(f"bag '{path}' does not exist")
         self.path = path
         self._is_ros1 = path.suffix == ".bag" and path.is_file()
-        self._types, self._foxy_types = typestore(), typestore(_FOXY_DEFINITIONS)
-        self._ros1_types = typestore(ros1=True)
+        self._types = typestore()
         with self._told("is no bag that can be read"):
             self._reader: Any = _reader1(path) if self._is_ros1 else _reader2(path)
             self._reader.open()
@@ -171,6 +171,14 @@ class Bag(AbstractContextManager["Bag"]):
                 _log.warning("a message on '%s' was left out: it cannot be read: %s", topic, error)
                 continue
             yield topic, time_ns, bytes(cdr)
+
+    @cached_property
+    def _ros1_types(self) -> Any:
+        return typestore(ros1=True)
+
+    @cached_property
+    def _foxy_types(self) -> Any:
+        return typestore(_FOXY_DEFINITIONS)
 
     def _deserialize(self, raw: bytes, kind: str) -> Any:
         # By the well-known definitions: those in a bag may be missing or of a language not known here.

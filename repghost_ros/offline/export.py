@@ -74,10 +74,11 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
     model = timm.create_model(f"repghostnet_{size}", num_classes=classes).eval()
     if any(name.endswith("cheap_operation.weight") for name in weights):
         model = timm.utils.reparameterize_model(model)
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    state = model.state_dict()
+    own = {name: tuple(value.shape) for name, value in state.items()}
     for name in own.keys() - weights:
         if name.endswith(_COUNTER):  # of training steps: some savers leave it out
-            weights[name] = model.state_dict()[name]
+            weights[name] = state[name]
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = sorted(name for name in own.keys() | given if own.get(name) != given.get(name))
     if wrong:

@@ -199,7 +199,7 @@ def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
     answered, answered_now = (
         {k for k, a in each.items() if not a.error} for each in (first, second)
     )
-    both = [key for key in first if key in answered & answered_now]
+    both = [key for key in first if key in answered and key in answered_now]
     for key in both:
         best, score = _best(first[key])
         named, _ = _best(second[key])

@@ -26,7 +26,7 @@ setup(
     ],
     entry_points={
         "console_scripts": [
-            f"classifier_node = {PACKAGE}.classifier_node:main",
+            f"classifier_node = {PACKAGE}.ros.node:main",
             f"camera = {PACKAGE}.demo.camera:main",
             f"viewer = {PACKAGE}.demo.viewer:main",
             f"repghost = {PACKAGE}.cli:main",

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from bench.obvious_node import bgr_to_nv12
-from repghost_ros.frame import from_image
-from repghost_ros.nv12 import to_nv12
+from repghost_ros.vision.frame import from_image
+from repghost_ros.vision.nv12 import to_nv12
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 RING = 128e6  # bytes of different frames that are taken in turn

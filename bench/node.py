@@ -13,19 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from board.emulator import Emulator, build, timings, write_model
-
+import emulator
 from bench.camera import Camera
+from emulator.board import Emulator, build, timings, write_model
 
 SECONDS = 5.0
 OVERLOAD = 1.1  # frames sent for each that the device can take, so that it never waits for one
 RATES = (30, 120, 480)
+VENDOR = Path(emulator.__file__).parent / "vendor"
 
 
 @contextmanager
 def process(*command: str, library: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A node in a process of its own, interrupted at the end."""
-    environment = {**os.environ, "REPGHOST_LIBDNN": str(library)}
+    environment = {**os.environ, "REPGHOST_LIBDNN": str(library), "PYTHONPATH": str(VENDOR)}
     running = subprocess.Popen([sys.executable, *command], env=environment)
     try:
         yield running
@@ -48,7 +49,7 @@ def our_node(model: Path) -> list[str]:
     parameters = {"model_path": str(model), "bpu_runtime": "libdnn", "class_id": "index"}
     parameters["color_range"] = parameters["source_color_range"] = "full"
     arguments = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
-    return ["-m", "repghost_ros.classifier_node", "--ros-args", *arguments]
+    return ["-m", "repghost_ros.ros.node", "--ros-args", *arguments]
 
 
 def obvious_node(model: Path) -> list[str]:

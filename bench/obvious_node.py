@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,9 +18,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from repghost_ros import messages
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "test" / "board" / "vendor"))
+from repghost_ros.ros import messages
 
 
 def to_bgr(message: Image) -> np.ndarray:

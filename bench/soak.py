@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from board.emulator import build, inject, timings, write_model
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
 
 from bench.camera import Camera
 from bench.node import our_node
-from repghost_ros.executors import fastest_executor, spin
+from emulator.board import build, inject, timings, write_model
+from repghost_ros.ros.executors import fastest_executor, spin
 
 FPS = 120
 DEPTH = 100  # of the images' queues: none overflows while a fault is dealt with

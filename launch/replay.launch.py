@@ -25,7 +25,7 @@ from launch_ros.ros_adapters import get_ros_node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from repghost_ros.messages import Classification
+from repghost_ros.ros.messages import Classification
 
 # Passed on to classify.launch.py, which describes them.
 CLASSIFY = ("model", "backend", "image_transport", "workers", "image", "log_level")

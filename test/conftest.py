@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from board.emulator import Emulator, build, write_model
+
+from emulator.board import Emulator, build, write_model
 
 # Before rclpy is imported: another domain for every run, and no log files in the user's home.
 os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))

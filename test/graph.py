@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from repghost_ros import messages
+from repghost_ros.ros import messages
 
 WAIT = 30.0  # seconds; reached only when a test fails
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
@@ -177,7 +177,7 @@ class RunningNode:
 _AS_ON_HUMBLE = """
 import sys
 sys.modules["rclpy.experimental"] = None
-from repghost_ros.classifier_node import main
+from repghost_ros.ros.node import main
 main()
 """
 
@@ -195,7 +195,7 @@ def running_node(
     without `events_executor` it runs with the executor that Humble has.
     A node that does not end when interrupted, or that ends with an error, fails the test.
     """
-    program = ["-m", "repghost_ros.classifier_node"] if events_executor else ["-c", _AS_ON_HUMBLE]
+    program = ["-m", "repghost_ros.ros.node"] if events_executor else ["-c", _AS_ON_HUMBLE]
     command = [sys.executable, *program, "--ros-args", *arguments]
     for name, value in {"model": "demo", **parameters}.items():
         command += ["-p", f"{name}:={value}"]

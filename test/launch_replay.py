@@ -20,9 +20,9 @@ from launch.actions import ExecuteProcess, IncludeLaunchDescription
 from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-from repghost_ros import messages
 from repghost_ros.cli import main
-from repghost_ros.offline.results import Answer, compare, read_results
+from repghost_ros.ros import messages
+from repghost_ros.runs.answers import Answer, compare, read_results
 
 ROOT = Path(__file__).parent.parent
 FRAMES = 12

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board.emulator import Emulator, timings, write_model
 
+from emulator.board import Emulator, timings, write_model
 from repghost_ros.cli import main
-from repghost_ros.offline.benchmark import MEASURED, PUBLISHED, parameters_m, published
 from repghost_ros.paths import share
+from repghost_ros.runs.benchmark import MEASURED, PUBLISHED, parameters_m, published
 
 
 def test_table_csv_and_plot(tmp_path: Path, capsys: Any) -> None:

@@ -15,15 +15,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from board.emulator import Emulator, write_model
 from test_store import Archive, archive  # noqa: F401
 
+from emulator.board import Emulator, write_model
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import COMMANDS, main
-from repghost_ros.models import MODELS
-from repghost_ros.offline.pictures import find, pictures
+from repghost_ros.demo.signs import LABELS, render, sequence
 from repghost_ros.paths import share
-from repghost_ros.signs import LABELS, render, sequence
+from repghost_ros.sources.pictures import find, pictures
+from repghost_ros.zoo.catalogue import MODELS
 
 ROOT = Path(__file__).parent.parent
 

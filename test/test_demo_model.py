@@ -5,9 +5,9 @@ import onnxruntime
 import pytest
 
 from repghost_ros.backends.onnx import OnnxBackend
-from repghost_ros.frame import from_array
-from repghost_ros.nv12 import to_nv12
-from repghost_ros.signs import LABELS, NO_SIGN, render
+from repghost_ros.demo.signs import LABELS, NO_SIGN, render
+from repghost_ros.vision.frame import from_array
+from repghost_ros.vision.nv12 import to_nv12
 
 SIDE = 224
 SEED = 2  # training draws with 0, its own held-out set with 1

@@ -11,18 +11,18 @@ import cv2
 import numpy as np
 import pytest
 
-from repghost_ros.classifier import open_classifier
 from repghost_ros.cli import main
-from repghost_ros.labels import imagenet_synsets, labels_for
-from repghost_ros.offline import OfflineError
-from repghost_ros.offline.evaluation import (
+from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.errors import SourceError
+from repghost_ros.model import open_classifier
+from repghost_ros.runs.evaluation import (
     accuracy,
     class_names,
     find_samples,
     predict,
     read_val_list,
 )
-from repghost_ros.signs import LABELS, render
+from repghost_ros.zoo.labels import imagenet_synsets, labels_for
 
 PER_CLASS = 3
 EVAL = ("--model", "demo", "--resize", "stretch")
@@ -78,7 +78,7 @@ def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
     predict(classifier, samples, resize="crop", folder=tmp_path, progress=counting)
     assert made[1] == len(samples)  # another question is not answered from it
     (tmp_path / "predictions.csv").write_text("something,else\n")
-    with pytest.raises(OfflineError, match="choose another folder"):
+    with pytest.raises(SourceError, match="choose another folder"):
         predict(classifier, samples, folder=tmp_path)
     classifier.close()
 
@@ -150,12 +150,12 @@ def test_val_list(folder: Path, tmp_path: Path) -> None:
     listed.write_text("\ufeff# what is shown\nstop/0.png\t00\nyield/1.png,1\nmy stop/a.png stop\n")
     assert [s.truth for s in read_val_list(listed, folder, LABELS)] == [0, 1, 0]
     listed.write_text("stop/0.png 99\n")
-    with pytest.raises(OfflineError, match="line 1"):
+    with pytest.raises(SourceError, match="line 1"):
         read_val_list(listed, folder, LABELS)
     listed.write_text("\n")
-    with pytest.raises(OfflineError, match="empty"):
+    with pytest.raises(SourceError, match="empty"):
         read_val_list(listed, folder, LABELS)
-    with pytest.raises(OfflineError, match="cannot be read"):
+    with pytest.raises(SourceError, match="cannot be read"):
         read_val_list(tmp_path / "absent", folder, LABELS)
 
 
@@ -169,14 +169,14 @@ def test_imagenet_classes_go_by_synset_label_and_index() -> None:
 
 
 def test_folders_that_cannot_be_evaluated(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(OfflineError, match="does not exist"):
+    with pytest.raises(SourceError, match="does not exist"):
         find_samples(tmp_path / "absent", LABELS)
-    with pytest.raises(OfflineError, match="no images"):
+    with pytest.raises(SourceError, match="no images"):
         find_samples(tmp_path, LABELS)
     for name in ("stop", "unheard of"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.png").touch()
-    with pytest.raises(OfflineError, match="'unheard of'"):
+    with pytest.raises(SourceError, match="'unheard of'"):
         find_samples(tmp_path, LABELS)
 
 

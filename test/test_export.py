@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repghost_ros.backends import BackendError
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
-from repghost_ros.models import MODELS
-from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import OfflineError
+from repghost_ros.errors import BackendError, ConversionError
 from repghost_ros.paths import share
+from repghost_ros.vision.nv12 import COLOR_RANGES
+from repghost_ros.zoo.catalogue import MODELS
 
 onnx = pytest.importorskip("onnx")
 DEMO = share() / "models" / "demo.onnx"
@@ -47,7 +46,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("size", MODELS)
 def test_every_size_has_the_published_parameters_and_is_fused(size: str, tmp_path: Path) -> None:
     model = random_model(size)
-    from repghost_ros.offline.export import export
+    from repghost_ros.convert.export import export
 
     exported = export(model, tmp_path / "model.onnx")
     # The vendor's table rounds some sizes and cuts others off.
@@ -129,7 +128,7 @@ def test_safetensors_checkpoint(tmp_path: Path) -> None:
     model = random_model("111")
     from safetensors.torch import save_file
 
-    from repghost_ros.offline.export import load
+    from repghost_ros.convert.export import load
 
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     loaded = load("111", tmp_path / "weights.safetensors").state_dict()
@@ -150,7 +149,7 @@ def test_bad_checkpoints(content: str, message: str, tmp_path: Path) -> None:
     model = random_model("111" if content == "other size" else "100")
     import torch
 
-    from repghost_ros.offline.export import load
+    from repghost_ros.convert.export import load
 
     path = tmp_path / "weights.pth"
     if content == "garbage":
@@ -161,7 +160,7 @@ def test_bad_checkpoints(content: str, message: str, tmp_path: Path) -> None:
         torch.save(model, path)  # a pickled object, which must not be run
     elif content == "no weights":
         torch.save({"epoch": 3}, path)
-    with pytest.raises(OfflineError, match=message):
+    with pytest.raises(ConversionError, match=message):
         load("100", path)
 
 
@@ -180,11 +179,11 @@ def test_without_a_network_timms_weights_are_named(
 
 def test_a_drifting_export_is_not_kept(tmp_path: Path) -> None:
     model = random_model("100")
-    from repghost_ros.offline.export import export
+    from repghost_ros.convert.export import export
 
     # Fusing reads the statistics, so what an undertrained norm makes infinite cannot survive it.
     model.blocks[0][0].ghost1.fusion_bn[0].running_var.fill_(float("nan"))
-    with pytest.raises(OfflineError, match="not kept"):
+    with pytest.raises(ConversionError, match="not kept"):
         export(model, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repghost_ros.frame import ENCODINGS, FrameError, from_array, from_compressed, from_image
+from repghost_ros.errors import FrameError
+from repghost_ros.vision.frame import ENCODINGS, from_array, from_compressed, from_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
 

@@ -14,8 +14,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repghost_ros.frame import ENCODINGS, FrameError, from_compressed, from_image
-from repghost_ros.nv12 import COLOR_RANGES, RESIZE_POLICIES, to_nv12
+from repghost_ros.errors import FrameError
+from repghost_ros.vision.frame import ENCODINGS, from_compressed, from_image
+from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, to_nv12
 
 CASES = int(sys.argv[1]) if __name__ == "__main__" else 300
 SEEDS = [

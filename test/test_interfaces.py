@@ -11,7 +11,7 @@ import pytest
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, ObjectHypothesis, VisionInfo
 
-from repghost_ros import messages
+from repghost_ros.ros import messages
 
 FOXY = Path(sys.prefix) / "foxy"
 
@@ -45,7 +45,7 @@ import rclpy
 from std_msgs.msg import Header
 from rclpy.qos import QoSProfile
 from vision_msgs.msg import Classification2D
-from repghost_ros import messages
+from repghost_ros.ros import messages
 
 rclpy.init()
 node = rclpy.create_node("foxy")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from repghost_ros.labels import LabelsError, imagenet_synsets, labels_for, read_labels
-from repghost_ros.models import MODELS
+from repghost_ros.errors import LabelsError
+from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.labels import imagenet_synsets, labels_for, read_labels
 
 
 def test_shipped_labels() -> None:

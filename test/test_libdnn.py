@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board.emulator import Emulator, hash_logits, timings, write_model
 
-from repghost_ros.backends import BackendError, BackendOptions, libdnn, open_backend
+from emulator.board import Emulator, hash_logits, timings, write_model
+from repghost_ros.backends import BackendOptions, libdnn, open_backend
 from repghost_ros.backends.libdnn import LibdnnBackend
 from repghost_ros.backends.onnx import OnnxBackend
-from repghost_ros.classifier import open_classifier
-from repghost_ros.frame import from_array
-from repghost_ros.nv12 import to_nv12
+from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.errors import BackendError
+from repghost_ros.model import open_classifier
 from repghost_ros.paths import share
-from repghost_ros.scores import top_k
-from repghost_ros.signs import LABELS, render
+from repghost_ros.results import top_k
+from repghost_ros.vision.frame import from_array
+from repghost_ros.vision.nv12 import to_nv12
 
 RNG = np.random.default_rng(0)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from repghost_ros.diagnostics import Thresholds, camera_status
-from repghost_ros.frame import FrameError
-from repghost_ros.monitor import Latency, Monitor, Report
-from repghost_ros.pipeline import Answer, Stream
+from repghost_ros.errors import FrameError
+from repghost_ros.ros.diagnostics import Thresholds, camera_status
+from repghost_ros.stream.monitor import Latency, Monitor, Report
+from repghost_ros.stream.pipeline import Answer, Stream
 
 GOOD = Report(
     seconds=2.0,

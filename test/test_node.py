@@ -16,9 +16,9 @@ from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import VisionInfo
 
-from repghost_ros import messages
+from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.paths import share
-from repghost_ros.signs import LABELS, render
+from repghost_ros.ros import messages
 
 DEMO = str(share() / "models" / "demo.onnx")
 
@@ -279,7 +279,7 @@ def test_every_parameter_is_described(robot: Robot) -> None:
     "argument", ["model:=999", "top_k:=0", "score_threshold:=much", "resize:=squash"]
 )
 def test_a_bad_initial_value_ends_the_node_with_the_reason(argument: str) -> None:
-    command = [sys.executable, "-m", "repghost_ros.classifier_node", "--ros-args", "-p", argument]
+    command = [sys.executable, "-m", "repghost_ros.ros.node", "--ros-args", "-p", argument]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 1
     assert argument.split(":=")[0] in ended.stderr.splitlines()[-1]

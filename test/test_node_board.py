@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board.emulator import hash_logits, inject, timings, write_model
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from graph import Robot, image, running_node, wait_until
 from sensor_msgs.msg import Image
 
-from repghost_ros import messages
-from repghost_ros.scores import top_k
+from emulator.board import hash_logits, inject, timings, write_model
+from repghost_ros.results import top_k
+from repghost_ros.ros import messages
 
 NAMED = ("-r", "__node:=board", "-r", "image:=board_image")
 

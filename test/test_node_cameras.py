@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from graph import Robot, image, running_node, wait_until
 from test_node import best, sign
 
-from repghost_ros import messages
+from repghost_ros.ros import messages
 
 NAMED = ("-r", "__node:=eyes", "-r", "__ns:=/head")
 

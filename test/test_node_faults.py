@@ -22,8 +22,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from test_node import DEMO, best, sign
 
-from repghost_ros import messages
 from repghost_ros.paths import share
+from repghost_ros.ros import messages
 
 NAMED = ("-r", "__node:=fault", "-r", "image:=fault_image")
 LABELS = str(share() / "labels" / "demo.txt")
@@ -206,7 +206,7 @@ def test_an_impatient_user_does_not_break_the_shutdown(robot: Robot) -> None:
 
 
 def test_a_killed_node_leaves_the_graph_usable(robot: Robot) -> None:
-    command = [sys.executable, "-m", "repghost_ros.classifier_node", "--ros-args", *NAMED]
+    command = [sys.executable, "-m", "repghost_ros.ros.node", "--ros-args", *NAMED]
     killed = subprocess.Popen([*command, "-p", "model:=demo"], env=dict(os.environ))
     publisher = robot.publisher("fault_image")
     robot.answer(publisher, image(sign("stop"), stamp=1))

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repghost_ros.frame import BAYER, ENCODINGS, Frame, FrameError, from_array, from_image
-from repghost_ros.nv12 import COLOR_RANGES, to_nv12, to_rgb
+from repghost_ros.errors import FrameError
+from repghost_ros.vision.frame import BAYER, ENCODINGS, Frame, from_array, from_image
+from repghost_ros.vision.nv12 import COLOR_RANGES, to_nv12, to_rgb
 
 WIDTH, HEIGHT = 16, 12  # of the model: small, so that the reference may loop
 SIZES = [(16, 12), (32, 24), (8, 6), (17, 13), (33, 11), (5, 40), (160, 9), (2, 2)]

@@ -9,7 +9,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from rclpy.parameter import Parameter
 
-from repghost_ros.parameters import ParameterError, Parameters
+from repghost_ros.errors import ParameterError
+from repghost_ros.ros.parameters import Parameters
 
 YAML = Path(__file__).parent.parent / "config" / "classify.yaml"
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repghost_ros.backends import BackendError
-from repghost_ros.frame import FrameError
-from repghost_ros.pipeline import Answer, Pipeline
+from repghost_ros.errors import BackendError, FrameError
+from repghost_ros.stream.pipeline import Answer, Pipeline
 
 WAIT = 10.0
 

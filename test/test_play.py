@@ -29,9 +29,9 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from repghost_ros import messages
 from repghost_ros.cli import main
-from repghost_ros.offline.results import read_results
+from repghost_ros.ros import messages
+from repghost_ros.runs.answers import read_results
 
 FRAMES = 12
 

@@ -15,14 +15,14 @@ import yaml
 
 from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
 from repghost_ros.cli import main
-from repghost_ros.models import MEAN, MODELS, SCALE
-from repghost_ros.nv12 import COLOR_RANGES, to_nv12, to_rgb
-from repghost_ros.offline import OfflineError
-from repghost_ros.offline.calibration import Calibration, calibrate, spread
-from repghost_ros.offline.pictures import find, read_image
-from repghost_ros.offline.quantization import Comparison, compare, normalise, quantize
+from repghost_ros.convert.calibration import Calibration, calibrate, spread
+from repghost_ros.convert.quantization import Comparison, compare, normalise, quantize
+from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.errors import ConversionError
 from repghost_ros.paths import share
-from repghost_ros.signs import LABELS, render
+from repghost_ros.sources.pictures import find, read_image
+from repghost_ros.vision.nv12 import COLOR_RANGES, to_nv12, to_rgb
+from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
 
 onnx = pytest.importorskip("onnx")
 DEMO = share() / "models" / "demo.onnx"
@@ -195,7 +195,7 @@ def test_broken_pictures_are_left_out(signs: Path, tmp_path: Path, capsys: Any) 
     assert "broken.png" in said
     assert "text.jpg" in said
     (folder / "good.png").unlink()
-    with pytest.raises(OfflineError, match="2 tried, such as .*broken.png"):
+    with pytest.raises(ConversionError, match="2 tried, such as .*broken.png"):
         calibrate(folder, tmp_path / "out")
     assert main(["quantize", *arguments]) == 1
 
@@ -244,7 +244,7 @@ def test_held_out_pictures_may_be_broken(signs: Path, int8: Path, tmp_path: Path
     compared = compare(DEMO, int8, made)
     assert (compared.pictures, len(compared.skipped)) == (1, 1)
     (tmp_path / "3.png").write_text("no picture")
-    with pytest.raises(OfflineError, match=r"1\.png"):
+    with pytest.raises(ConversionError, match=r"1\.png"):
         compare(DEMO, int8, made)
 
 

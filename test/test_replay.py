@@ -41,13 +41,13 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from repghost_ros.classifier import open_classifier
 from repghost_ros.cli import main
-from repghost_ros.offline import OfflineError
-from repghost_ros.offline.bags import CLASSIFICATION, STORAGES, Bag, typestore
-from repghost_ros.offline.replay import Answer, replay
-from repghost_ros.offline.results import compare, open_results, read_results
-from repghost_ros.signs import LABELS
+from repghost_ros.demo.signs import LABELS
+from repghost_ros.errors import SourceError
+from repghost_ros.model import open_classifier
+from repghost_ros.runs.answers import compare, open_results, read_results
+from repghost_ros.runs.replay import Answer, replay
+from repghost_ros.sources.bags import CLASSIFICATION, STORAGES, Bag, typestore
 
 FRAMES = 12
 TRUTH = [label for label, _ in film(FRAMES)]
@@ -304,7 +304,7 @@ def test_what_a_bag_held_before_it_broke_off_is_answered(tmp_path: Path, capsys:
     content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
     file.write_bytes(content)
     read: list[Any] = []
-    with Bag(bag) as opened, pytest.raises(OfflineError, match="breaks off"):
+    with Bag(bag) as opened, pytest.raises(SourceError, match="breaks off"):
         read.extend(opened.messages("/camera/image_raw"))
     readable = len(read)
     assert 0 < readable < 24
@@ -349,12 +349,12 @@ def test_options_are_those_of_the_node(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_not_a_bag(tmp_path: Path) -> None:
-    with pytest.raises(OfflineError, match="does not exist"):
+    with pytest.raises(SourceError, match="does not exist"):
         Bag(tmp_path / "absent")
-    with pytest.raises(OfflineError, match="no bag"):
+    with pytest.raises(SourceError, match="no bag"):
         Bag(tmp_path)
     (tmp_path / "film.mp4").write_bytes(b"film")
-    with pytest.raises(OfflineError, match="no bag"):
+    with pytest.raises(SourceError, match="no bag"):
         Bag(tmp_path / "film.mp4")
 
 
@@ -467,7 +467,7 @@ def test_a_cut_result_is_not_taken_for_whole(name: str, tmp_path: Path) -> None:
             write(answer)
     text = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(text[:-3])
-    with pytest.raises(OfflineError, match="breaks off"):
+    with pytest.raises(SourceError, match="breaks off"):
         read_results(tmp_path / name)
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text + b"\n")  # as a spreadsheet leaves it
     assert len(read_results(tmp_path / name)) == 2
@@ -522,7 +522,7 @@ def test_line_breaks_survive(name: str, tmp_path: Path) -> None:
 )
 def test_results_of_something_else(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(OfflineError, match="holds no results"):
+    with pytest.raises(SourceError, match="holds no results"):
         read_results(tmp_path / name)
-    with pytest.raises(OfflineError, match="cannot be read"):
+    with pytest.raises(SourceError, match="cannot be read"):
         read_results(tmp_path / f"absent{name}")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from repghost_ros.scores import Score, softmax, top_k
+from repghost_ros.results import Score, softmax, top_k
 
 LOGITS = arrays(np.float32, st.integers(1, 50), elements=st.floats(-(2.0**100), 2.0**100, width=32))
 

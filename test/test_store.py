@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from repghost_ros.store import ModelStore, StoreError, resolve, store_root
+from repghost_ros.errors import StoreError
+from repghost_ros.zoo.store import ModelStore, resolve, store_root
 
 NAME = "repghostnet_100.onnx"
 MODEL = b"\x08\x07\x12\x07pytorch" + bytes(range(256)) * 1000

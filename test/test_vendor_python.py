@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from board.emulator import Emulator, hash_logits, write_model
 
+from emulator.board import Emulator, hash_logits, write_model
 from repghost_ros.backends import (
-    BackendError,
     BackendOptions,
     bpu_availability,
     choose_backend,
     choose_bpu_runtime,
     open_backend,
 )
+from repghost_ros.errors import BackendError
 
-VENDOR = Path(__file__).parent / "board" / "vendor"
+VENDOR = Path(__file__).parent.parent / "emulator" / "vendor"
 RUNTIMES = ("hobot_dnn", "hbm_runtime")
 
 

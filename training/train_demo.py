@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from repghost_ros.frame import from_array  # noqa: E402
-from repghost_ros.models import MEAN, SCALE  # noqa: E402
-from repghost_ros.nv12 import to_nv12, to_rgb  # noqa: E402
-from repghost_ros.offline.export import export  # noqa: E402
-from repghost_ros.signs import LABELS, render  # noqa: E402
+from repghost_ros.convert.export import export  # noqa: E402
+from repghost_ros.demo.signs import LABELS, render  # noqa: E402
+from repghost_ros.vision.frame import from_array  # noqa: E402
+from repghost_ros.vision.nv12 import to_nv12, to_rgb  # noqa: E402
+from repghost_ros.zoo.catalogue import MEAN, SCALE  # noqa: E402
 
 SIDE = 224
 # First element of each picture's seed; test/test_demo_model.py uses a third value.

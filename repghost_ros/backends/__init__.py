@@ -9,14 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
+from repghost_ros.errors import BackendError
+
 BACKENDS = ("auto", "bpu", "onnx")
 BPU_RUNTIMES = ("auto", "libdnn", "hbm_runtime", "hobot_dnn")
 FORMATS = {"bpu": "bin", "onnx": "onnx"}  # backend -> format of its model files
 _SUFFIXES = {".bin": "bpu", ".hbm": "bpu", ".onnx": "onnx"}
-
-
-class BackendError(RuntimeError):
-    """A runtime or model that cannot be used; says what is wrong and what to do about it."""
 
 
 class Slot(Protocol):

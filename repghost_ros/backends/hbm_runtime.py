@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends import BackendError
 from repghost_ros.backends.hobot_dnn import image_size
+from repghost_ros.errors import BackendError
 
 _INSTALL = "hbm_runtime is not installed: it comes with newer images of the board"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends import BackendError
+from repghost_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
 _INSTALL = (

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends import BackendError
+from repghost_ros.errors import BackendError
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
 _DEPENDENCIES = "/usr/hobot/lib"

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends import BackendError
-from repghost_ros.models import MEAN, SCALE
-from repghost_ros.nv12 import to_rgb
+from repghost_ros.errors import BackendError
+from repghost_ros.vision.nv12 import to_rgb
+from repghost_ros.zoo.catalogue import MEAN, SCALE
 
 _INSTALL = "ONNX Runtime is not installed: pip install onnxruntime"
 

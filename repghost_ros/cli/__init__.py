@@ -10,12 +10,8 @@ import threading
 from collections.abc import Sequence
 from importlib import import_module
 
-from repghost_ros.backends import BackendError
-from repghost_ros.cli.common import INTERRUPTED, UsageError, print_error
-from repghost_ros.frame import FrameError
-from repghost_ros.labels import LabelsError
-from repghost_ros.offline import OfflineError
-from repghost_ros.store import StoreError
+from repghost_ros.cli.common import INTERRUPTED, print_error
+from repghost_ros.errors import RepghostError, UsageError
 
 COMMANDS = (
     "models",
@@ -30,7 +26,6 @@ COMMANDS = (
     "doctor",
     "completion",
 )
-_ERRORS = (OfflineError, StoreError, BackendError, LabelsError, FrameError)
 _EXIT = """\
 exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command line is wrong,
 130 interrupted. REPGHOST_HOME names the model store, REPGHOST_MODEL_URL a mirror of the archive."""
@@ -76,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (*_ERRORS, OSError) as error:
+    except (RepghostError, OSError) as error:
         print_error(str(error))
         return 1
     except KeyboardInterrupt:

@@ -17,9 +17,9 @@ from repghost_ros.cli.common import (
     print_table,
     with_bar,
 )
-from repghost_ros.models import MODELS
-from repghost_ros.offline.batch import cores
-from repghost_ros.offline.benchmark import MEASURED, Timing, measure, plot, published, write_csv
+from repghost_ros.runs.batch import cores
+from repghost_ros.runs.benchmark import MEASURED, Timing, measure, plot, published, write_csv
+from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "latency and throughput here, beside the published ones"
 

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from repghost_ros.classifier import Classifier
 from repghost_ros.cli.common import (
     add_json,
     add_model,
@@ -21,11 +20,12 @@ from repghost_ros.cli.common import (
     print_json,
     with_bar,
 )
-from repghost_ros.offline import OfflineError
-from repghost_ros.offline.batch import Result, classify_each
-from repghost_ros.offline.pictures import VIDEOS, Picture, find, pictures
-from repghost_ros.overlay import draw_overlay, picture
-from repghost_ros.scores import top_k
+from repghost_ros.errors import SourceError
+from repghost_ros.model import Classifier
+from repghost_ros.results import top_k
+from repghost_ros.runs.batch import Result, classify_each
+from repghost_ros.sources.pictures import VIDEOS, Picture, find, pictures
+from repghost_ros.vision.overlay import draw_overlay, picture
 
 HELP = "classify images, folders and videos"
 _VIDEO_FPS = 30.0  # of an annotated video whose source does not say
@@ -119,7 +119,7 @@ class _Saver:
         """Draw one picture.
 
         Raises:
-            OfflineError: it cannot be written.
+            SourceError: it cannot be written.
 
         """
         rgb = picture(shown.frame())
@@ -130,7 +130,7 @@ class _Saver:
             return
         path = self._free(shown.path.stem, ".png" if shown.path.suffix == ".png" else ".jpg")
         if not cv2.imwrite(str(path), bgr):
-            raise OfflineError(f"'{path}' cannot be written")
+            raise SourceError(f"'{path}' cannot be written")
 
     def close(self) -> None:
         """Finish the video in work."""
@@ -147,7 +147,7 @@ class _Saver:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._video = (path, cv2.VideoWriter(str(target), codec, fps, bgr.shape[1::-1]))
             if not self._video[1].isOpened():
-                raise OfflineError(f"'{target}' cannot be written")
+                raise SourceError(f"'{target}' cannot be written")
         return self._video[1]
 
     def _free(self, stem: str, suffix: str) -> Path:

@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repghost_ros.backends import BACKENDS, BPU_RUNTIMES, BackendOptions
-from repghost_ros.classifier import Classifier, open_classifier
-from repghost_ros.models import MODEL_NAMES
-from repghost_ros.nv12 import COLOR_RANGES, RESIZE_POLICIES
-from repghost_ros.offline import need
-from repghost_ros.store import Progress
+from repghost_ros.errors import UsageError, need
+from repghost_ros.model import Classifier, open_classifier
+from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.zoo.catalogue import MODEL_NAMES
+from repghost_ros.zoo.store import Progress
 
 Item = TypeVar("Item")
 _PLOTS = (".png", ".svg", ".pdf")
 INTERRUPTED = 130
 """Exit code."""
-
-
-class UsageError(ValueError):
-    """A command line that makes no sense; exit code 2."""
 
 
 def print_error(text: str) -> None:
@@ -121,7 +117,7 @@ def check_plot(path: Path | None) -> None:
 
     Raises:
         UsageError: the name has no ending of a picture.
-        OfflineError: matplotlib is missing.
+        DependencyError: matplotlib is missing.
 
     """
     if path is not None:

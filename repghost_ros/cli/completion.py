@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from repghost_ros.offline import need
+from repghost_ros.errors import need
 
 HELP = "print a completion script for your shell"
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from repghost_ros.cli.common import add_json, print_json
-from repghost_ros.offline.doctor import PROBLEM, examine
+from repghost_ros.doctor import PROBLEM, examine
 
 HELP = "examine this machine and say what to do about problems"
 

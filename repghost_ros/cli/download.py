@@ -5,15 +5,10 @@ from __future__ import annotations
 import argparse
 
 from repghost_ros.backends import FORMATS, choose_backend
-from repghost_ros.cli.common import (
-    UsageError,
-    add_json,
-    download_bar,
-    print_error,
-    print_json,
-)
-from repghost_ros.models import MODELS
-from repghost_ros.store import ModelStore, StoreError
+from repghost_ros.cli.common import add_json, download_bar, print_error, print_json
+from repghost_ros.errors import StoreError, UsageError
+from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.store import ModelStore
 
 HELP = "download models into the store"
 

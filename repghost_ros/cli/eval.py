@@ -12,7 +12,6 @@ from typing import Any
 
 from repghost_ros.backends import BACKENDS
 from repghost_ros.cli.common import (
-    UsageError,
     add_json,
     add_model,
     open_model,
@@ -21,9 +20,8 @@ from repghost_ros.cli.common import (
     print_table,
     with_bar,
 )
-from repghost_ros.models import MODELS
-from repghost_ros.offline import OfflineError
-from repghost_ros.offline.evaluation import (
+from repghost_ros.errors import SourceError, UsageError
+from repghost_ros.runs.evaluation import (
     Accuracy,
     Prediction,
     accuracy,
@@ -33,6 +31,7 @@ from repghost_ros.offline.evaluation import (
     read_val_list,
     write_per_class,
 )
+from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "top-1 and top-5 over a folder, float against quantized"
 _SHOWN = 5  # failures and disagreements printed
@@ -80,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         classifier = open_model(options, *run_on)
         try:
             if labels and classifier.labels != labels:
-                raise OfflineError(f"'{model}' has other classes than '{models[0]}'")
+                raise SourceError(f"'{model}' has other classes than '{models[0]}'")
             labels = classifier.labels
             samples = (
                 read_val_list(options.val_list, options.folder, labels)

@@ -10,12 +10,12 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from repghost_ros.cli.common import UsageError, add_json, print_json
-from repghost_ros.labels import IMAGENET_CLASSES, read_labels
-from repghost_ros.models import DEMO, MODELS
-from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import OfflineError, need
-from repghost_ros.store import ModelStore, place, resolve
+from repghost_ros.cli.common import add_json, print_json
+from repghost_ros.errors import ConversionError, UsageError, need
+from repghost_ros.vision.nv12 import COLOR_RANGES
+from repghost_ros.zoo.catalogue import DEMO, MODELS
+from repghost_ros.zoo.labels import IMAGENET_CLASSES, read_labels
+from repghost_ros.zoo.store import ModelStore, place, resolve
 
 HELP = "make fused ONNX models from timm's or the authors' weights"
 
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     report: dict[str, object] = {"model": options.model}
     with tempfile.TemporaryDirectory(prefix="repghost_export_") as scratch:
         if is_size:
-            from repghost_ros.offline.export import export, load
+            from repghost_ros.convert.export import export, load
 
             source = Path(scratch) / "fused.onnx"
             model = load(options.model, options.checkpoint)
@@ -79,13 +79,13 @@ def run(options: argparse.Namespace) -> int:
             given = "" if options.model == DEMO else options.model
             source = resolve(DEMO, "onnx", model_path=given)
         if options.fold_preprocess:
-            from repghost_ros.offline.folding import fold_preprocess
+            from repghost_ros.convert.folding import fold_preprocess
 
             onnx = need("onnx", "pip install onnx")
             try:
                 unfolded = onnx.load(source)
             except Exception as error:  # protobuf's own
-                raise OfflineError(f"'{source}' is no ONNX model: {error}") from error
+                raise ConversionError(f"'{source}' is no ONNX model: {error}") from error
             folded = fold_preprocess(unfolded, options.color_range)
             options.out.parent.mkdir(parents=True, exist_ok=True)
             onnx.save(folded, options.out)

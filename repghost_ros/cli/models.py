@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from repghost_ros.cli.common import add_json, print_json, print_table
-from repghost_ros.models import MODELS
-from repghost_ros.store import ModelStore
+from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.store import ModelStore
 
 HELP = "list the models, published figures and what is in the store"
 

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from repghost_ros.cli.common import (
     INTERRUPTED,
-    UsageError,
     add_json,
     positive,
     positive_float,
     print_json,
     with_bar,
 )
-from repghost_ros.offline import OfflineError, need
-from repghost_ros.offline.bags import COMPRESSED, IMAGE, Bag
+from repghost_ros.errors import SourceError, UsageError, need
+from repghost_ros.sources.bags import COMPRESSED, IMAGE, Bag
 
 HELP = "publish a bag's images on the ROS graph"
 _ROS = "source a ROS 2 installation"
@@ -64,9 +63,9 @@ def run(options: argparse.Namespace) -> int:
             bag.image_topic()  # says what there is instead
         messages = sum(found[topic].messages for topic in topics)
         if not messages:
-            raise OfflineError(f"bag '{options.bag}' holds no message on {', '.join(topics)}")
-        executors = need("repghost_ros.executors", _ROS)
-        player_module = need("repghost_ros.player", _ROS)
+            raise SourceError(f"bag '{options.bag}' holds no message on {', '.join(topics)}")
+        executors = need("repghost_ros.ros.executors", _ROS)
+        player_module = need("repghost_ros.ros.player", _ROS)
         try:
             executors.init(["repghost", "--ros-args", *options.ros_args])
         except Exception as error:  # rclpy has a type for every mistake
@@ -78,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             player.wait_for_subscribers(options.wait, options.wait_for)
             for topic in with_bar(player.play(options.rate, loop=options.loop), total, "image"):
                 published[topic] += 1
-        except OfflineError as error:  # the bag broke off: what it held before was played
+        except SourceError as error:  # the bag broke off: what it held before was played
             broken = error
         finally:
             executors.shutdown()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.cli.common import (
-    UsageError,
     add_json,
     download_bar,
     positive,
@@ -23,13 +22,13 @@ from repghost_ros.cli.common import (
     print_table,
     with_bar,
 )
-from repghost_ros.models import DEMO, MODEL_NAMES, MODELS
-from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import OfflineError, need
-from repghost_ros.offline.calibration import SAMPLES, Calibration, calibrate
-from repghost_ros.offline.quantization import compare, open_float, quantize
-from repghost_ros.offline.vendor import MAPPER, compile_bin, prepare
-from repghost_ros.store import StoreError, resolve
+from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
+from repghost_ros.convert.quantization import compare, open_float, quantize
+from repghost_ros.convert.toolchain import MAPPER, compile_bin, prepare
+from repghost_ros.errors import ConversionError, StoreError, UsageError, need
+from repghost_ros.vision.nv12 import COLOR_RANGES
+from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
+from repghost_ros.zoo.store import resolve
 
 HELP = "make int8 models: for the vendor's toolchain and for ONNX Runtime"
 
@@ -114,7 +113,7 @@ def _resolve(model: str) -> Path:
         with download_bar(model) as progress:
             return resolve(model, "onnx", progress=progress)
     except StoreError as error:
-        raise OfflineError(f"{error}; or make it: repghost export {model}") from error
+        raise ConversionError(f"{error}; or make it: repghost export {model}") from error
 
 
 def _int8(model: Path, calibration: Calibration, out: Path) -> dict[str, Any]:
@@ -161,7 +160,7 @@ def _vendor(model: Path, name: str, calibration: Calibration, out: Path) -> dict
     }
     try:
         report["compiled"] = compile_bin(job) is not None
-    except OfflineError as error:
+    except ConversionError as error:
         report["error"] = str(error)
         print_error(str(error))
     return report

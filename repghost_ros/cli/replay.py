@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.cli.common import (
-    UsageError,
     add_json,
     add_model,
     check_plot,
@@ -27,18 +26,18 @@ from repghost_ros.cli.common import (
     share,
     with_bar,
 )
-from repghost_ros.nv12 import COLOR_RANGES
-from repghost_ros.offline import OfflineError
-from repghost_ros.offline.bags import COMPRESSED, IMAGE, STORAGES, Bag
-from repghost_ros.offline.replay import Answer, Summary, replay
-from repghost_ros.offline.results import (
+from repghost_ros.errors import SourceError, UsageError
+from repghost_ros.results import CLASS_IDS
+from repghost_ros.runs.answers import (
     Difference,
     compare,
     is_results,
     open_results,
     read_results,
 )
-from repghost_ros.scores import CLASS_IDS
+from repghost_ros.runs.replay import Answer, Summary, replay
+from repghost_ros.sources.bags import COMPRESSED, IMAGE, STORAGES, Bag
+from repghost_ros.vision.nv12 import COLOR_RANGES
 
 HELP = "classify a bag offline; compare with an earlier result"
 _SHOWN = 5  # refused or changed frames printed
@@ -194,13 +193,13 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
                     for answer in with_bar(summary.count(made), topic.messages, "frame"):
                         write(answer)
                         answers.append(answer)
-                except OfflineError as error:  # the bag broke off: what it held before counts
+                except SourceError as error:  # the bag broke off: what it held before counts
                     broken = error
         finally:
             classifier.close()
     seconds = time.monotonic() - started
     if not answers:
-        raise broken or OfflineError(f"bag '{options.bag}' holds no message on '{topic.name}'")
+        raise broken or SourceError(f"bag '{options.bag}' holds no message on '{topic.name}'")
     for answer in [answer for answer in answers if answer.error][:_SHOWN]:
         print_error(f"frame at {answer.stamp_ns / 1e9:.3f} s refused: {answer.error}")
     if summary.refused > _SHOWN:

@@ -34,7 +34,7 @@ def main() -> int:
 
     camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
     processes = [
-        start("classifier_node", "--ros-args", "-p", "model:=demo", "-r", "__node:=repghost"),
+        start("ros.node", "--ros-args", "-p", "model:=demo", "-r", "__node:=repghost"),
         start("demo.camera", "--ros-args", *camera),
     ]
     viewer = start(

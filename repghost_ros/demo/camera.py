@@ -8,9 +8,9 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from repghost_ros import messages
-from repghost_ros.executors import init, run
-from repghost_ros.signs import sequence
+from repghost_ros.demo.signs import sequence
+from repghost_ros.ros import messages
+from repghost_ros.ros.executors import init, run
 
 
 class Camera(Node):

@@ -16,10 +16,10 @@ from rclpy.time import Time
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
-from repghost_ros import messages
-from repghost_ros.executors import init, run
-from repghost_ros.frame import from_image
-from repghost_ros.overlay import draw_overlay, picture
+from repghost_ros.ros import messages
+from repghost_ros.ros.executors import init, run
+from repghost_ros.vision.frame import from_image
+from repghost_ros.vision.overlay import draw_overlay, picture
 
 _ROW = "{:>6}  {:<22} {:<58} {:>10} {:>7}  {}"
 _REMEMBERED = 120  # frames whose truth and picture are kept for an answer that is late

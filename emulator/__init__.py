@@ -1,0 +1,5 @@
+"""The emulated board, for test/ and bench/: the vendor's libraries as a PC can have them.
+
+`board.py` builds and drives libdnn.c; `vendor/` holds stand-ins for the vendor's Python packages, to
+be put on PYTHONPATH under their own names.
+"""

@@ -1,0 +1,1 @@
+"""Models made from models: export, folding, quantization, the vendor's compiler."""

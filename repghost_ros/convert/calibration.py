@@ -1,0 +1,137 @@
+"""Calibration tensors: pictures as the model sees them, in the layout of the vendor's toolchain.
+
+A tensor is a raw float32 file, RGB, channels first, 0 to 255: the toolchain normalises by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from repghost_ros.errors import ConversionError, FrameError
+from repghost_ros.sources.pictures import VIDEOS, find, read_image
+from repghost_ros.vision.nv12 import to_nv12, to_rgb
+
+FOLDER = "calibration_data_rgb_f32"
+SAMPLES = 100
+"""Pictures that the vendor's samples calibrate with."""
+
+Item = TypeVar("Item")
+Progress = Callable[[Iterable[Path], int], Iterable[Path]]
+"""Wraps the pictures that are worked through; told how many."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Tensors on disk, and what became of the pictures."""
+
+    folder: Path
+    """Holds the tensors and nothing else that ends in .rgb."""
+    tensors: tuple[Path, ...]
+    pictures: tuple[Path, ...]
+    """What the tensors show, in their order."""
+    held_out: tuple[Path, ...]
+    """The other pictures."""
+    skipped: tuple[tuple[Path, str], ...]
+    """Those that were chosen but cannot be read, and why."""
+    height: int
+    width: int
+    color_range: str
+
+    def see(self, picture: Path) -> np.ndarray:
+        """Another picture in the way of these tensors; see `see`."""
+        return see(picture, self.height, self.width, self.color_range)
+
+    def read(self, tensor: Path) -> np.ndarray:
+        """One of the tensors: float32 (3, height, width)."""
+        return np.fromfile(tensor, np.float32).reshape(3, self.height, self.width)
+
+
+def see(picture: Path, height: int, width: int, color_range: str = "full") -> np.ndarray:
+    """A picture as the model sees it after ImageNet's evaluation crop and the way through NV12.
+
+    Returns:
+        float32 (3, height, width) RGB, whole levels 0 to 255.
+
+    Raises:
+        FrameError: the file is broken or no image.
+        OSError: it cannot be read.
+
+    """
+    nv12 = np.empty((height * 3 // 2, width), np.uint8)
+    to_nv12(read_image(picture), nv12, resize="crop", color_range=color_range)
+    rgb = to_rgb(nv12, color_range).transpose(2, 0, 1)
+    return np.ascontiguousarray(rgb, np.float32)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items, or all if there are fewer, evenly spread."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def calibrate(
+    pictures: Path,
+    out: Path,
+    *,
+    height: int = 224,
+    width: int = 224,
+    samples: int = SAMPLES,
+    color_range: str = "full",
+    progress: Progress = lambda items, _: items,
+) -> Calibration:
+    """Write OUT/calibration_data_rgb_f32, in place of what an earlier run left there.
+
+    Args:
+        pictures: a folder, best with a subfolder a class.
+        out: where the tensors' folder is made.
+        height: of the model's input, pixels, even.
+        width: likewise.
+        samples: pictures to take, evenly spread over the sorted paths, hence over the classes.
+        color_range: BT.601 range of the NV12 that the model will be given.
+        progress: wraps the pictures taken.
+
+    Raises:
+        ConversionError: there are no pictures, or none of those taken can be read.
+        OSError: a tensor cannot be written.
+
+    """
+    files = [path for path in find([pictures]) if path.suffix.lower() not in VIDEOS]
+    taken = spread(files, samples)
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    # The toolchain takes every file that it finds.
+    for old in folder.glob("*.rgb"):
+        old.unlink()
+    made: dict[Path, Path] = {}
+    skipped = []
+    for number, path in enumerate(progress(taken, len(taken))):
+        try:
+            tensor = see(path, height, width, color_range)
+        except (FrameError, OSError) as error:
+            skipped.append((path, str(error)))
+            continue
+        # The number keeps pictures of the same name apart.
+        made[path] = folder / f"{number:05d}_{path.stem}.rgb"
+        tensor.tofile(made[path])
+    if not made:
+        why = f", such as {skipped[0][1]}" if skipped else ", only videos"
+        raise ConversionError(
+            f"no picture in '{pictures}' can be used ({len(taken)} tried{why}): give a folder of "
+            "images like those the model will see"
+        )
+    chosen = set(taken)
+    return Calibration(
+        folder,
+        tuple(made.values()),
+        tuple(made),
+        tuple(path for path in files if path not in chosen),
+        tuple(skipped),
+        height,
+        width,
+        color_range,
+    )

@@ -1,0 +1,191 @@
+"""timm's RepGhost -> ONNX for ONNX Runtime and the vendor's toolchain: branches and norms fused."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.backends.onnx import LABELS_KEY
+from repghost_ros.errors import ConversionError, need
+from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.labels import IMAGENET_CLASSES
+
+OPSET = 11
+"""The newest operator set that the vendor's toolchain takes."""
+TOLERANCE = 1e-4
+"""Largest change of a logit that fusing and exporting may make, relative to the largest logit."""
+_INSTALL = "pip install torch timm"
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far it is from the model it came from."""
+
+    path: Path
+    parameters: int
+    """Of the model as it is published and trained, branches apart."""
+    fused_parameters: int
+    """Of the model with its branches fused."""
+    fusing_drift: float
+    """Largest change of a logit by fusing the branches, relative to the largest logit."""
+    onnx_drift: float
+    """The same from the unfused model in torch to the ONNX file in ONNX Runtime."""
+
+
+def load(size: str, checkpoint: Path | None = None) -> Any:
+    """A RepGhost as a torch module, ready for inference.
+
+    Args:
+        size: one of MODELS.
+        checkpoint: weights in timm's or the authors' layout (the same names; bare, or as the
+            training script saves them, averaged weights preferred; already fused or not; of any
+            number of classes), .pth or .safetensors. None: timm's pretrained weights, downloaded by
+            timm.
+
+    Raises:
+        ConversionError: torch or timm is missing, the size unknown, the weights not to be had, or not
+            of this size.
+
+    """
+    if size not in MODELS:
+        raise ConversionError(f"size '{size}' is unknown: choose one of {', '.join(MODELS)}")
+    need("torch", _INSTALL)
+    timm = need("timm", _INSTALL)
+    need("timm.utils", _INSTALL)
+    if checkpoint is None:
+        try:
+            return timm.create_model(f"repghostnet_{size}", pretrained=True).eval()
+        except Exception as error:  # what the hub's client raises depends on its version
+            raise ConversionError(
+                f"timm cannot get the weights of repghostnet_{size} ({error}): without a network, "
+                "download them elsewhere and give --checkpoint"
+            ) from error
+    weights = _weights(checkpoint)
+    last = weights.get("classifier.bias")
+    classes = IMAGENET_CLASSES if last is None else len(last)
+    model = timm.create_model(f"repghostnet_{size}", num_classes=classes).eval()
+    if any(name.endswith("cheap_operation.weight") for name in weights):
+        model = timm.utils.reparameterize_model(model)
+    state = model.state_dict()
+    own = {name: tuple(value.shape) for name, value in state.items()}
+    for name in own.keys() - weights:
+        if name.endswith(_COUNTER):  # of training steps: some savers leave it out
+            weights[name] = state[name]
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = sorted(name for name in own.keys() | given if own.get(name) != given.get(name))
+    if wrong:
+        raise ConversionError(
+            f"'{checkpoint}' is no RepGhost {size}: {len(wrong)} of {len(own)} weights differ, such as "
+            f"{wrong[0]}: {given.get(wrong[0], 'absent')} instead of {own.get(wrong[0], 'absent')}"
+        )
+    model.load_state_dict(weights)
+    return model
+
+
+def _weights(checkpoint: Path) -> dict[str, Any]:
+    """Names and tensors in a checkpoint; no code in it is run."""
+    torch = need("torch", _INSTALL)
+    if not checkpoint.is_file():
+        raise ConversionError(f"checkpoint '{checkpoint}' does not exist")
+    try:
+        if checkpoint.suffix.lower() == ".safetensors":
+            content = need("safetensors.torch", "pip install safetensors").load_file(checkpoint)
+        else:
+            # The authors' training script saves its options, a Namespace, beside the weights.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except ConversionError:
+        raise
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to load it all the same.
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = "cannot be read: it is damaged, or no checkpoint"
+        if named:
+            why = (
+                f"holds more than weights ({named[1]}) and is not loaded, for it could run code: save "
+                "its state_dict alone"
+            )
+        raise ConversionError(f"checkpoint '{checkpoint}' {why}") from error
+    except Exception as error:  # zip, pickle and safetensors errors have no common base
+        raise ConversionError(f"checkpoint '{checkpoint}' cannot be read: {error}") from error
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and hasattr(value, "shape") for name, value in content.items()
+    ):
+        raise ConversionError(f"checkpoint '{checkpoint}' holds no weights by name")
+    # Training on several devices, and compiling, put these before every name.
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", name): v for name, v in content.items()}
+
+
+def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = ()) -> Exported:
+    """Fuse a RepGhost and write it as ONNX: input `data` 1x3xSIDExSIDE float32, output `logits`.
+
+    Args:
+        model: a torch module in evaluation mode.
+        path: the file to write.
+        side: input width and height in pixels.
+        labels: class names to keep in the file's metadata.
+
+    Raises:
+        ConversionError: torch, timm or onnx is missing, or the result differs from the model.
+
+    """
+    torch = need("torch", _INSTALL)
+    utils = need("timm.utils", _INSTALL)
+    onnx = need("onnx", "pip install onnx")
+    onnxruntime = need("onnxruntime", "pip install onnxruntime")
+    model = model.eval().float()
+    fused = utils.reparameterize_model(model)
+    images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        truth, of_fused = model(images).numpy(), fused(images).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The exporter of torch.jit: the other one writes newer operators than the toolchain takes.
+    torch.onnx.export(
+        fused,
+        (images[:1],),
+        str(path),
+        opset_version=OPSET,
+        input_names=["data"],
+        output_names=["logits"],
+        dynamo=False,
+    )
+    written = onnx.load(path)
+    if labels:
+        onnx.helper.set_model_props(written, {LABELS_KEY: "\n".join(labels)})
+    onnx.checker.check_model(written, full_check=True)
+    onnx.save(written, path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    of_file = np.concatenate(
+        [session.run(None, {"data": image[None].numpy()})[0] for image in images]
+    )
+
+    def drift(logits: np.ndarray) -> float:
+        return float(np.abs(logits - truth).max() / np.abs(truth).max())
+
+    exported = Exported(
+        path, _weights_in(model), _weights_in(fused), drift(of_fused), drift(of_file)
+    )
+    if not max(exported.fusing_drift, exported.onnx_drift) <= TOLERANCE:
+        path.unlink()
+        raise ConversionError(
+            "the exported model answers differently from the original, so it was not kept: by "
+            f"{exported.fusing_drift:.1e} (fused) and {exported.onnx_drift:.1e} (ONNX) of the largest "
+            "logit"
+        )
+    return exported
+
+
+def _weights_in(model: Any) -> int:
+    return sum(weight.numel() for weight in model.parameters())

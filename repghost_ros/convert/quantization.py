@@ -1,0 +1,188 @@
+"""An INT8 ONNX by ONNX Runtime's static quantization: what eight bits cost, seen on a PC.
+
+Not what the board computes bit by bit, but the same idea: 8-bit weights per channel, 8-bit
+activations, ranges from the same calibration tensors.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.convert.calibration import Calibration, Progress, spread
+from repghost_ros.errors import ConversionError, FrameError, need
+from repghost_ros.results import softmax
+from repghost_ros.zoo.catalogue import MEAN, SCALE
+
+COMPARED = 200
+"""Pictures that float and int8 are compared on, at most."""
+_OPSET = 13  # the first with scales per channel
+_ROUNDS = 50  # inferences timed of each model
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Float against int8, one thread each."""
+
+    pictures: int
+    held_out: bool
+    """False where all pictures went into the calibration, which flatters int8."""
+    same_top1: int
+    """Pictures that both give the same best class."""
+    score_drift: float
+    """Mean change of the probability of float's best class, 0.0 to 1.0."""
+    float_bytes: int
+    int8_bytes: int
+    float_ms: float
+    """Median of one inference."""
+    int8_ms: float
+    skipped: tuple[tuple[Path, str], ...]
+    """Pictures that cannot be read, and why."""
+
+
+def open_float(path: Path) -> OnnxBackend:
+    """A model that can be quantized: it takes one normalised 1x3xHxW RGB image.
+
+    Raises:
+        ConversionError: it takes something else.
+        BackendError: ONNX Runtime is missing, or the file is no classifier.
+
+    """
+    backend = OnnxBackend(path)
+    if backend.takes_nv12 or not backend.channels_first:
+        raise ConversionError(
+            f"'{path}' takes {'NV12' if backend.takes_nv12 else '1xHxWx3'}: quantize the model that "
+            "takes 1x3xHxW RGB, as `repghost export` writes it"
+        )
+    return backend
+
+
+def normalise(rgb: np.ndarray) -> np.ndarray:
+    """A tensor of `calibration` as the model's input: float32 (1, 3, height, width)."""
+    mean, scale = (np.asarray(each, np.float32).reshape(3, 1, 1) for each in (MEAN, SCALE))
+    image: np.ndarray = ((rgb - mean) * scale)[None]
+    return image
+
+
+def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
+    """Write OUT/MODEL_int8.onnx, which is run like the float model and keeps its labels.
+
+    Activations are uint8: as accurate as int8 and faster on x86.
+
+    Raises:
+        ConversionError: onnx or ONNX Runtime is missing, or the model cannot be quantized.
+        BackendError: the model is no classifier.
+
+    """
+    onnx = need("onnx", "pip install onnx")
+    quantization = need("onnxruntime.quantization", "pip install onnxruntime")
+    shapes = need("onnxruntime.quantization.shape_inference", "pip install onnxruntime")
+    input_name = open_float(model).input_name
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        """One tensor in memory at a time."""
+
+        def __init__(self) -> None:
+            self._images = _images(calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self._images, None)
+            return None if image is None else {input_name: image}
+
+    path = out / f"{model.stem}_int8.onnx"
+    with tempfile.TemporaryDirectory(prefix="repghost_quantize_") as scratch:
+        prepared = str(Path(scratch) / "prepared.onnx")
+        try:
+            onnx.save(_with_channel_scales(onnx.load(model)), prepared)
+            shapes.quant_pre_process(prepared, prepared, skip_symbolic_shape=True)
+            quantization.quantize_static(
+                prepared,
+                str(path),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        except Exception as error:  # the converter and the quantizer raise many unrelated types
+            raise ConversionError(f"'{model}' cannot be quantized: {error}") from error
+    return path
+
+
+def compare(
+    model: Path, int8: Path, calibration: Calibration, progress: Progress = lambda items, _: items
+) -> Comparison:
+    """Run both models on the pictures held out of the calibration, or else on those in it.
+
+    Args:
+        model: the float .onnx.
+        int8: made from it.
+        calibration: names the pictures.
+        progress: wraps the pictures compared.
+
+    Raises:
+        ConversionError: none of the pictures can be read, or a logit is no number.
+        BackendError: a model cannot be run.
+
+    """
+    backends = open_float(model), OnnxBackend(int8)
+    pictures = spread(calibration.held_out or calibration.pictures, COMPARED)
+    skipped, same, drifts = [], 0, []
+    for path in progress(pictures, len(pictures)):
+        try:
+            image = normalise(calibration.see(path))
+        except (FrameError, OSError) as error:
+            skipped.append((path, str(error)))
+            continue
+        try:
+            of_float, of_int8 = (softmax(backend.run(image).reshape(-1)) for backend in backends)
+        except ValueError as error:
+            raise ConversionError(f"'{model}' and '{int8}' cannot be compared: {error}") from error
+        best = int(of_float.argmax())
+        same += int(of_int8.argmax()) == best
+        drifts.append(abs(of_float[best] - of_int8[best]))
+    if not drifts:
+        raise ConversionError(f"no picture is left to compare on, such as {skipped[0][1]}")
+    float_ms, int8_ms = _latencies(backends, image)
+    return Comparison(
+        pictures=len(drifts),
+        held_out=bool(calibration.held_out),
+        same_top1=same,
+        score_drift=float(np.mean(drifts)),
+        float_bytes=model.stat().st_size,
+        int8_bytes=int8.stat().st_size,
+        float_ms=float_ms,
+        int8_ms=int8_ms,
+        skipped=tuple(skipped),
+    )
+
+
+def _images(calibration: Calibration) -> Iterator[np.ndarray]:
+    for tensor in calibration.tensors:
+        yield normalise(calibration.read(tensor))
+
+
+def _with_channel_scales(model: Any) -> Any:
+    """The same model in an opset that can be quantized per channel."""
+    onnx = need("onnx", "pip install onnx")
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return model if opset >= _OPSET else onnx.version_converter.convert_version(model, _OPSET)
+
+
+def _latencies(backends: tuple[OnnxBackend, ...], image: np.ndarray) -> list[float]:
+    """Median milliseconds of each, measured in turn so that other load meets all alike."""
+    times: list[list[float]] = [[] for _ in backends]
+    for _ in range(_ROUNDS):
+        for backend, taken in zip(backends, times, strict=True):
+            started = perf_counter()
+            backend.run(image)
+            taken.append((perf_counter() - started) * 1e3)
+    return [median(taken) for taken in times]

@@ -1,0 +1,72 @@
+"""Everything that this package raises on purpose: one tree, so that callers catch what they mean.
+
+Every message says what was wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+
+class RepghostError(Exception):
+    """Root of the tree."""
+
+
+class FrameError(RepghostError, ValueError):
+    """A message or picture that cannot be classified."""
+
+
+class BackendError(RepghostError, RuntimeError):
+    """A runtime or model that cannot be used, or that failed."""
+
+
+class StoreError(RepghostError, RuntimeError):
+    """A model file that is neither here nor to be had."""
+
+
+class LabelsError(RepghostError, ValueError):
+    """Labels that cannot be read or do not fit the model."""
+
+
+class ParameterError(RepghostError, ValueError):
+    """A parameter value that is refused."""
+
+
+class SourceError(RepghostError, RuntimeError):
+    """A bag, folder, list or result file that cannot be read."""
+
+
+class OutputError(RepghostError, RuntimeError):
+    """A result that cannot be written where it was asked for."""
+
+
+class ConversionError(RepghostError, RuntimeError):
+    """A model that cannot be exported, folded, quantized or compiled."""
+
+
+class DependencyError(RepghostError, RuntimeError):
+    """An optional dependency that is not installed, or is broken."""
+
+
+class UsageError(RepghostError, ValueError):
+    """A command line that makes no sense."""
+
+
+def need(module: str, install: str) -> Any:
+    """Import an optional dependency.
+
+    Args:
+        module: its name, such as `onnx`.
+        install: what installs it, such as `pip install onnx`.
+
+    Raises:
+        DependencyError: it cannot be imported.
+
+    """
+    try:
+        imported: ModuleType = import_module(module)
+    except Exception as error:  # a broken installation raises anything
+        raise DependencyError(f"{module} is needed here ({error}): {install}") from error
+    return imported

@@ -1,0 +1,1 @@
+"""The wall: only this package, demo/ and launch/ import rclpy and message packages."""

@@ -1,0 +1,223 @@
+"""The node's parameters: declared with type, range and description, read as one checked value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from repghost_ros.backends import BACKENDS, BPU_RUNTIMES, BackendOptions
+from repghost_ros.errors import ParameterError
+from repghost_ros.results import CLASS_IDS
+from repghost_ros.ros.diagnostics import Thresholds
+from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.zoo.catalogue import MODEL_NAMES
+
+IMAGE_TRANSPORTS = ("raw", "compressed")
+RELIABILITIES = ("best_effort", "reliable")
+_PREFIX = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
+
+
+def _parameter(
+    default: Any,
+    description: str,
+    *,
+    choices: Iterable[str] = (),
+    bounds: tuple[float, float] | None = None,
+    read_only: bool = False,
+) -> Any:
+    metadata = {
+        "description": description,
+        "choices": tuple(choices),
+        "bounds": bounds,
+        "read_only": read_only,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Every parameter of the node with its default. config/classify.yaml documents them."""
+
+    autostart: bool = _parameter(
+        True, "Configure and activate the node by itself at start-up.", read_only=True
+    )
+    model: str = _parameter("150", "RepGhost size, or the built-in demo.", choices=MODEL_NAMES)
+    model_path: str = _parameter("", "A model file of your own; empty: the one `model` names.")
+    labels_path: str = _parameter("", "Its labels, one a line; empty: the model's own or ImageNet.")
+    backend: str = _parameter(
+        "auto", "What runs the model; auto: the BPU where there is one.", choices=BACKENDS
+    )
+    bpu_runtime: str = _parameter(
+        "auto", "Library that drives the BPU; auto: the fastest usable.", choices=BPU_RUNTIMES
+    )
+    bpu_core: int = _parameter(0, "BPU core; 0: any.", bounds=(0, 2))
+    bpu_priority: int = _parameter(0, "Task priority on the BPU; 255 is highest.", bounds=(0, 255))
+    bpu_timeout: float = _parameter(
+        1.0, "Seconds after which an inference on the BPU counts as failed.", bounds=(0.01, 60.0)
+    )
+    top_k: int = _parameter(5, "How many classes to report, best first.", bounds=(1, 1000))
+    score_threshold: float = _parameter(
+        0.0, "Least probability of a reported class.", bounds=(0.0, 1.0)
+    )
+    class_id: str = _parameter("label", "What results are named by.", choices=CLASS_IDS)
+    resize: str = _parameter(
+        "stretch", "How a frame is fitted to the model's input.", choices=RESIZE_POLICIES
+    )
+    color_range: str = _parameter(
+        "full",
+        "BT.601 range of the NV12 the model was compiled for; limited: bt601_video.",
+        choices=COLOR_RANGES,
+    )
+    source_color_range: str = _parameter(
+        "limited", "BT.601 range of the camera's own YUV frames.", choices=COLOR_RANGES
+    )
+    roi: tuple[int, ...] = _parameter(
+        (0, 0, 0, 0), "Region to classify: x, y, width, height in pixels; zeros: the whole frame."
+    )
+    max_rate: float = _parameter(
+        0.0, "Frames a second to classify, the others are skipped; 0: all.", bounds=(0.0, 1e4)
+    )
+    min_rate: float = _parameter(
+        0.0, "Answers a second below which diagnostics warn; 0: none.", bounds=(0.0, 1e4)
+    )
+    max_latency: float = _parameter(
+        0.0, "Seconds of p99 latency above which diagnostics warn; 0: none.", bounds=(0.0, 1e3)
+    )
+    stale_after: float = _parameter(
+        2.0, "Seconds without a frame after which diagnostics say stale.", bounds=(0.1, 1e4)
+    )
+    watchdog: float = _parameter(
+        5.0, "Seconds after which an inference hangs and the model is reopened.", bounds=(0.1, 1e3)
+    )
+    diagnostics_period: float = _parameter(
+        1.0, "Seconds between diagnostics.", bounds=(0.1, 60.0), read_only=True
+    )
+    cameras: tuple[str, ...] = _parameter(
+        ("",),
+        "Prefixes of the image topics, such as front, rear; empty: one camera on image.",
+        read_only=True,
+    )
+    image_transport: str = _parameter(
+        "raw",
+        "Subscribe to image or to image/compressed.",
+        choices=IMAGE_TRANSPORTS,
+        read_only=True,
+    )
+    qos_reliability: str = _parameter(
+        "best_effort",
+        "Reliability of the subscription; best_effort matches every publisher.",
+        choices=RELIABILITIES,
+        read_only=True,
+    )
+    qos_depth: int = _parameter(
+        5, "History depth of the subscription.", bounds=(1, 1000), read_only=True
+    )
+    workers: int = _parameter(
+        4, "Frames converted and inferred at the same time.", bounds=(1, 64), read_only=True
+    )
+    queue_depth: int = _parameter(
+        4,
+        "Frames that may wait for a worker; the oldest is dropped.",
+        bounds=(1, 1000),
+        read_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.roi) != 4 or min(self.roi) < 0 or (any(self.roi) and not all(self.roi[2:])):
+            raise ParameterError(
+                f"parameter 'roi' cannot be {list(self.roi)}: give x, y, width, height in pixels, "
+                "or four zeros for the whole frame"
+            )
+        named = [camera for camera in self.cameras if camera]
+        if len(set(named)) < len(named) or not all(map(_PREFIX.fullmatch, named)):
+            raise ParameterError(
+                f"parameter 'cameras' cannot be {list(self.cameras)}: give each camera a relative "
+                "topic prefix of its own, such as front or arm/left"
+            )
+        for parameter in fields(self):
+            choices = parameter.metadata["choices"]
+            value = getattr(self, parameter.name)
+            if choices and value not in choices:
+                raise ParameterError(
+                    f"parameter '{parameter.name}' cannot be '{value}': choose one of "
+                    f"{', '.join(choices)}"
+                )
+
+    @property
+    def backend_options(self) -> BackendOptions:
+        """What the backends need to know of it."""
+        return BackendOptions(
+            bpu_runtime=self.bpu_runtime,
+            bpu_core=self.bpu_core,
+            bpu_priority=self.bpu_priority,
+            timeout_s=self.bpu_timeout,
+            color_range=self.color_range,
+        )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """When diagnostics are no longer OK."""
+        return Thresholds(self.min_rate, self.max_latency, self.stale_after)
+
+    def changed(self, parameters: Iterable[Parameter]) -> Parameters:
+        """A copy with these ROS parameters applied; those of other names are ignored.
+
+        Raises:
+            ParameterError: a value is out of its choices.
+
+        """
+        names = {parameter.name for parameter in fields(self)}
+        # An empty array in a YAML file has no type and no value.
+        given = [p for p in parameters if p.name in names and p.value is not None]
+        values = {p.name: _plain(p) for p in given}
+        return replace(self, **values)
+
+
+def _plain(parameter: Parameter) -> Any:
+    value = parameter.value
+    if parameter.name == "model":  # `-p model:=150` arrives as an integer
+        return str(value)
+    return value if isinstance(value, (bool, int, float, str)) else tuple(value)
+
+
+def _descriptor(parameter: Any) -> ParameterDescriptor:
+    metadata = parameter.metadata
+    descriptor = ParameterDescriptor(
+        description=metadata["description"],
+        read_only=metadata["read_only"],
+        dynamic_typing=parameter.name == "model",
+    )
+    if metadata["choices"]:
+        descriptor.additional_constraints = f"One of: {', '.join(metadata['choices'])}"
+    if metadata["bounds"]:
+        low, high = metadata["bounds"]
+        if isinstance(parameter.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    return descriptor
+
+
+def declare_parameters(node: Node) -> Parameters:
+    """Declare all of them on the node and read their initial values.
+
+    Raises:
+        ParameterError: an initial value is refused.
+
+    """
+    declared = []
+    for parameter in fields(Parameters):
+        default = parameter.default
+        if isinstance(default, tuple):  # ROS arrays are lists
+            default = list(default)
+        try:
+            declared.append(node.declare_parameter(parameter.name, default, _descriptor(parameter)))
+        except Exception as error:  # rclpy's types differ between distributions
+            raise ParameterError(f"parameter '{parameter.name}' is refused: {error}") from error
+    return Parameters().changed(declared)

@@ -1,0 +1,111 @@
+"""A bag's images on the live graph, with their original timing: for machines without `ros2 bag`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from repghost_ros.ros.executors import interrupted
+from repghost_ros.sources.bags import COMPRESSED, IMAGE, Bag
+
+TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}
+_DEPTH = 100  # messages that a slower subscriber may be behind
+_CLOCK_PERIOD = 0.025  # seconds, as `ros2 bag play --clock`
+_SETTLE = 0.5  # seconds; the other side matches a moment later, and DDS does not tell when
+_ACKNOWLEDGE = Duration(seconds=5)
+
+
+class Player(Node):
+    """Publishes a bag's topics, reliably, under their own names unless they are remapped.
+
+    Args:
+        bag: the opened bag; stays the caller's.
+        topics: names of image topics in it.
+        clock: publish /clock, in the bag's time.
+
+    """
+
+    def __init__(self, bag: Bag, topics: Sequence[str], *, clock: bool = False) -> None:
+        super().__init__("repghost_player")
+        types = {topic.name: TYPES[topic.type] for topic in bag.topics(*TYPES)}
+        self._bag = bag
+        self._images = {
+            name: self.create_publisher(types[name], name, QoSProfile(depth=_DEPTH))
+            for name in topics
+        }
+        self._clock_publisher = self.create_publisher(Clock, "/clock", 1) if clock else None
+
+    def wait_for_subscribers(self, count: int, others: Sequence[str] = ()) -> None:
+        """Return once every topic has that many, and others, as of a recorder, have one.
+
+        At once where none are wanted.
+        """
+        topics = [*((topic, count) for topic in self._images), *((topic, 1) for topic in others)]
+        wanted = [(self.resolve_topic_name(topic), least) for topic, least in topics]
+        waited = 0.0
+        while not interrupted():
+            missing = [topic for topic, n in wanted if self.count_subscribers(topic) < n]
+            if not missing:
+                time.sleep(_SETTLE if waited else 0.0)
+                return
+            if waited > _SETTLE:
+                self.get_logger().info(
+                    f"waiting for subscribers of {', '.join(missing)}", throttle_duration_sec=5.0
+                )
+            time.sleep(_CLOCK_PERIOD)
+            waited += _CLOCK_PERIOD
+
+    def play(self, rate: float = 1.0, *, loop: bool = False) -> Iterator[str]:
+        """Publish the bag; yields each message's topic as soon as it is out.
+
+        Args:
+            rate: how many times as fast as it was recorded.
+            loop: begin anew at the end, until it is interrupted.
+
+        Raises:
+            SourceError: the bag is truncated or corrupt.
+
+        """
+        again = True
+        try:
+            while again:
+                yield from self._play_once(rate)
+                again = loop and not interrupted()
+        finally:
+            self._wait_for_acknowledgement()
+
+    def _play_once(self, rate: float) -> Iterator[str]:
+        started, first_ns = time.monotonic(), None
+        for number, (topic, time_ns, raw) in enumerate(self._bag.serialized(*self._images), 1):
+            first_ns = time_ns if first_ns is None else first_ns
+            self._wait_until(started + (time_ns - first_ns) / 1e9 / rate, time_ns, rate)
+            if interrupted():
+                return
+            self._images[topic].publish(raw)
+            if number % _DEPTH == 0:  # what is further behind would be lost
+                self._wait_for_acknowledgement()
+            yield topic
+
+    def _wait_for_acknowledgement(self) -> None:
+        for publisher in self._images.values():
+            if not interrupted():
+                publisher.wait_for_all_acked(_ACKNOWLEDGE)
+
+    def _wait_until(self, due: float, time_ns: int, rate: float) -> None:
+        """Let the clock tick up to `time_ns`, which is at `due` on the monotonic clock."""
+        while not interrupted() and (left := due - time.monotonic()) > 0:
+            self._tick(time_ns - round(left * 1e9 * rate))
+            time.sleep(min(left, _CLOCK_PERIOD))
+        self._tick(time_ns)
+
+    def _tick(self, time_ns: int) -> None:
+        if self._clock_publisher is not None:
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
+            self._clock_publisher.publish(message)

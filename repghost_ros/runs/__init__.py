@@ -1,0 +1,1 @@
+"""Work over many frames: classify, replay, evaluate, benchmark."""

@@ -1,0 +1,162 @@
+"""Inference alone, timed on this machine: the columns of the model zoo's table."""
+
+from __future__ import annotations
+
+import csv
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from repghost_ros.backends import Slot
+from repghost_ros.errors import need
+from repghost_ros.model import Classifier
+from repghost_ros.zoo.catalogue import MODELS
+
+MEASURED, PUBLISHED = "measured here", "published, RDK X5"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One line of the table."""
+
+    model: str
+    source: str
+    """MEASURED, or PUBLISHED by the model zoo for its board."""
+    backend: str
+    params_m: float | None
+    """Parameters, millions; of a measured file those that are left after fusing."""
+    threads: int
+    latency_ms: float
+    """Of one inference with that many threads at it; measured: the median."""
+    p99_ms: float | None
+    fps: float | None
+
+
+def measure(classifier: Classifier, threads: int, seconds: float = 3.0) -> Timing:
+    """Infer from several threads at once, as fast as it goes.
+
+    Args:
+        classifier: the opened model; stays the caller's.
+        threads: each with buffers of its own and one inference in work.
+        seconds: how long, after a tenth of it to warm up.
+
+    Raises:
+        BackendError: the device has no room for that many, or an inference failed.
+
+    """
+    slots: list[Slot] = []
+    latencies: list[list[float]] = [[] for _ in range(threads)]
+    errors: list[Exception] = []
+    rng = np.random.default_rng(0)
+
+    def work(slot: Slot, own: list[float]) -> None:
+        try:
+            now = time.perf_counter()
+            while (now < end or not own) and not errors:
+                started = now
+                slot.infer()
+                now = time.perf_counter()
+                if started >= begin:
+                    own.append(now - started)
+        except Exception as error:  # raised again in the caller's thread
+            errors.append(error)
+
+    try:
+        for _ in range(threads):
+            slots.append(classifier.open_slot())
+            slots[-1].nv12[...] = rng.integers(0, 256, slots[-1].nv12.shape, dtype=np.uint8)
+        begin = time.perf_counter() + seconds / 10
+        end = begin + seconds
+        crew = [
+            threading.Thread(target=work, args=pair) for pair in zip(slots, latencies, strict=True)
+        ]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+        elapsed = time.perf_counter() - begin
+    finally:
+        for slot in slots:
+            slot.close()
+    if errors:
+        raise errors[0]
+    every = np.concatenate(latencies)
+    return Timing(
+        classifier.model,
+        MEASURED,
+        classifier.name,
+        parameters_m(classifier.path),
+        threads,
+        float(np.median(every)) * 1e3,
+        float(np.percentile(every, 99)) * 1e3,
+        len(every) / elapsed,
+    )
+
+
+def published(model: str) -> list[Timing]:
+    """What the model zoo published, empty for other models than its own."""
+    if model not in MODELS:
+        return []
+    figures = MODELS[model].published
+    about = (model, PUBLISHED, "BPU", figures.params_m)
+    return [
+        Timing(*about, 1, figures.latency_1_ms, None, None),
+        Timing(*about, 4, figures.latency_4_ms, None, figures.fps),
+    ]
+
+
+def parameters_m(path: Path) -> float | None:
+    """Millions of weights in an ONNX file; None without onnx, and for compiled models."""
+    if path.suffix.lower() != ".onnx" or find_spec("onnx") is None:
+        return None
+    onnx = need("onnx", "pip install onnx")
+    weights = [
+        tensor
+        for tensor in onnx.load(path).graph.initializer
+        if tensor.data_type != onnx.TensorProto.INT64  # shapes and axes
+        and not tensor.name.endswith(("scale", "zero_point"))  # of quantized ones
+    ]
+    return float(sum(np.prod(tensor.dims, dtype=np.int64) for tensor in weights)) / 1e6
+
+
+def write_csv(path: Path, timings: Sequence[Timing]) -> None:
+    """One line a timing, with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [column.name for column in fields(Timing)])
+        writer.writeheader()
+        writer.writerows(asdict(timing) for timing in timings)
+
+
+def plot(path: Path, timings: Sequence[Timing]) -> None:
+    """Latency and throughput by threads, a line a model; what is published is dashed.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+
+    """
+    matplotlib = need("matplotlib", "pip install matplotlib")
+    matplotlib.use("Agg")
+    pyplot = need("matplotlib.pyplot", "pip install matplotlib")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    colors: dict[str, str] = {}
+    for model, source in dict.fromkeys((timing.model, timing.source) for timing in timings):
+        lines = [t for t in timings if (t.model, t.source) == (model, source)]
+        style = "--s" if source == PUBLISHED else "-o"
+        color = colors.setdefault(model, f"C{len(colors)}")
+        threads = [timing.threads for timing in lines]
+        label = f"{model}, {source}"
+        left.plot(threads, [timing.latency_ms for timing in lines], style, c=color, label=label)
+        rates = [np.nan if timing.fps is None else timing.fps for timing in lines]
+        right.plot(threads, rates, style, c=color, label=label)
+    left.set(title="latency of one inference", xlabel="threads", ylabel="ms", ylim=(0, None))
+    right.set(title="throughput", xlabel="threads", ylabel="inferences a second", ylim=(0, None))
+    left.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)

@@ -1,0 +1,1 @@
+"""Where recorded frames come from: picture files, videos, bags."""

@@ -1,0 +1,1 @@
+"""Frames in flight: bounded queues, parallel workers, answers in order."""

@@ -1,0 +1,1 @@
+"""Pictures: messages and arrays -> frames -> NV12."""

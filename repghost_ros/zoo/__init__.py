@@ -1,0 +1,1 @@
+"""The models: which there are, where their files come from, what their classes are called."""

@@ -1,1 +1,0 @@
-"""The emulated board: see emulator.py."""

@@ -11,9 +11,7 @@ from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-from repghost_ros.backends import bpu_availability, choose_backend, choose_bpu_runtime
-from repghost_ros.backends.libdnn import version as libdnn_version
-from repghost_ros.backends.onnx import available as onnx_available
+from repghost_ros.backends.registry import RUNTIMES, choose
 from repghost_ros.errors import BackendError, StoreError
 from repghost_ros.runs.batch import cores
 from repghost_ros.zoo.catalogue import MODELS, archive_url
@@ -74,22 +72,20 @@ def _machine() -> Iterator[Finding]:
 
 
 def _runtimes() -> Iterator[Finding]:
-    unusable = onnx_available()
-    if unusable:
-        yield Finding("onnxruntime", PROBLEM, "not usable", unusable)
-    else:
-        yield Finding("onnxruntime", OK, _version("onnxruntime"))
-    for name, reason in bpu_availability().items():
+    for runtime in RUNTIMES:
+        on_bpu = runtime.backend == "bpu"
+        subject = f"BPU: {runtime.name}" if on_bpu else "onnxruntime"
+        reason = runtime.available()
         if reason is None:
-            installed = libdnn_version() if name == "libdnn" else _version(name)
-            yield Finding(f"BPU: {name}", OK, installed or "usable")
+            yield Finding(subject, OK, runtime.version() or "usable")
+        elif on_bpu:
+            yield Finding(subject, NOTE, reason)
         else:
-            yield Finding(f"BPU: {name}", NOTE, reason)
+            yield Finding(subject, PROBLEM, "not usable", reason)
     try:
-        backend = choose_backend()
-        if backend == "bpu":
-            runtime = choose_bpu_runtime()
-            yield Finding("backend auto", OK, f"bpu, through {runtime}: the fastest usable runtime")
+        chosen = choose()
+        if chosen.backend == "bpu":
+            yield Finding("backend auto", OK, f"bpu, through {chosen.name}: the fastest usable one")
         elif _BOARD.is_file() and "RDK" in _BOARD.read_text(errors="replace"):
             yield Finding(
                 "backend auto",

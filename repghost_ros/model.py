@@ -6,15 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repghost_ros.backends import (
-    FORMATS,
-    Backend,
-    BackendOptions,
-    Slot,
-    choose_backend,
-    choose_bpu_runtime,
-    open_backend,
-)
+from repghost_ros.backends.base import DEFAULTS, Backend, BackendOptions, Slot
+from repghost_ros.backends.registry import choose
+from repghost_ros.zoo.catalogue import formats
 from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.store import resolve
 
@@ -32,9 +26,9 @@ class Classifier:
     backend: Backend
 
     @property
-    def name(self) -> str:
+    def runtime(self) -> str:
         """The runtime in words."""
-        return self.backend.name
+        return self.backend.runtime
 
     @property
     def width(self) -> int:
@@ -66,7 +60,7 @@ def open_classifier(
     model_path: str = "",
     labels_path: str = "",
     backend: str = "auto",
-    options: BackendOptions | None = None,
+    options: BackendOptions = DEFAULTS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Classifier:
     """Find (or download) a model, open it, and match it with its labels.
@@ -85,12 +79,14 @@ def open_classifier(
         LabelsError: the labels cannot be read or do not fit the model.
 
     """
-    kind = choose_backend(backend, model, model_path)
-    options = options or BackendOptions()
-    if kind == "bpu":  # before a download that would be in vain
-        choose_bpu_runtime(options.bpu_runtime)
-    path = resolve(model, FORMATS[kind], model_path=model_path, progress=progress)
-    opened = open_backend(path, options)
+    runtime = choose(  # before a download that would be in vain
+        backend,
+        options.bpu_runtime,
+        path=Path(model_path) if model_path else None,
+        formats=formats(model),
+    )
+    path = resolve(model, runtime.format, model_path=model_path, progress=progress)
+    opened = runtime.open(path, options)
     try:
         labels = (
             read_labels(Path(labels_path), opened.classes)

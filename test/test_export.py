@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.errors import BackendError, ConversionError
@@ -193,7 +194,9 @@ def test_folded_model_answers_like_the_backend(color_range: str, tmp_path: Path)
     path = tmp_path / "folded.onnx"
     arguments = ["--fold-preprocess", "--color-range", color_range, "--out", str(path)]
     assert main(["export", "demo", *arguments]) == 0
-    backends = [OnnxBackend(model, color_range=color_range) for model in (DEMO, path)]
+    backends = [
+        OnnxBackend(model, BackendOptions(color_range=color_range)) for model in (DEMO, path)
+    ]
     plain, folded = (backend.open_slot() for backend in backends)
     assert folded.nv12.shape == plain.nv12.shape
     rng = np.random.default_rng(0)
@@ -204,7 +207,7 @@ def test_folded_model_answers_like_the_backend(color_range: str, tmp_path: Path)
         assert np.abs(folded.infer() - truth).max() < 0.02 * np.abs(truth).max()
     other = next(r for r in COLOR_RANGES if r != color_range)
     with pytest.raises(BackendError, match=f"range '{color_range}'"):
-        OnnxBackend(path, color_range=other)
+        OnnxBackend(path, BackendOptions(color_range=other))
 
 
 def test_what_cannot_be_folded(tmp_path: Path, capsys: Any) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from emulator.board import Emulator, hash_logits, timings, write_model
-from repghost_ros.backends import BackendOptions, libdnn, open_backend
+from repghost_ros.backends import libdnn
+from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.libdnn import LibdnnBackend
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.demo.signs import LABELS, render
@@ -170,9 +171,9 @@ def test_a_missing_or_corrupt_file_is_named(board: Emulator, tmp_path: Path) -> 
         ({"input_dimensions": 3}, "expected NV12"),
         ({"input_dimensions": -4}, "expected NV12"),
         ({"input_dimensions": 100}, "expected NV12"),
-        ({"batch": 2}, "one even image"),
-        ({"width": 223}, "one even image"),
-        ({"height": -2}, "one even image"),
+        ({"batch": 2}, "one image of even"),
+        ({"width": 223}, "one image of even"),
+        ({"height": -2}, "one image of even"),
         ({"aligned_width": 208}, "208 of 224 pixels"),
         ({"output_type": 12}, "type 12"),
         ({"output_bytes": 3999}, "3999 bytes, too few"),
@@ -215,7 +216,7 @@ def test_a_failed_inference_is_told_and_the_next_one_works(
 
 
 def test_a_hanging_bpu_is_timed_out(board: Emulator, model: Path) -> None:
-    backend = LibdnnBackend(model, timeout_s=0.05)
+    backend = LibdnnBackend(model, BackendOptions(timeout_s=0.05))
     slot = backend.open_slot()
     board.fail("hang", 60_000)
     with pytest.raises(BackendError, match="within 50 ms .timeout"):
@@ -249,12 +250,9 @@ def test_closing_in_any_order_frees_everything_once(board: Emulator, model: Path
         slot.close()
 
 
-def test_it_is_found_by_its_options(board: Emulator, model: Path) -> None:
-    assert libdnn.available() is None
-    backend = open_backend(
-        model, BackendOptions(bpu_runtime="libdnn", bpu_core=1, bpu_priority=255)
-    )
-    assert backend.name == "libdnn 1.24.5"
+def test_it_takes_core_and_priority(board: Emulator, model: Path) -> None:
+    backend = LibdnnBackend(model, BackendOptions(bpu_core=1, bpu_priority=255))
+    assert backend.runtime == "libdnn 1.24.5"
     slot = backend.open_slot()
     assert slot.infer().shape == (1000,)
     slot.close()

@@ -17,7 +17,7 @@ WAIT = 10.0
 class HeldBackend:
     """Answers the number written into its input, once `gate(number)` is set."""
 
-    name = "held"
+    runtime = "held"
     width = height = 2
     classes = 1
     labels: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
@@ -151,7 +152,7 @@ def test_every_class_is_calibrated_with(calibration: Calibration, signs: Path) -
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
 def test_tensors_are_what_the_backend_sees(color_range: str, signs: Path, tmp_path: Path) -> None:
     made = calibrate(signs, tmp_path, samples=3, color_range=color_range)
-    slot = OnnxBackend(DEMO, color_range=color_range).open_slot()
+    slot = OnnxBackend(DEMO, BackendOptions(color_range=color_range)).open_slot()
     assert isinstance(slot, NormalisingSlot)
     for tensor, picture in zip(made.tensors, made.pictures, strict=True):
         to_nv12(read_image(picture), slot.nv12, resize="crop", color_range=color_range)

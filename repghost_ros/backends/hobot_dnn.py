@@ -8,42 +8,29 @@ from __future__ import annotations
 
 import logging
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
 from repghost_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
-_INSTALL = (
-    "hobot_dnn is not installed: it comes with the board's image (pip install hobot-dnn-rdkx5)"
-)
+_MODULE = "hobot_dnn.pyeasy_dnn"
+_INSTALL = "it comes with the board's image (apt install hobot-dnn)"
 
 
 def available() -> str | None:
-    """None where hobot_dnn can be imported, else what to install."""
-    try:
-        from hobot_dnn import pyeasy_dnn  # noqa: F401
-    except (ImportError, OSError) as error:
-        return f"{_INSTALL} ({error})"
-    return None
+    """None where hobot_dnn can be imported, else why not and what to install."""
+    return why_not(_MODULE, _INSTALL)
 
 
-def image_size(path: Path, shape: Any, layout: str) -> tuple[int, int]:
-    """Width and height of a 1x3xHxW or 1xHxWx3 input.
-
-    Raises:
-        BackendError: the shape is no image of even size.
-
-    """
-    sizes = [int(size) for size in shape]
-    if len(sizes) == 4 and sizes[0] == 1:
-        height, width = sizes[1:3] if layout == "NHWC" else sizes[2:4]
-        if height > 0 and width > 0 and height % 2 == width % 2 == 0:
-            return width, height
-    raise BackendError(
-        f"the input of '{path}' has shape {sizes} ({layout}): expected one even image"
+def version() -> str:
+    """The version of the package that brought hobot_dnn, empty where it has none."""
+    return ", ".join(
+        metadata.version(name) for name in metadata.packages_distributions().get("hobot_dnn", [])
     )
 
 
@@ -60,11 +47,12 @@ class HobotDnnBackend:
 
     labels: tuple[str, ...] = ()  # compiled models carry none
 
-    def __init__(self, path: Path) -> None:
-        try:
-            from hobot_dnn import pyeasy_dnn
-        except (ImportError, OSError) as error:
-            raise BackendError(_INSTALL) from error
+    def __init__(self, path: Path, options: BackendOptions = DEFAULTS) -> None:
+        unusable = available()
+        if unusable:
+            raise BackendError(unusable)
+        from hobot_dnn import pyeasy_dnn
+
         if not path.is_file():
             raise BackendError(f"model file '{path}' does not exist")
         try:
@@ -74,7 +62,7 @@ class HobotDnnBackend:
         if len(models) != 1:
             raise BackendError(f"'{path}' holds {len(models)} models: expected one")
         self.model: Any = models[0]
-        self.name = "hobot_dnn"
+        self.runtime = "hobot_dnn"
         self.lock = threading.Lock()
         if len(self.model.inputs) != 1 or len(self.model.outputs) != 1:
             raise BackendError(f"'{path}' is no classifier: expected one input and one output")
@@ -84,7 +72,8 @@ class HobotDnnBackend:
                 f"the input of '{path}' is {image.tensor_type}: expected NV12; compile the model "
                 "with input_type_rt: nv12"
             )
-        self.width, self.height = image_size(path, image.shape, str(image.layout))
+        shape = [int(size) for size in image.shape]
+        self.width, self.height = image_size(path, shape, channels_last=str(image.layout) == "NHWC")
         self.classes = int(np.prod(self.model.outputs[0].properties.shape))
         _log.warning("hobot_dnn holds Python's lock while the BPU works: more workers do not help")
 
@@ -122,3 +111,6 @@ class HobotDnnSlot:
 
     def close(self) -> None:
         """Nothing outside Python's memory to give back."""
+
+
+RUNTIME = Runtime("hobot_dnn", "bpu", (".bin",), available, version, HobotDnnBackend)

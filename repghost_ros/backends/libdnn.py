@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size
 from repghost_ros.errors import BackendError
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
@@ -218,9 +219,7 @@ class LibdnnBackend:
 
     Args:
         path: the .bin file.
-        core: BPU core, 0 for any.
-        priority: of its tasks, 0 to 255.
-        timeout_s: seconds after which a task has failed.
+        options: `bpu_core`, `bpu_priority` and `timeout_s` are read.
 
     Raises:
         BackendError: libdnn is missing, or the file is missing, corrupt, or no NV12 classifier.
@@ -229,15 +228,13 @@ class LibdnnBackend:
 
     labels: tuple[str, ...] = ()  # compiled models carry none
 
-    def __init__(
-        self, path: Path, *, core: int = 0, priority: int = 0, timeout_s: float = 1.0
-    ) -> None:
+    def __init__(self, path: Path, options: BackendOptions = DEFAULTS) -> None:
         if not path.is_file():
             raise BackendError(f"model file '{path}' does not exist")
         self.dnn = library()
-        self.control = InferControl(bpuCoreId=core, priority=priority)
-        self.timeout_ms = max(1, round(timeout_s * 1000))
-        self.name = f"libdnn {version()}"
+        self.control = InferControl(bpuCoreId=options.bpu_core, priority=options.bpu_priority)
+        self.timeout_ms = max(1, round(options.timeout_s * 1000))
+        self.runtime = f"libdnn {version()}"
         self._lock = threading.Lock()
         self._slots = 0
         self._closed = False
@@ -283,10 +280,9 @@ class LibdnnBackend:
                 f"the input of '{path}' has type {kind} and shape {shape}: expected NV12; compile "
                 "the model with input_type_rt: nv12"
             )
-        rows, columns = (1, 2) if self.input.tensorLayout == _NHWC else (2, 3)
-        self.height, self.width, self.stride = shape[rows], shape[columns], aligned[columns]
-        if shape[0] != 1 or self.height < 2 or self.width < 2 or self.height % 2 or self.width % 2:
-            raise BackendError(f"the input of '{path}' has shape {shape}: expected one even image")
+        channels_last = self.input.tensorLayout == _NHWC
+        self.width, self.height = image_size(path, shape, channels_last=channels_last)
+        self.stride = aligned[2 if channels_last else 3]
         if self.stride < self.width:
             raise BackendError(f"the rows of '{path}' have {self.stride} of {self.width} pixels")
         needed = self.stride * self.height * 3 // 2
@@ -445,3 +441,6 @@ class LibdnnSlot:
         for memory in self._memory:
             self._backend.dnn.hbSysFreeMem(byref(memory))
         self._memory = []
+
+
+RUNTIME = Runtime("libdnn", "bpu", (".bin", ".hbm"), available, version, LibdnnBackend)

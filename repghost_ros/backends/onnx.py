@@ -7,26 +7,28 @@ from typing import Any
 
 import numpy as np
 
+from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, why_not
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import to_rgb
 from repghost_ros.zoo.catalogue import MEAN, SCALE
-
-_INSTALL = "ONNX Runtime is not installed: pip install onnxruntime"
-
-
-def available() -> str | None:
-    """None where ONNX Runtime can be imported, else what to install."""
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        return f"{_INSTALL} ({error})"
-    return None
-
 
 LABELS_KEY = "labels"
 """Metadata: the class names, one a line."""
 COLOR_RANGE_KEY = "color_range"
 """Metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
+
+
+def available() -> str | None:
+    """None where ONNX Runtime can be imported, else why not and what to install."""
+    return why_not("onnxruntime", "pip install onnxruntime")
+
+
+def version() -> str:
+    """ONNX Runtime's own version."""
+    import onnxruntime
+
+    told: str = onnxruntime.__version__
+    return told
 
 
 class OnnxBackend:
@@ -36,23 +38,23 @@ class OnnxBackend:
 
     Args:
         path: the .onnx file.
-        color_range: BT.601 range of the NV12 frames, `full` or `limited`.
-        threads: threads inside one inference.
+        options: `color_range` and `onnx_threads` are read.
 
     Raises:
         BackendError: ONNX Runtime is missing, or the file is missing, corrupt or no such model.
 
     """
 
-    def __init__(self, path: Path, *, color_range: str = "full", threads: int = 1) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendError(_INSTALL) from error
+    def __init__(self, path: Path, options: BackendOptions = DEFAULTS) -> None:
+        unusable = available()
+        if unusable:
+            raise BackendError(unusable)
+        import onnxruntime
+
         if not path.is_file():
             raise BackendError(f"model file '{path}' does not exist")
         session_options = onnxruntime.SessionOptions()
-        session_options.intra_op_num_threads = threads
+        session_options.intra_op_num_threads = options.onnx_threads
         session_options.inter_op_num_threads = 1
         # Idle workers must not burn a core: ONNX Runtime's own pool spins by default.
         session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -66,8 +68,8 @@ class OnnxBackend:
                 f"ONNX Runtime cannot load '{path}': {error}. If it was downloaded, delete it to get "
                 "it afresh"
             ) from error
-        self.name = f"ONNX Runtime {onnxruntime.__version__}"
-        self.color_range = color_range
+        self.runtime = f"ONNX Runtime {version()}"
+        self.color_range = options.color_range
         self._metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         self.labels = tuple(self._metadata.get(LABELS_KEY, "").splitlines())
         self._read_input(path)
@@ -187,3 +189,6 @@ class NormalisingSlot(OnnxSlot):
         np.subtract(rgb, np.asarray(MEAN, np.float32), out=self.pixels)
         np.multiply(self.pixels, np.asarray(SCALE, np.float32), out=self.pixels)
         return self._logits(self.image)
+
+
+RUNTIME = Runtime("onnx", "onnx", (".onnx",), available, version, OnnxBackend)

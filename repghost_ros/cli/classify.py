@@ -87,12 +87,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({**_about(classifier), "pictures": answers})
     else:
-        print(f"{classifier.path.name} on {classifier.name}", file=sys.stderr)
+        print(f"{classifier.path.name} on {classifier.runtime}", file=sys.stderr)
     return int(failed)
 
 
 def _about(classifier: Classifier) -> dict[str, str]:
-    return {"model": str(classifier.path), "backend": classifier.name}
+    return {"model": str(classifier.path), "backend": classifier.runtime}
 
 
 def _as_json(result: Result[Picture], best: list[tuple[str, float, int]]) -> dict[str, Any]:

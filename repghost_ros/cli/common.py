@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from repghost_ros.backends import BACKENDS, BPU_RUNTIMES, BackendOptions
+from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import UsageError, need
 from repghost_ros.model import Classifier, open_classifier
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES

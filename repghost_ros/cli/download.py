@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from repghost_ros.backends import FORMATS, choose_backend
+from repghost_ros.backends.registry import choose
 from repghost_ros.cli.common import add_json, download_bar, print_error, print_json
 from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.zoo.catalogue import MODELS
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     unknown = [size for size in sizes if size not in MODELS]
     if unknown:
         raise UsageError(f"unknown size {', '.join(unknown)}: choose of {', '.join(MODELS)}")
-    format = options.format or FORMATS[choose_backend()]
+    format = options.format or choose().format
     store = ModelStore()
     files, failed = [], False
     for size in sizes:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.backends import BACKENDS
+from repghost_ros.backends.registry import BACKENDS
 from repghost_ros.cli.common import (
     add_json,
     add_model,
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
                     f"the pictures in '{options.folder}' are unlabelled (no folder names a class): "
                     "give --against for two models' agreement, or --val-list"
                 )
-            backends.append(classifier.name)
+            backends.append(classifier.runtime)
             predictions[model] = predict(
                 classifier,
                 samples,

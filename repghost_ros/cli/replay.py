@@ -211,7 +211,7 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
         "bag": str(options.bag),
         "topic": topic.name,
         "model": str(classifier.path),
-        "backend": classifier.name,
+        "backend": classifier.runtime,
         "frames": summary.frames,
         "refused": summary.refused,
         "seconds": round(seconds, 3),
@@ -225,7 +225,7 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
     if not options.json:
         print(
             f"{topic.name}: {summary.frames} frames, {summary.refused} refused, in {seconds:.1f} s "
-            f"({report['fps']} fps) with {classifier.path.name} on {classifier.name}"
+            f"({report['fps']} fps) with {classifier.path.name} on {classifier.runtime}"
         )
         rows = [(name, count, _runs(runs, name)) for name, count in summary.classes.most_common()]
         print_table(("best class", "frames", "runs"), rows)

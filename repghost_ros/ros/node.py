@@ -183,7 +183,7 @@ class ClassifierNode(LifecycleNode):
         )
         self.get_logger().info(
             f"model '{classifier.model}' ({classifier.classes} classes, "
-            f"{classifier.width}x{classifier.height}) from {classifier.path} on {classifier.name}"
+            f"{classifier.width}x{classifier.height}) from {classifier.path} on {classifier.runtime}"
         )
         self._fault = ""
         return classifier
@@ -287,7 +287,7 @@ class ClassifierNode(LifecycleNode):
         """Publish /diagnostics."""
         name = self.get_fully_qualified_name().lstrip("/")
         classifier, pipeline = self._classifier, self._pipeline
-        hardware_id = classifier.name if classifier else ""
+        hardware_id = classifier.runtime if classifier else ""
         statuses = []
         for channel in self._channels:
             report = channel.report()

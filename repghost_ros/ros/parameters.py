@@ -11,7 +11,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from repghost_ros.backends import BACKENDS, BPU_RUNTIMES, BackendOptions
+from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import ParameterError
 from repghost_ros.results import CLASS_IDS
 from repghost_ros.ros.diagnostics import Thresholds

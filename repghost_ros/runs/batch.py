@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from repghost_ros.backends import Slot
+from repghost_ros.backends.base import Slot
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.model import Classifier
 from repghost_ros.vision.frame import Frame

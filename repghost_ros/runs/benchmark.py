@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repghost_ros.backends import Slot
+from repghost_ros.backends.base import Slot
 from repghost_ros.errors import need
 from repghost_ros.model import Classifier
 from repghost_ros.zoo.catalogue import MODELS
@@ -89,7 +89,7 @@ def measure(classifier: Classifier, threads: int, seconds: float = 3.0) -> Timin
     return Timing(
         classifier.model,
         MEASURED,
-        classifier.name,
+        classifier.runtime,
         parameters_m(classifier.path),
         threads,
         float(np.median(every)) * 1e3,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends import Backend, Slot
+from repghost_ros.backends.base import Backend, Slot
 from repghost_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)

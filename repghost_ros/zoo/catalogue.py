@@ -63,3 +63,8 @@ MODEL_NAMES = (*MODELS, DEMO)
 def archive_url() -> str:
     """Where model files are downloaded from; REPGHOST_MODEL_URL names a mirror."""
     return os.environ.get("REPGHOST_MODEL_URL", _ARCHIVE).rstrip("/") + "/"
+
+
+def formats(model: str) -> tuple[str, ...]:
+    """The formats that a model exists in, of `bin` and `onnx`."""
+    return ("onnx",) if model == DEMO else ("bin", "onnx")

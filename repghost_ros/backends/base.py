@@ -1,0 +1,153 @@
+"""What every runtime offers: a model that opens slots, and how the runtime itself is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from repghost_ros.errors import BackendError
+
+
+class Slot(Protocol):
+    """What one worker needs to infer: its input buffer and its place on the device."""
+
+    @property
+    def nv12(self) -> np.ndarray:
+        """uint8 (height * 3 // 2, width): the frame goes here, in the device's memory if it has one."""
+
+    def infer(self) -> np.ndarray:
+        """Run the model on `nv12`.
+
+        Returns:
+            float32 (classes,) logits, the caller's own copy.
+
+        Raises:
+            BackendError: the device refused, failed or timed out.
+
+        """
+
+    def close(self) -> None:
+        """Give the slot's buffers back; further calls do nothing."""
+
+
+class Backend(Protocol):
+    """A loaded model. Its slots may infer at the same time, one thread each."""
+
+    @property
+    def runtime(self) -> str:
+        """The runtime in words, as shown in logs and diagnostics."""
+
+    @property
+    def width(self) -> int:
+        """Input width in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Input height in pixels."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names that the model file carries, empty where it carries none."""
+
+    def open_slot(self) -> Slot:
+        """Allocate the buffers of one worker.
+
+        Raises:
+            BackendError: the device has no room for another slot.
+
+        """
+
+    def close(self) -> None:
+        """Unload the model; further calls do nothing. Its slots are closed first."""
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How a model is to be run; each runtime reads what concerns it."""
+
+    bpu_runtime: str = "auto"
+    """One of `registry.BPU_RUNTIMES`."""
+    bpu_core: int = 0
+    """BPU core to run on: 0 for any."""
+    bpu_priority: int = 0
+    """Task priority on the BPU, 0 (lowest) to 255."""
+    timeout_s: float = 1.0
+    """Seconds to wait for one inference on the BPU before it counts as failed."""
+    color_range: str = "full"
+    """Range of the NV12 that the ONNX backend is given: full or limited (BT.601)."""
+    onnx_threads: int = 1
+    """ONNX Runtime threads inside one inference; the workers run beside each other anyway."""
+
+
+DEFAULTS = BackendOptions()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A library that runs models, and how to open a model with it."""
+
+    name: str
+    """As in the parameter `bpu_runtime`; `onnx` for ONNX Runtime."""
+    backend: str
+    """What it computes on: `bpu` or `onnx`."""
+    suffixes: tuple[str, ...]
+    """Endings of its model files; the first is that of the published models."""
+    available: Callable[[], str | None]
+    """None where it is usable here, else why not and what to do about it."""
+    version: Callable[[], str]
+    """The version of a usable one, empty where it tells none."""
+    open: Callable[[Path, BackendOptions], Backend]
+    """Load a model file.
+
+    Raises:
+        BackendError: the runtime is missing, or the file is missing, corrupt or no classifier.
+
+    """
+
+    @property
+    def format(self) -> str:
+        """The format of the published models that it runs: `bin` or `onnx`."""
+        return self.suffixes[0][1:]
+
+
+def why_not(module: str, install: str) -> str | None:
+    """None where a runtime's Python module can be imported, else why not.
+
+    Args:
+        module: its name.
+        install: what installs it, or makes a broken installation work.
+
+    """
+    try:
+        import_module(module)
+    except Exception as error:  # a vendor's package raises anything where its libraries are missing
+        package = module.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            return f"{package} is not installed: {install}"
+        return f"{module} cannot be imported ({type(error).__name__}: {error}): {install}"
+    return None
+
+
+def image_size(path: Path, shape: Sequence[int], *, channels_last: bool) -> tuple[int, int]:
+    """Width and height of a 1x3xHxW or 1xHxWx3 input, in pixels.
+
+    Raises:
+        BackendError: the shape is no image of even size, as NV12 needs.
+
+    """
+    if len(shape) == 4 and shape[0] == 1:
+        height, width = shape[1:3] if channels_last else shape[2:4]
+        if height > 0 and width > 0 and height % 2 == width % 2 == 0:
+            return width, height
+    raise BackendError(
+        f"the input of '{path}' has shape {list(shape)}: expected one image of even width and height"
+    )

@@ -1,0 +1,67 @@
+"""The runtimes, fastest first, and the choice of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from repghost_ros.backends import hobot_dnn, libdnn, onnx
+from repghost_ros.backends.base import Runtime
+from repghost_ros.errors import BackendError
+
+RUNTIMES = (libdnn.RUNTIME, hobot_dnn.RUNTIME, onnx.RUNTIME)
+"""Fastest first."""
+BACKENDS = ("auto", *dict.fromkeys(runtime.backend for runtime in RUNTIMES))
+BPU_RUNTIMES = ("auto", *(runtime.name for runtime in RUNTIMES if runtime.backend == "bpu"))
+
+
+def choose(
+    backend: str = "auto",
+    bpu_runtime: str = "auto",
+    *,
+    path: Path | None = None,
+    formats: Sequence[str] = ("bin", "onnx"),
+) -> Runtime:
+    """The fastest usable runtime for a model; slower ones are not even looked at.
+
+    Args:
+        backend: one of BACKENDS; `auto` is the model file's own, else the BPU where there is one.
+        bpu_runtime: one of BPU_RUNTIMES; says nothing about models that run elsewhere.
+        path: the model's file, where the user gave one.
+        formats: those that the model exists in, where it is found by its name.
+
+    Raises:
+        BackendError: the model is not for that backend, or no runtime for it is usable here.
+
+    """
+    if backend not in BACKENDS:
+        raise BackendError(f"backend '{backend}' is unknown: choose one of {', '.join(BACKENDS)}")
+    if bpu_runtime not in BPU_RUNTIMES:
+        raise BackendError(
+            f"BPU runtime '{bpu_runtime}' is unknown: choose one of {', '.join(BPU_RUNTIMES)}"
+        )
+    fitting = [r for r in RUNTIMES if (_runs(r, path) if path else r.format in formats)]
+    if not fitting:
+        known = dict.fromkeys(suffix for runtime in RUNTIMES for suffix in runtime.suffixes)
+        raise BackendError(
+            f"'{path}' is no model file: expected one that ends in {', '.join(known)}"
+        )
+    wanted = [runtime for runtime in fitting if backend in ("auto", runtime.backend)]
+    if not wanted:
+        model = f"'{path}' is a file" if path else f"this model exists as {fitting[0].format} only,"
+        raise BackendError(
+            f"backend '{backend}' cannot run it: {model} for the backend '{fitting[0].backend}'"
+        )
+    reasons = []
+    for runtime in wanted:
+        if runtime.backend == "bpu" and bpu_runtime not in ("auto", runtime.name):
+            continue
+        reason = runtime.available()
+        if reason is None:
+            return runtime
+        reasons.append(f"{runtime.name}: {reason}")
+    raise BackendError(f"no runtime is usable here ({'; '.join(reasons)})")
+
+
+def _runs(runtime: Runtime, path: Path) -> bool:
+    return path.suffix.lower() in runtime.suffixes

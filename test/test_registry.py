@@ -1,0 +1,131 @@
+"""Which runtime is chosen, and what is said where none can be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repghost_ros.backends import hobot_dnn, libdnn, onnx
+from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES, RUNTIMES, choose
+from repghost_ros.errors import BackendError
+from repghost_ros.paths import share
+
+VENDOR = Path(__file__).parent.parent / "emulator" / "vendor"
+BIN, ONNX = Path("model.bin"), Path("model.onnx")
+
+
+@pytest.fixture(autouse=True)
+def no_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPGHOST_LIBDNN", raising=False)
+    monkeypatch.setitem(sys.modules, "hobot_dnn", None)
+
+
+@pytest.fixture
+def libdnn_here(monkeypatch: pytest.MonkeyPatch, library: Path) -> None:
+    monkeypatch.setenv("REPGHOST_LIBDNN", str(library))
+
+
+@pytest.fixture
+def hobot_dnn_here(libdnn_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "hobot_dnn")
+    monkeypatch.syspath_prepend(str(VENDOR))
+
+
+def test_the_names_follow_from_the_runtimes() -> None:
+    assert BACKENDS == ("auto", "bpu", "onnx")
+    assert BPU_RUNTIMES == ("auto", "libdnn", "hobot_dnn")
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnx"])
+@pytest.mark.parametrize("bpu_runtime", BPU_RUNTIMES)
+def test_a_pc_runs_onnx(backend: str, bpu_runtime: str) -> None:
+    assert choose(backend, bpu_runtime) is onnx.RUNTIME
+    assert choose(backend, bpu_runtime, path=ONNX) is onnx.RUNTIME
+    assert choose(backend, bpu_runtime, formats=("onnx",)) is onnx.RUNTIME
+
+
+@pytest.mark.parametrize("path", [None, BIN])
+def test_a_pc_has_no_bpu(path: Path | None) -> None:
+    reasons = r"libdnn: libdnn.so is not here.*hobot_dnn: .*cannot be imported"
+    with pytest.raises(BackendError, match=reasons):
+        choose("bpu", path=path)
+    with pytest.raises(BackendError) as error:
+        choose("bpu", "hobot_dnn", path=path)
+    assert "libdnn.so" not in str(error.value)  # only what was asked for is told of
+
+
+def test_the_board_runs_the_fastest(libdnn_here: None) -> None:
+    assert choose() is libdnn.RUNTIME
+    assert choose(path=BIN) is libdnn.RUNTIME
+    assert choose("onnx") is onnx.RUNTIME
+    assert choose(path=ONNX) is onnx.RUNTIME
+    assert choose(formats=("onnx",)) is onnx.RUNTIME
+    assert choose("bpu", formats=("bin",)) is libdnn.RUNTIME
+
+
+def test_the_board_runs_what_was_asked_for(hobot_dnn_here: None) -> None:
+    assert choose("bpu", "hobot_dnn") is hobot_dnn.RUNTIME
+    assert choose(bpu_runtime="hobot_dnn", path=BIN) is hobot_dnn.RUNTIME
+    assert choose(bpu_runtime="libdnn") is libdnn.RUNTIME
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, ImportError, ValueError, SystemError])
+def test_a_package_that_breaks_on_import_breaks_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]
+) -> None:
+    package = tmp_path / "hobot_dnn"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise {error.__name__}('libcnn.so is missing')")
+    monkeypatch.delitem(sys.modules, "hobot_dnn")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert choose() is onnx.RUNTIME
+    with pytest.raises(BackendError, match=f"{error.__name__}: libcnn.so is missing"):
+        choose("bpu")
+
+
+def test_nothing_is_probed_that_is_not_needed(
+    libdnn_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = []
+    for module in (hobot_dnn, onnx):
+        monkeypatch.setattr(module, "why_not", lambda *arguments: probed.append(arguments))
+    choose()
+    choose(path=BIN)
+    choose(bpu_runtime="libdnn")
+    assert not probed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "reason"),
+    [
+        (("tpu",), {}, "'tpu' is unknown.*auto, bpu, onnx"),
+        (("bpu", "hbm_runtime"), {}, "'hbm_runtime' is unknown.*auto, libdnn, hobot_dnn"),
+        (("onnx",), {"path": BIN}, "cannot run it: 'model.bin' is a file for the backend 'bpu'"),
+        (("bpu",), {"path": ONNX}, "cannot run it: 'model.onnx' is a file for the backend 'onnx'"),
+        (("auto",), {"path": Path("model.txt")}, "'model.txt' is no model file.*bin, .*onnx"),
+        (("bpu",), {"formats": ("onnx",)}, "exists as onnx only, for the backend 'onnx'"),
+    ],
+    ids=str,
+)
+def test_choices_that_cannot_be(
+    arguments: tuple[str, ...], options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BackendError, match=reason):
+        choose(*arguments, **options)
+
+
+def test_every_runtime_tells_its_version(hobot_dnn_here: None) -> None:
+    for runtime in RUNTIMES:
+        assert runtime.available() is None
+        assert isinstance(runtime.version(), str)
+
+
+def test_what_was_chosen_opens_the_model() -> None:
+    path = share() / "models" / "demo.onnx"
+    backend = choose(path=path).open(path, BackendOptions())
+    assert backend.runtime.startswith("ONNX Runtime ")
+    backend.close()

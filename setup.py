@@ -1,15 +1,17 @@
 """ament_python package: what is installed, and the programs of `ros2 run repghost_ros ...`."""
 
 from glob import glob
+from runpy import run_path
 
 from setuptools import find_packages, setup
 
 PACKAGE = "repghost_ros"
+VERSION = run_path(f"{PACKAGE}/version.py")["__version__"]
 SHARED = ("launch", "config", "models", "labels")
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version=VERSION,
     description="RepGhost image classification for ROS 2, on the RDK X5's BPU or with ONNX Runtime",
     license="Apache-2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
@@ -32,5 +34,6 @@ setup(
             f"repghost = {PACKAGE}.cli:main",
         ]
     },
-    zip_safe=True,
+    package_data={PACKAGE: ["py.typed"]},
+    zip_safe=False,
 )

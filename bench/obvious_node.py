@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
+from repghost_ros.results import Result
 from repghost_ros.ros import messages
 
 
@@ -62,7 +63,7 @@ class ObviousNode(Node):
         exponentials = np.exp(output - output.max())
         scores = exponentials / exponentials.sum()
         best = np.argsort(-scores)[:5]
-        results = [(str(index), float(scores[index])) for index in best]
+        results = [Result(str(index), float(scores[index])) for index in best]
         self._answers.publish(messages.classification(message.header, results))
 
 

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from repghost_ros.backends.base import DEFAULTS, Backend, BackendOptions, Slot
+import numpy as np
+
+from repghost_ros.backends.base import DEFAULTS, Backend, BackendOptions, Runtime, Slot
 from repghost_ros.backends.registry import choose
+from repghost_ros.errors import LabelsError
+from repghost_ros.results import Reporting, Result
+from repghost_ros.stream.job import Job, Outcome
+from repghost_ros.vision.frame import Frame, from_array
+from repghost_ros.vision.nv12 import ColorRange
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import formats
 from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.store import resolve
 
+Progress = Callable[[int, int], None]
+"""Told bytes so far and bytes in all of a download."""
+Read = Callable[[Any], Frame]
+"""Makes a frame of a job's message; raises where there is none in it."""
+
 
 @dataclass(frozen=True)
-class Classifier:
-    """A backend and the names of its classes; itself a backend to the pipeline."""
+class Model(AbstractContextManager["Model"]):
+    """A backend and the names of its classes; close it, or use it in a `with` statement.
 
-    model: str
-    """Name of the model, such as `150`, `demo` or a file's name."""
+    Any number of threads may call `classify`; each brings buffers of the device into being that later
+    calls take up again.
+    """
+
+    name: str
+    """Such as `150`, `demo` or a file's name."""
     path: Path
     labels: tuple[str, ...]
-    color_range: str
-    """BT.601 range of the NV12 it wants, `full` or `limited`."""
+    color_range: ColorRange
+    """BT.601 range of the NV12 it wants."""
     backend: Backend
+    _idle: list[Slot] = field(default_factory=list, init=False, repr=False, compare=False)
+    _lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
+    """Guards `_idle`."""
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def runtime(self) -> str:
-        """The runtime in words."""
+        """What runs it, in words."""
         return self.backend.runtime
 
     @property
@@ -45,61 +74,158 @@ class Classifier:
         """Number of logits."""
         return self.backend.classes
 
+    def classify(
+        self,
+        picture: Frame | np.ndarray,
+        view: View = View(),
+        reporting: Reporting = Reporting(),
+    ) -> tuple[Result, ...]:
+        """Name what a picture shows.
+
+        Args:
+            picture: a frame, or a uint8 BGR (height, width, 3) or grey (height, width) array.
+            view: what of it the model sees.
+            reporting: which classes are reported.
+
+        Returns:
+            the best classes, best first.
+
+        Raises:
+            FrameError: the picture cannot be classified.
+            BackendError: the device failed.
+
+        """
+        job = Job(picture, view, reporting)
+        with self._lock:
+            slot = self._idle.pop() if self._idle else None
+        slot = slot or self.open_slot()
+        try:
+            self.run(job, slot, _as_frame)
+        finally:
+            with self._lock:
+                self._idle.append(slot)
+        if job.error is not None:
+            raise job.error
+        return job.results
+
+    def run(self, job: Job[Any], slot: Slot, read: Read) -> None:
+        """Take a job from its message to its results: read, convert, infer, name.
+
+        Whatever goes wrong ends this job alone: see its outcome and error.
+        """
+        job.started = time.monotonic()
+        try:
+            job.frame = job.view.crop(read(job.message))
+            job.view.fill(job.frame, slot.nv12, self.color_range)
+        except Exception as error:
+            job.end(Outcome.REFUSED, error)
+            return
+        job.converted = time.monotonic()
+        try:
+            job.logits = slot.infer()
+            job.inferred = time.monotonic()
+            job.results = job.reporting.results(job.logits, self.labels)
+        except Exception as error:
+            job.end(Outcome.FAILED, error)
+            return
+        job.end(Outcome.ANSWERED)
+
     def open_slot(self) -> Slot:
-        """Allocate the buffers of one worker."""
+        """Allocate the buffers of one worker; its owner closes it before the model."""
         return self.backend.open_slot()
 
     def close(self) -> None:
         """Unload the model."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
         self.backend.close()
 
 
-def open_classifier(
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model to open and how to run it.
+
+    Args:
+        model: a size (`100` to `200`) or `demo`; ignored where `model_path` is given.
+        model_path: a model file of your own, or empty.
+        labels_path: its labels, one a line; empty for those in the model file, or else ImageNet's.
+        backend: one of backends.registry.BACKENDS.
+        options: how to run it.
+
+    """
+
+    model: str = "demo"
+    model_path: str = ""
+    labels_path: str = ""
+    backend: str = "auto"
+    options: BackendOptions = DEFAULTS
+
+    def check(self) -> Runtime:
+        """What will run the model, as far as that can be told without opening it.
+
+        Raises:
+            BackendError: no usable runtime, or `model_path` is no model file.
+            StoreError: `model_path` does not exist.
+            LabelsError: `labels_path` does not exist.
+
+        """
+        if self.labels_path and not Path(self.labels_path).is_file():
+            raise LabelsError(f"labels file '{self.labels_path}' cannot be read: it does not exist")
+        path = Path(self.model_path).expanduser() if self.model_path else None
+        runtime = choose(
+            self.backend, self.options.bpu_runtime, path=path, formats=formats(self.model)
+        )
+        if path is not None:
+            resolve(self.model, runtime.format, model_path=self.model_path)
+        return runtime
+
+    def open(self, progress: Progress | None = None) -> Model:
+        """Find (or download) the model, open it, and match it with its labels.
+
+        Raises:
+            BackendError: no usable runtime, or the model is corrupt or no classifier.
+            StoreError: the model is neither here nor to be had.
+            LabelsError: the labels cannot be read or do not fit the model.
+
+        """
+        # Before a download, which would be in vain where nothing can run the model.
+        runtime = self.check()
+        path = resolve(self.model, runtime.format, model_path=self.model_path, progress=progress)
+        backend = runtime.open(path, self.options)
+        try:
+            labels = self._labels(backend)
+            # The first inference is the slowest everywhere: have it before the first frame.
+            slot = backend.open_slot()
+            try:
+                slot.infer()
+            finally:
+                slot.close()
+        except BaseException:
+            backend.close()
+            raise
+        name = path.name if self.model_path else self.model
+        return Model(name, path, labels, self.options.color_range, backend)
+
+    def _labels(self, backend: Backend) -> tuple[str, ...]:
+        if self.labels_path:
+            return read_labels(Path(self.labels_path), backend.classes)
+        named = "" if self.model_path else self.model
+        return backend.labels or labels_for(named, backend.classes)
+
+
+def open_model(
     model: str = "demo",
     *,
     model_path: str = "",
     labels_path: str = "",
     backend: str = "auto",
     options: BackendOptions = DEFAULTS,
-    progress: Callable[[int, int], None] | None = None,
-) -> Classifier:
-    """Find (or download) a model, open it, and match it with its labels.
+    progress: Progress | None = None,
+) -> Model:
+    """Open a model; the arguments and errors are those of ModelSpec and its `open`."""
+    return ModelSpec(model, model_path, labels_path, backend, options).open(progress)
 
-    Args:
-        model: a size (`100` to `200`) or `demo`; ignored where `model_path` is given.
-        model_path: a model file of your own, or empty.
-        labels_path: its labels, one a line; empty for those in the model file, or else ImageNet's.
-        backend: one of BACKENDS.
-        options: how to run it.
-        progress: told (bytes so far, bytes in all) of a download.
 
-    Raises:
-        BackendError: no usable runtime, or the model is corrupt or no classifier.
-        StoreError: the model is neither here nor to be had.
-        LabelsError: the labels cannot be read or do not fit the model.
-
-    """
-    runtime = choose(  # before a download that would be in vain
-        backend,
-        options.bpu_runtime,
-        path=Path(model_path) if model_path else None,
-        formats=formats(model),
-    )
-    path = resolve(model, runtime.format, model_path=model_path, progress=progress)
-    opened = runtime.open(path, options)
-    try:
-        labels = (
-            read_labels(Path(labels_path), opened.classes)
-            if labels_path
-            else opened.labels or labels_for("" if model_path else model, opened.classes)
-        )
-        # The first inference is the slowest everywhere: have it before the first frame.
-        slot = opened.open_slot()
-        try:
-            slot.infer()
-        finally:
-            slot.close()
-    except Exception:
-        opened.close()
-        raise
-    return Classifier(path.name if model_path else model, path, labels, options.color_range, opened)
+def _as_frame(picture: Frame | np.ndarray) -> Frame:
+    return picture if isinstance(picture, Frame) else from_array(picture)

@@ -14,7 +14,7 @@ import pytest
 from repghost_ros.cli import main
 from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.errors import SourceError
-from repghost_ros.model import open_classifier
+from repghost_ros.model import open_model
 from repghost_ros.runs.evaluation import (
     accuracy,
     class_names,
@@ -58,7 +58,7 @@ def test_counts_what_is_right_and_wrong(folder: Path, tmp_path: Path, capsys: An
 
 
 def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
-    classifier = open_classifier("demo")
+    classifier = open_model("demo")
     samples = find_samples(folder, classifier.labels)
     whole = predict(classifier, samples, resize="stretch", folder=tmp_path)
     path = tmp_path / "predictions.csv"

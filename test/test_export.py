@@ -15,7 +15,7 @@ from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.errors import BackendError, ConversionError
 from repghost_ros.paths import share
-from repghost_ros.vision.nv12 import COLOR_RANGES
+from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
 from repghost_ros.zoo.catalogue import MODELS
 
 onnx = pytest.importorskip("onnx")
@@ -190,7 +190,7 @@ def test_a_drifting_export_is_not_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
-def test_folded_model_answers_like_the_backend(color_range: str, tmp_path: Path) -> None:
+def test_folded_model_answers_like_the_backend(color_range: ColorRange, tmp_path: Path) -> None:
     path = tmp_path / "folded.onnx"
     arguments = ["--fold-preprocess", "--color-range", color_range, "--out", str(path)]
     assert main(["export", "demo", *arguments]) == 0

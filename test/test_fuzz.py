@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import ENCODINGS, from_compressed, from_image
-from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, to_nv12
+from repghost_ros.vision.nv12 import (
+    COLOR_RANGES,
+    RESIZE_POLICIES,
+    ColorRange,
+    ResizePolicy,
+    to_nv12,
+)
 
 CASES = int(sys.argv[1]) if __name__ == "__main__" else 300
 SEEDS = [
@@ -48,8 +54,8 @@ def test_images(
     height: int,
     step: int,
     data: bytes,
-    resize: str,
-    color_range: str,
+    resize: ResizePolicy,
+    color_range: ColorRange,
     roi: tuple[int, int, int, int],
 ) -> None:
     message = SimpleNamespace(

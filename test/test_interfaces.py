@@ -11,6 +11,7 @@ import pytest
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, ObjectHypothesis, VisionInfo
 
+from repghost_ros.results import Result
 from repghost_ros.ros import messages
 
 FOXY = Path(sys.prefix) / "foxy"
@@ -35,9 +36,9 @@ def test_fields_are_the_published_ones() -> None:
 
 def test_results_go_in_and_come_out() -> None:
     header = Header(frame_id="camera")
-    message = messages.classification(header, [("stop", 0.75), ("yield", 0.25)])
+    message = messages.classification(header, [Result("stop", 0.75), Result("yield", 0.25)])
     assert message.header == header
-    assert messages.results(message) == [("stop", 0.75), ("yield", 0.25)]
+    assert messages.results(message) == [Result("stop", 0.75), Result("yield", 0.25)]
 
 
 PUBLISH_AND_TAKE = """
@@ -45,6 +46,8 @@ import rclpy
 from std_msgs.msg import Header
 from rclpy.qos import QoSProfile
 from vision_msgs.msg import Classification2D
+from repghost_ros.results import Result
+from repghost_ros.results import Result
 from repghost_ros.ros import messages
 
 rclpy.init()
@@ -54,10 +57,11 @@ node.create_subscription(Classification2D, "classification", taken.append, 10)
 publisher = node.create_publisher(messages.Classification, "classification", 10)
 while not publisher.get_subscription_count():
     rclpy.spin_once(node, timeout_sec=0.1)
-publisher.publish(messages.classification(Header(frame_id="camera"), [("stop", 0.75)]))
+publisher.publish(messages.classification(Header(frame_id="camera"), [Result("stop", 0.75)]))
 while not taken:
     rclpy.spin_once(node, timeout_sec=0.1)
-print(taken[0].results[0].id, messages.results(taken[0]), taken[0].source_img.width)
+(result,) = messages.results(taken[0])
+print(taken[0].results[0].id, result.class_id, result.score, taken[0].source_img.width)
 """
 
 
@@ -76,4 +80,4 @@ def test_foxys_messages_are_spoken_too() -> None:
         text=True,
         timeout=60,
     )
-    assert ended.stdout.strip() == "stop [('stop', 0.75)] 0", ended.stderr
+    assert ended.stdout.strip() == "stop stop 0.75 0", ended.stderr

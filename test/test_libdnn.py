@@ -17,7 +17,7 @@ from repghost_ros.backends.libdnn import LibdnnBackend
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.errors import BackendError
-from repghost_ros.model import open_classifier
+from repghost_ros.model import open_model
 from repghost_ros.paths import share
 from repghost_ros.results import top_k
 from repghost_ros.vision.frame import from_array
@@ -135,7 +135,7 @@ def test_the_whole_bpu_path_names_what_onnx_names(board: Emulator, tmp_path: Pat
         to_nv12(frame, slot.nv12)
         to_nv12(frame, reference.nv12)
         theirs = top_k(reference.infer(), 5)
-        assert [score.index for score in top_k(slot.infer(), 5)] == [s.index for s in theirs]
+        assert [index for index, _ in top_k(slot.infer(), 5)] == [index for index, _ in theirs]
     slot.close()
     backend.close()
 
@@ -148,9 +148,9 @@ def test_a_model_that_fails_its_first_inference_leaves_nothing(
 ) -> None:
     board.fail("run", -6000001)
     with pytest.raises(BackendError):
-        open_classifier(model_path=str(model))
+        open_model(model_path=str(model))
     assert board.stats()["live_allocations"] == 0
-    open_classifier(model_path=str(model)).close()
+    open_model(model_path=str(model)).close()
 
 
 def test_a_missing_or_corrupt_file_is_named(board: Emulator, tmp_path: Path) -> None:

@@ -11,17 +11,12 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from repghost_ros.errors import FrameError
 from repghost_ros.ros.diagnostics import Thresholds, camera_status
+from repghost_ros.stream.job import Counts, Job, Outcome
 from repghost_ros.stream.monitor import Latency, Monitor, Report
-from repghost_ros.stream.pipeline import Answer, Stream
 
 GOOD = Report(
     seconds=2.0,
-    received=60,
-    answered=60,
-    refused=0,
-    failed=0,
-    dropped=0,
-    skipped=0,
+    counts=Counts(received=60, answered=60),
     convert=Latency(0.001, 0.002),
     infer=Latency(0.003, 0.004),
     end_to_end=Latency(0.005, 0.010),
@@ -36,11 +31,19 @@ THRESHOLDS = Thresholds(min_rate=20.0, max_latency=0.050, stale_after=2.0)
     [
         ({}, DiagnosticStatus.OK, "classifying"),
         ({"idle": 3.0}, DiagnosticStatus.STALE, "no frame for 3.0 s"),
-        ({"failed": 1, "last_error": "it broke"}, DiagnosticStatus.ERROR, "it broke"),
-        ({"refused": 1, "last_error": "bad step"}, DiagnosticStatus.WARN, "bad step"),
-        ({"answered": 30}, DiagnosticStatus.WARN, "15.0 answers a second, wanted 20"),
+        (
+            {"counts": Counts(60, 59, failed=1), "last_error": "it broke"},
+            DiagnosticStatus.ERROR,
+            "it broke",
+        ),
+        (
+            {"counts": Counts(60, 59, refused=1), "last_error": "bad step"},
+            DiagnosticStatus.WARN,
+            "bad step",
+        ),
+        ({"counts": Counts(60, 30)}, DiagnosticStatus.WARN, "15.0 answers a second, wanted 20"),
         ({"end_to_end": Latency(0.01, 0.06)}, DiagnosticStatus.WARN, "60.0 ms, wanted 50"),
-        ({"dropped": 4}, DiagnosticStatus.WARN, "4 frames made way"),
+        ({"counts": Counts(64, 60, dropped=4)}, DiagnosticStatus.WARN, "4 frames made way"),
     ],
 )
 def test_levels(changes: dict[str, Any], level: bytes, message: str) -> None:
@@ -58,19 +61,24 @@ def test_values_have_names_and_units() -> None:
 
 
 def test_a_report_is_of_its_period_alone() -> None:
-    stream = Stream.__new__(Stream)
-    stream.received = stream.answered = stream.refused = stream.failed = 0
-    stream.dropped = stream.skipped = 0
-    monitor = Monitor(stream)
-    stream.received, stream.answered, stream.refused = 3, 2, 1
-    for _ in range(2):
-        monitor.record(Answer(None, logits=np.zeros(1), started=1.0, converted=1.5, inferred=3.5))
-    monitor.record(Answer(None, error=FrameError("bad step")))
-    report = monitor.report()
-    assert (report.received, report.answered, report.refused) == (3, 2, 1)
+    monitor = Monitor()
+    answered = Job(None, started=1.0, converted=1.5, inferred=3.5, outcome=Outcome.ANSWERED)
+    refused = Job(None, outcome=Outcome.REFUSED, error=FrameError("bad step"))
+    for job in (answered, answered, refused):
+        monitor.record(job)
+    counts = Counts(received=3, answered=2, refused=1)
+    report = monitor.report(counts)
+    assert report.counts == counts
     assert (report.convert, report.infer) == (Latency(0.5, 0.5), Latency(2.0, 2.0))
     assert report.last_error == "bad step"
-    empty = monitor.report()
-    assert (empty.received, empty.answered) == (0, 0)
+    empty = monitor.report(counts)
+    assert empty.counts == Counts()
     assert np.isnan(empty.infer.p50)
     assert empty.last_error == "bad step"
+
+
+def test_counts_balance() -> None:
+    counts = Counts(received=10, answered=4, refused=1, failed=1, dropped=1, skipped=1)
+    assert counts.in_flight == 2
+    assert counts - counts == Counts()
+    assert counts + Counts() == counts

@@ -29,7 +29,7 @@ def sign(label: str, seed: int = 1, width: int = 320, height: int = 240) -> np.n
 
 
 def best(answer: Any) -> str:
-    name: str = messages.results(answer)[0][0]
+    name: str = messages.results(answer)[0].class_id
     return name
 
 
@@ -62,7 +62,7 @@ def test_names_every_sign_and_passes_the_header_on(robot: Robot) -> None:
     right = 0
     for number, label in enumerate(LABELS):
         answer = robot.answer(publisher, image(sign(label), stamp=1000 + number))
-        scores = [score for _, score in messages.results(answer)]
+        scores = [result.score for result in messages.results(answer)]
         assert len(scores) == 5
         assert scores == sorted(scores, reverse=True)
         assert answer.header.frame_id == "camera_optical_frame"
@@ -226,7 +226,7 @@ def test_answers_change_with_the_parameters(robot: Robot) -> None:
         assert robot.set_parameter(name, value).successful
     results = messages.results(robot.answer(publisher, message))
     assert len(results) == 2
-    assert results[0][0] == str(LABELS.index("stop"))
+    assert results[0].class_id == str(LABELS.index("stop"))
     assert robot.set_parameter("score_threshold", 1.0).successful
     message.header.stamp.sec += 1
     assert messages.results(robot.answer(publisher, message)) == []
@@ -242,7 +242,7 @@ def test_answers_change_with_the_parameters(robot: Robot) -> None:
         ("model_path", "/nowhere/model.txt", "no model file"),
         ("labels_path", "/nowhere/labels.txt", "/nowhere/labels.txt"),
         ("backend", "tpu", "auto, bpu, onnx"),
-        ("backend", "bpu", "demo model exists as ONNX only"),
+        ("backend", "bpu", "exists as onnx only"),
         ("resize", "squash", "stretch, crop, letterbox"),
         ("color_range", "wide", "full, limited"),
         ("top_k", 0, ""),

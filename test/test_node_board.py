@@ -91,7 +91,7 @@ def test_answers_are_the_boards(robot: Robot, board: Board) -> None:
             message, data = nv12_message(stamp, seed=stamp)
             results = messages.results(robot.answer(publisher, message))
             best = top_k(hash_logits(data, 1000), 5)
-            assert [name for name, _ in results] == [str(score.index) for score in best]
+            assert [result.class_id for result in results] == [str(index) for index, _ in best]
     board.assert_clean()
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import BAYER, ENCODINGS, Frame, from_array, from_image
-from repghost_ros.vision.nv12 import COLOR_RANGES, to_nv12, to_rgb
+from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange, ResizePolicy, to_nv12, to_rgb
 
 WIDTH, HEIGHT = 16, 12  # of the model: small, so that the reference may loop
 SIZES = [(16, 12), (32, 24), (8, 6), (17, 13), (33, 11), (5, 40), (160, 9), (2, 2)]
@@ -77,7 +77,7 @@ def encode(encoding: str, width: int, height: int, seed: int, padding: int = 0) 
 
 
 def expected(
-    encoding: str, planes: Any, color_range: str, source: str
+    encoding: str, planes: Any, color_range: ColorRange, source: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The reference's luma (HEIGHT, WIDTH) and chroma (HEIGHT / 2, WIDTH / 2, 2)."""
     if isinstance(planes, tuple):
@@ -113,7 +113,7 @@ def split(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_encoding_against_the_reference(
-    encoding: str, color_range: str, source: str, padding: int
+    encoding: str, color_range: ColorRange, source: ColorRange, padding: int
 ) -> None:
     for seed, (width, height) in enumerate(SIZES):
         image, planes = encode(encoding, width, height, seed, padding)
@@ -129,7 +129,7 @@ def test_every_encoding_against_the_reference(
 
 
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
-def test_to_rgb_against_the_reference(color_range: str) -> None:
+def test_to_rgb_against_the_reference(color_range: ColorRange) -> None:
     rng = np.random.default_rng(1)
     nv12 = rng.integers(0, 256, (HEIGHT * 3 // 2, WIDTH + 3), dtype=np.uint8)[:, :WIDTH]
     y, uv = split(nv12)
@@ -139,7 +139,7 @@ def test_to_rgb_against_the_reference(color_range: str) -> None:
 
 
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
-def test_there_and_back(color_range: str) -> None:
+def test_there_and_back(color_range: ColorRange) -> None:
     rgb = noise(np.random.default_rng(2), HEIGHT // 2, WIDTH // 2, 3).repeat(2, 0).repeat(2, 1)
     out = buffer()
     to_nv12(from_array(np.ascontiguousarray(rgb[..., ::-1])), out, color_range=color_range)
@@ -164,7 +164,7 @@ def test_crop_keeps_the_frames_aspect() -> None:
 
 
 @pytest.mark.parametrize(("color_range", "black"), [("full", 0), ("limited", 16)])
-def test_letterbox_keeps_everything_between_black_bars(color_range: str, black: int) -> None:
+def test_letterbox_keeps_everything_between_black_bars(color_range: ColorRange, black: int) -> None:
     white = np.full((10, 40, 3), 255, np.uint8)
     out = buffer()
     to_nv12(from_array(white), out, resize="letterbox", color_range=color_range)
@@ -177,7 +177,7 @@ def test_letterbox_keeps_everything_between_black_bars(color_range: str, black: 
 @pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (3, 2)])
 @pytest.mark.parametrize("resize", ["stretch", "crop", "letterbox"])
 @pytest.mark.parametrize("encoding", [e for e in ENCODINGS if e not in BAYER])
-def test_extreme_sizes(encoding: str, resize: str, size: tuple[int, int]) -> None:
+def test_extreme_sizes(encoding: str, resize: ResizePolicy, size: tuple[int, int]) -> None:
     image, _ = encode(encoding, *size, seed=0)
     out = buffer()
     to_nv12(from_image(image), out, resize=resize)
@@ -201,7 +201,12 @@ def test_a_bayer_frame_without_a_cell_is_refused(encoding: str) -> None:
     seed=st.integers(0, 9),
 )
 def test_padding_never_matters_and_nothing_else_is_written(
-    encoding: str, size: tuple[int, int], padding: int, resize: str, color_range: str, seed: int
+    encoding: str,
+    size: tuple[int, int],
+    padding: int,
+    resize: ResizePolicy,
+    color_range: ColorRange,
+    seed: int,
 ) -> None:
     plain, padded = (encode(encoding, *size, seed, p)[0] for p in (0, padding))
     whole = np.full((HEIGHT * 3 // 2 + 2, WIDTH + 6), 0xEE, np.uint8)
@@ -221,7 +226,10 @@ def test_padding_never_matters_and_nothing_else_is_written(
     color_range=st.sampled_from(COLOR_RANGES),
 )
 def test_one_colour_stays_one_colour(
-    color: tuple[int, int, int], size: tuple[int, int], resize: str, color_range: str
+    color: tuple[int, int, int],
+    size: tuple[int, int],
+    resize: ResizePolicy,
+    color_range: ColorRange,
 ) -> None:
     out = buffer()
     bgr = np.full((*size, 3), color[::-1], np.uint8)

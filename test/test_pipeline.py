@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from repghost_ros.errors import BackendError, FrameError
-from repghost_ros.stream.pipeline import Answer, Pipeline
+from repghost_ros.model import Model
+from repghost_ros.stream.job import Counts, Job, Outcome
+from repghost_ros.stream.pipeline import Pipeline
+from repghost_ros.vision.frame import Frame, from_array
 
 WAIT = 10.0
 
@@ -76,15 +80,17 @@ class HeldSlot:
 
 
 class Inbox:
-    """Collects answers; `wait(n)` until n have come."""
+    """Collects the jobs that ended; `wait(n)` until n have come."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
+        self.jobs: list[Job[Any]] = []
         self.came = threading.Semaphore(0)
 
-    def __call__(self, answer: Answer) -> None:
-        self.answers.append(answer)
+    def __call__(self, job: Job[Any]) -> Outcome:
+        self.jobs.append(job)
         self.came.release()
+        assert job.outcome is not None
+        return job.outcome
 
     def wait(self, count: int) -> None:
         for _ in range(count):
@@ -92,13 +98,18 @@ class Inbox:
 
     @property
     def values(self) -> list[float]:
-        return [float(a.logits[0]) for a in self.answers if a.logits is not None]
+        return [float(j.logits[0]) for j in self.jobs if j.logits is not None]
 
 
-def convert(answer: Answer, out: np.ndarray) -> None:
-    if answer.message == "bad":
+def read(message: Any) -> Frame:
+    """A grey picture of that level, which it keeps in full-range NV12."""
+    if message == "bad":
         raise FrameError("bad frame")
-    out[0, 0] = answer.message
+    return from_array(np.full((2, 2), message, np.uint8))
+
+
+def hosted(backend: HeldBackend) -> Model:
+    return Model("held", Path("held.onnx"), ("only",), "full", backend)
 
 
 def wait_begun(backend: HeldBackend, count: int) -> None:
@@ -108,8 +119,8 @@ def wait_begun(backend: HeldBackend, count: int) -> None:
 
 def test_answers_every_frame_in_order_whatever_finishes_first() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
-    pipeline = Pipeline(backend, workers=3)
-    stream = pipeline.open_stream(convert, inbox, queue_depth=8)
+    pipeline = Pipeline(hosted(backend), workers=3)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
     for number in range(3):
         stream.submit(number)
     wait_begun(backend, 3)
@@ -119,25 +130,25 @@ def test_answers_every_frame_in_order_whatever_finishes_first() -> None:
     inbox.wait(3)
     assert inbox.values == [0, 1, 2]
     assert pipeline.close()
-    assert stream.answered == stream.received == 3
+    assert stream.counts == Counts(received=3, answered=3)
     backend.close()
 
 
 def test_newest_frames_win_when_the_device_cannot_keep_up() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
-    pipeline = Pipeline(backend, workers=1)
-    stream = pipeline.open_stream(convert, inbox, queue_depth=2)
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=2)
     stream.submit(0)
     wait_begun(backend, 1)
     for number in range(1, 6):
         stream.submit(number)
-    assert stream.dropped == 3
+    assert stream.counts.dropped == 3
     for number in range(6):
         backend.gate(number).set()
     inbox.wait(3)
     pipeline.close()
     assert inbox.values == [0, 4, 5]
-    assert stream.received == stream.answered + stream.dropped == 6
+    assert stream.counts.received == stream.counts.answered + stream.counts.dropped == 6
 
 
 def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
@@ -145,18 +156,19 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
     release, backend = threading.Event(), HeldBackend()
     delivered: list[int] = []
 
-    def deliver(answer: Answer) -> None:
+    def deliver(job: Job[Any]) -> Outcome:
         assert release.wait(WAIT)
-        delivered.append(answer.message)
+        delivered.append(job.message)
+        return Outcome.ANSWERED
 
-    pipeline = Pipeline(backend, workers=2)
-    stream = pipeline.open_stream(convert, deliver, queue_depth=1)
+    pipeline = Pipeline(hosted(backend), workers=2)
+    stream = pipeline.open_stream(read, deliver, queue_depth=1)
     for number in range(100):
         stream.submit(number)
     # 2 * workers may be in work and one may wait.
-    assert stream.received - stream.dropped <= 5
+    assert stream.counts.received - stream.counts.dropped <= 5
     release.set()
-    while stream.answered + stream.dropped < 100:
+    while stream.counts.answered + stream.counts.dropped < 100:
         threading.Event().wait(0.001)
     pipeline.close()
     assert delivered == sorted(delivered)
@@ -165,44 +177,46 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
 
 def test_a_bad_frame_and_a_failed_inference_cost_only_themselves() -> None:
     backend, inbox = HeldBackend(), Inbox()
-    pipeline = Pipeline(backend, workers=2)
-    stream = pipeline.open_stream(convert, inbox, queue_depth=8)
+    pipeline = Pipeline(hosted(backend), workers=2)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
     for message in (1, "bad", 13, 4):
         stream.submit(message)
     inbox.wait(4)
     pipeline.close()
     assert inbox.values == [1, 4]
-    assert [type(a.error) for a in inbox.answers] == [
+    assert [type(job.error) for job in inbox.jobs] == [
         type(None),
         FrameError,
         BackendError,
         type(None),
     ]
-    assert (stream.answered, stream.refused, stream.failed) == (2, 1, 1)
+    assert stream.counts == Counts(received=4, answered=2, refused=1, failed=1)
 
 
 def test_a_consumer_that_raises_loses_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox()
 
-    def deliver(answer: Answer) -> None:
-        inbox(answer)
-        if answer.message == 0:
+    def deliver(job: Job[Any]) -> Outcome:
+        inbox(job)
+        if job.message == 0:
             raise RuntimeError("consumer broke")
+        return Outcome.ANSWERED
 
-    pipeline = Pipeline(HeldBackend(), workers=1)
-    stream = pipeline.open_stream(convert, deliver, queue_depth=8)
+    pipeline = Pipeline(hosted(HeldBackend()), workers=1)
+    stream = pipeline.open_stream(read, deliver, queue_depth=8)
     for number in range(3):
         stream.submit(number)
     inbox.wait(3)
     pipeline.close()
     assert inbox.values == [0, 1, 2]
     assert "consumer broke" in caplog.text
+    assert stream.counts == Counts(received=3, answered=2, failed=1)
 
 
 def test_closes_mid_inference_and_frees_every_slot() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
-    pipeline = Pipeline(backend, workers=2)
-    stream = pipeline.open_stream(convert, inbox, queue_depth=4)
+    pipeline = Pipeline(hosted(backend), workers=2)
+    stream = pipeline.open_stream(read, inbox, queue_depth=4)
     for number in range(2):
         stream.submit(number)
     wait_begun(backend, 2)
@@ -215,20 +229,20 @@ def test_closes_mid_inference_and_frees_every_slot() -> None:
     closing.join(WAIT)
     backend.close()
     assert inbox.values == [0, 1]
-    assert stream.received == stream.answered + stream.dropped
+    assert stream.counts.received == stream.counts.answered + stream.counts.dropped
 
 
 def test_gives_up_what_hangs_and_answers_it_once() -> None:
     hung, fresh, inbox = HeldBackend(open_gates=False), HeldBackend(offset=100), Inbox()
-    pipeline = Pipeline(hung, workers=1)
-    stream = pipeline.open_stream(convert, inbox, queue_depth=8)
+    pipeline = Pipeline(hosted(hung), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
     stream.submit(0)
     wait_begun(hung, 1)
     stream.submit(1)
-    assert pipeline.oldest_in_work() > 0
-    assert not pipeline.swap(fresh, timeout_s=0.01)
+    assert pipeline.oldest_in_flight() > 0
+    assert not pipeline.swap(hosted(fresh), timeout_s=0.01)
     inbox.wait(2)
-    assert isinstance(inbox.answers[0].error, BackendError)
+    assert isinstance(inbox.jobs[0].error, BackendError)
     hung.gate(0).set()  # it comes back after all: nobody waits for it
     while hung.open_slots:
         threading.Event().wait(0.001)
@@ -236,17 +250,17 @@ def test_gives_up_what_hangs_and_answers_it_once() -> None:
     inbox.wait(1)
     pipeline.close()
     assert inbox.values == [101, 102]
-    assert (stream.answered, stream.failed, stream.received) == (2, 1, 3)
+    assert stream.counts == Counts(received=3, answered=2, failed=1)
 
 
 def test_swaps_models_between_two_frames_without_losing_one() -> None:
     old, new, inbox = HeldBackend(open_gates=False), HeldBackend(offset=100), Inbox()
-    pipeline = Pipeline(old, workers=2)
-    stream = pipeline.open_stream(convert, inbox, queue_depth=8)
+    pipeline = Pipeline(hosted(old), workers=2)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
     for number in range(4):
         stream.submit(number)
     wait_begun(old, 2)
-    swapped = threading.Thread(target=pipeline.swap, args=(new,))
+    swapped = threading.Thread(target=pipeline.swap, args=(hosted(new),))
     swapped.start()
     wait_begun(new, 2)  # the new model works beside the old one
     old.gate(0).set()
@@ -258,15 +272,14 @@ def test_swaps_models_between_two_frames_without_losing_one() -> None:
     pipeline.close()
     new.close()
     assert inbox.values == [0, 1, 102, 103, 104]
-    assert [a.backend for a in inbox.answers] == [old, old, new, new, new]
 
 
 def test_a_refused_swap_leaves_the_old_model_at_work() -> None:
     old, cramped, inbox = HeldBackend(), HeldBackend(room=1), Inbox()
-    pipeline = Pipeline(old, workers=2)
-    stream = pipeline.open_stream(convert, inbox, queue_depth=8)
+    pipeline = Pipeline(hosted(old), workers=2)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
     with pytest.raises(BackendError, match="no room"):
-        pipeline.swap(cramped)
+        pipeline.swap(hosted(cramped))
     cramped.close()  # the slot it did get was given back
     stream.submit(7)
     inbox.wait(1)
@@ -279,13 +292,13 @@ def test_streams_take_turns() -> None:
     order: list[Any] = []
     inbox = Inbox()
 
-    def deliver(answer: Answer) -> None:
-        order.append(answer.message)
-        inbox(answer)
+    def deliver(job: Job[Any]) -> Outcome:
+        order.append(job.message)
+        return inbox(job)
 
-    pipeline = Pipeline(backend, workers=1)
-    greedy = pipeline.open_stream(convert, deliver, queue_depth=8)
-    modest = pipeline.open_stream(convert, deliver, queue_depth=8)
+    pipeline = Pipeline(hosted(backend), workers=1)
+    greedy = pipeline.open_stream(read, deliver, queue_depth=8)
+    modest = pipeline.open_stream(read, deliver, queue_depth=8)
     greedy.submit(0)
     wait_begun(backend, 1)
     for number in (1, 2, 3):

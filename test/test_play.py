@@ -144,9 +144,10 @@ def test_live_answers_equal_offline_ones(robot: Robot, kind: str, tmp_path: Path
         stamp = message.header.stamp
         assert stamp.sec * 10**9 + stamp.nanosec == answer.stamp_ns
         assert message.header.frame_id == answer.frame_id
-        names, scores = zip(*messages.results(message), strict=True)
-        assert names == tuple(name for name, _ in answer.results)
-        assert scores == pytest.approx([score for _, score in answer.results], abs=1e-6)
+        results = messages.results(message)
+        assert [each.class_id for each in results] == [each.class_id for each in answer.results]
+        scores = [each.score for each in answer.results]
+        assert [each.score for each in results] == pytest.approx(scores, abs=1e-6)
 
 
 @pytest.mark.parametrize("topic", ["/other", ""])

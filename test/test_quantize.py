@@ -22,7 +22,7 @@ from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.errors import ConversionError
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
-from repghost_ros.vision.nv12 import COLOR_RANGES, to_nv12, to_rgb
+from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange, to_nv12, to_rgb
 from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
 
 onnx = pytest.importorskip("onnx")
@@ -150,7 +150,9 @@ def test_every_class_is_calibrated_with(calibration: Calibration, signs: Path) -
 
 
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
-def test_tensors_are_what_the_backend_sees(color_range: str, signs: Path, tmp_path: Path) -> None:
+def test_tensors_are_what_the_backend_sees(
+    color_range: ColorRange, signs: Path, tmp_path: Path
+) -> None:
     made = calibrate(signs, tmp_path, samples=3, color_range=color_range)
     slot = OnnxBackend(DEMO, BackendOptions(color_range=color_range)).open_slot()
     assert isinstance(slot, NormalisingSlot)
@@ -253,7 +255,7 @@ def test_held_out_pictures_may_be_broken(signs: Path, int8: Path, tmp_path: Path
     ("color_range", "toolchains"), [("full", "regular"), ("limited", "bt601_video")]
 )
 def test_yaml_for_the_toolchain(
-    color_range: str, toolchains: str, store: Path, signs: Path, tmp_path: Path, capsys: Any
+    color_range: ColorRange, toolchains: str, store: Path, signs: Path, tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "out"
     options = ["--out", str(out), "--samples", "5", "--color-range", color_range]

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 IMPORTS = {
-    "rclpy": {"init", "try_shutdown"},
+    "rclpy": {"init", "lifecycle", "try_shutdown"},
     "rclpy.clock": {"Clock", "ClockType"},
     "rclpy.context": {"Context"},
     "rclpy.duration": {"Duration"},
@@ -73,6 +73,7 @@ METHODS = {
     "publish",
     "resolve_topic_name",
     "set_parameters",
+    "set_parameters_atomically",
     "shutdown",
     "spin_once",
     "to_msg",

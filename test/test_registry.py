@@ -31,7 +31,8 @@ def libdnn_here(monkeypatch: pytest.MonkeyPatch, library: Path) -> None:
 
 @pytest.fixture
 def hobot_dnn_here(libdnn_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "hobot_dnn")
+    for name in [name for name in sys.modules if name.startswith("hobot_dnn")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(VENDOR))
 
 
@@ -80,7 +81,8 @@ def test_a_package_that_breaks_on_import_breaks_nothing_else(
     package = tmp_path / "hobot_dnn"
     package.mkdir()
     (package / "__init__.py").write_text(f"raise {error.__name__}('libcnn.so is missing')")
-    monkeypatch.delitem(sys.modules, "hobot_dnn")
+    for name in [name for name in sys.modules if name.startswith("hobot_dnn")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert choose() is onnx.RUNTIME
     with pytest.raises(BackendError, match=f"{error.__name__}: libcnn.so is missing"):

@@ -44,7 +44,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from repghost_ros.cli import main
 from repghost_ros.demo.signs import LABELS
 from repghost_ros.errors import SourceError
-from repghost_ros.model import open_classifier
+from repghost_ros.model import open_model
+from repghost_ros.results import Result
 from repghost_ros.runs.answers import compare, open_results, read_results
 from repghost_ros.runs.replay import Answer, replay
 from repghost_ros.sources.bags import CLASSIFICATION, STORAGES, Bag, typestore
@@ -55,7 +56,7 @@ DEMO = ("--model", "demo")
 
 
 def replayed(path: Path, topic: str = "") -> list[Answer]:
-    classifier = open_classifier("demo")
+    classifier = open_model("demo")
     try:
         with Bag(path) as bag:
             return list(replay(bag, bag.image_topic(topic).name, classifier))
@@ -64,7 +65,7 @@ def replayed(path: Path, topic: str = "") -> list[Answer]:
 
 
 def best(answers: list[Answer]) -> list[str]:
-    return [answer.results[0][0] if answer.results else answer.error for answer in answers]
+    return [answer.results[0].class_id if answer.results else answer.error for answer in answers]
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_options_are_those_of_the_node(tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out.jsonl"
     assert main(["replay", str(bag), *DEMO, *options, "--out", str(out)]) == 0
     (answer,) = read_results(out)
-    assert [name for name, _ in answer.results] == [str(LABELS.index(TRUTH[3]))]
+    assert [result.class_id for result in answer.results] == [str(LABELS.index(TRUTH[3]))]
     outside = f"{2 * WIDTH},0,8,8"
     assert main(["replay", str(bag), *DEMO, "--roi", outside]) == 1
     assert "lies outside" in capsys.readouterr().err
@@ -359,7 +360,7 @@ def test_not_a_bag(tmp_path: Path) -> None:
 
 
 def answers_of(*frames: tuple[int, str, float]) -> list[Answer]:
-    return [Answer("/a", stamp, stamp, "", ((best, score),)) for stamp, best, score in frames]
+    return [Answer("/a", stamp, stamp, "", (Result(best, score),)) for stamp, best, score in frames]
 
 
 def test_compare_tells_every_kind_of_change() -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from repghost_ros.errors import BackendError
+from repghost_ros.vision.nv12 import ColorRange
 
 
 class Slot(Protocol):
@@ -82,7 +83,7 @@ class BackendOptions:
     """Task priority on the BPU, 0 (lowest) to 255."""
     timeout_s: float = 1.0
     """Seconds to wait for one inference on the BPU before it counts as failed."""
-    color_range: str = "full"
+    color_range: ColorRange = "full"
     """Range of the NV12 that the ONNX backend is given: full or limited (BT.601)."""
     onnx_threads: int = 1
     """ONNX Runtime threads inside one inference; the workers run beside each other anyway."""

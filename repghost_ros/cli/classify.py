@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from repghost_ros.cli.common import (
     with_bar,
 )
 from repghost_ros.errors import SourceError
-from repghost_ros.model import Classifier
-from repghost_ros.results import top_k
-from repghost_ros.runs.batch import Result, classify_each
+from repghost_ros.results import Reporting, Result
+from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.pictures import VIDEOS, Picture, find, pictures
+from repghost_ros.stream.job import Job
 from repghost_ros.vision.overlay import draw_overlay, picture
+from repghost_ros.vision.view import View
 
 HELP = "classify images, folders and videos"
 _VIDEO_FPS = 30.0  # of an annotated video whose source does not say
@@ -45,64 +47,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print (and draw) the best classes of every picture; 1 if any could not be classified."""
     files = find(options.path)
-    classifier = open_model(options)
+    model = open_model(options)
     saver = _Saver(options.save, files) if options.save else None
     answers: list[dict[str, Any]] = []
     failed = False
-    results: Iterable[Result[Picture]] = classify_each(
-        classifier,
+    jobs: Iterable[Job[Picture]] = classify_each(
+        model,
         pictures(files),
         Picture.frame,
+        View(resize=options.resize),
+        Reporting(options.top_k),
         workers=options.workers,
-        resize=options.resize,
     )
     total = None if any(file.suffix.lower() in VIDEOS for file in files) else len(files)
     try:
         if options.json or not sys.stdout.isatty():  # a bar would come between the answers
-            results = with_bar(results, total, "picture")
-        for result in results:
-            try:
-                if result.logits is None:
-                    raise ValueError(result.error)
-                scores = top_k(result.logits, options.top_k)
-            except ValueError as error:  # the model may have answered nonsense
-                print_error(f"{result.item.name}: {error}")
+            jobs = with_bar(jobs, total, "picture")
+        for job in jobs:
+            if job.error is not None:
+                print_error(f"{job.message.name}: {job.error}")
                 failed = True
                 continue
-            best = [
-                (classifier.labels[score.index], score.probability, score.index) for score in scores
-            ]
             if options.json:
-                answers.append(_as_json(result, best))
+                answers.append(_as_json(job))
             else:
-                print(f"{result.item.name}  ({result.inference_s * 1e3:.2f} ms)")
-                for name, probability, _ in best:
-                    print(f"  {probability:7.2%}  {name}")
+                print(f"{job.message.name}  ({_inference_ms(job):.2f} ms)")
+                for result in job.results:
+                    print(f"  {result.score:7.2%}  {result.class_id}")
             if saver is not None:
-                saver.save(result.item, [(name, probability) for name, probability, _ in best])
+                saver.save(job.message, job.results)
     finally:
         if saver is not None:
             saver.close()
-        classifier.close()
+        model.close()
     if options.json:
-        print_json({**_about(classifier), "pictures": answers})
+        about = {"model": str(model.path), "backend": model.runtime}
+        print_json({**about, "pictures": answers})
     else:
-        print(f"{classifier.path.name} on {classifier.runtime}", file=sys.stderr)
+        print(f"{model.path.name} on {model.runtime}", file=sys.stderr)
     return int(failed)
 
 
-def _about(classifier: Classifier) -> dict[str, str]:
-    return {"model": str(classifier.path), "backend": classifier.runtime}
+def _inference_ms(job: Job[Picture]) -> float:
+    assert job.converted is not None
+    assert job.inferred is not None
+    return (job.inferred - job.converted) * 1e3
 
 
-def _as_json(result: Result[Picture], best: list[tuple[str, float, int]]) -> dict[str, Any]:
+def _as_json(job: Job[Picture]) -> dict[str, Any]:
     return {
-        "path": str(result.item.path),
-        "frame": result.item.index,
-        "inference_ms": round(result.inference_s * 1e3, 3),
-        "results": [
-            {"class_id": name, "index": index, "score": score} for name, score, index in best
-        ],
+        "path": str(job.message.path),
+        "frame": job.message.index,
+        "inference_ms": round(_inference_ms(job), 3),
+        "results": [asdict(result) for result in job.results],
     }
 
 
@@ -115,7 +112,7 @@ class _Saver:
         self._taken = {path.resolve() for path in originals}
         self._video: tuple[Path, Any] | None = None
 
-    def save(self, shown: Picture, results: list[tuple[str, float]]) -> None:
+    def save(self, shown: Picture, results: Iterable[Result]) -> None:
         """Draw one picture.
 
         Raises:

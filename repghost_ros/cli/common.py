@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from repghost_ros import model as models
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import UsageError, need
-from repghost_ros.model import Classifier, open_classifier
+from repghost_ros.model import Model
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.zoo.catalogue import MODEL_NAMES
 from repghost_ros.zoo.store import Progress
@@ -129,8 +130,8 @@ def check_plot(path: Path | None) -> None:
 
 def open_model(
     options: argparse.Namespace, model: str | None = None, backend: str | None = None
-) -> Classifier:
-    """The classifier that the options of `add_model` ask for, downloaded if it must be.
+) -> Model:
+    """The model that the options of `add_model` ask for, downloaded if it must be.
 
     Args:
         options: the command line.
@@ -146,7 +147,7 @@ def open_model(
     if not is_size and Path(model).suffix == "":
         raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, or a model file")
     with download_bar(model) as progress:
-        return open_classifier(
+        return models.open_model(
             model if is_size else "",
             model_path="" if is_size else model,
             labels_path=options.labels,

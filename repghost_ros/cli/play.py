@@ -64,10 +64,10 @@ def run(options: argparse.Namespace) -> int:
         messages = sum(found[topic].messages for topic in topics)
         if not messages:
             raise SourceError(f"bag '{options.bag}' holds no message on {', '.join(topics)}")
-        executors = need("repghost_ros.ros.executors", _ROS)
+        process = need("repghost_ros.ros.process", _ROS)
         player_module = need("repghost_ros.ros.player", _ROS)
         try:
-            executors.init(["repghost", "--ros-args", *options.ros_args])
+            process.init(["repghost", "--ros-args", *options.ros_args])
         except Exception as error:  # rclpy has a type for every mistake
             raise UsageError(f"--ros-args: {error}") from error
         published, broken = dict.fromkeys(topics, 0), None
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         except SourceError as error:  # the bag broke off: what it held before was played
             broken = error
         finally:
-            executors.shutdown()
+            process.shutdown()
     if options.json:
         print_json({"published": published})
     else:
@@ -89,4 +89,4 @@ def run(options: argparse.Namespace) -> int:
     if broken:
         raise broken
     # An endless loop can only end by an interrupt.
-    return INTERRUPTED if executors.interrupted() and not options.loop else 0
+    return INTERRUPTED if process.interrupted() and not options.loop else 0

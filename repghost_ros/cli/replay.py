@@ -26,8 +26,8 @@ from repghost_ros.cli.common import (
     share,
     with_bar,
 )
-from repghost_ros.errors import SourceError, UsageError
-from repghost_ros.results import CLASS_IDS
+from repghost_ros.errors import ParameterError, SourceError, UsageError
+from repghost_ros.results import CLASS_IDS, Reporting
 from repghost_ros.runs.answers import (
     Difference,
     compare,
@@ -38,6 +38,7 @@ from repghost_ros.runs.answers import (
 from repghost_ros.runs.replay import Answer, Summary, replay
 from repghost_ros.sources.bags import COMPRESSED, IMAGE, STORAGES, Bag
 from repghost_ros.vision.nv12 import COLOR_RANGES
+from repghost_ros.vision.view import View
 
 HELP = "classify a bag offline; compare with an earlier result"
 _SHOWN = 5  # refused or changed frames printed
@@ -111,10 +112,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _region(text: str) -> tuple[int, ...]:
-    numbers = tuple(map(int, text.split(",")))
-    if len(numbers) != 4 or min(numbers) < 0 or not all(numbers[2:]):
-        raise ValueError
-    return numbers
+    roi = tuple(map(int, text.split(",")))
+    try:
+        View(roi)
+    except ParameterError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return roi
 
 
 def run(options: argparse.Namespace) -> int:
@@ -181,12 +184,8 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
                     bag,
                     topic.name,
                     classifier,
-                    top=options.top_k,
-                    score_threshold=options.score_threshold,
-                    class_id=options.class_id,
-                    roi=options.roi,
-                    resize=options.resize,
-                    source_color_range=options.source_color_range,
+                    View(options.roi, options.resize, options.source_color_range),
+                    Reporting(options.top_k, options.score_threshold, options.class_id),
                     workers=options.workers,
                 )
                 try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from repghost_ros.errors import ConversionError, FrameError
 from repghost_ros.sources.pictures import VIDEOS, find, read_image
-from repghost_ros.vision.nv12 import to_nv12, to_rgb
+from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
 
 FOLDER = "calibration_data_rgb_f32"
 SAMPLES = 100
@@ -40,7 +40,7 @@ class Calibration:
     """Those that were chosen but cannot be read, and why."""
     height: int
     width: int
-    color_range: str
+    color_range: ColorRange
 
     def see(self, picture: Path) -> np.ndarray:
         """Another picture in the way of these tensors; see `see`."""
@@ -51,7 +51,7 @@ class Calibration:
         return np.fromfile(tensor, np.float32).reshape(3, self.height, self.width)
 
 
-def see(picture: Path, height: int, width: int, color_range: str = "full") -> np.ndarray:
+def see(picture: Path, height: int, width: int, color_range: ColorRange = "full") -> np.ndarray:
     """A picture as the model sees it after ImageNet's evaluation crop and the way through NV12.
 
     Returns:
@@ -81,7 +81,7 @@ def calibrate(
     height: int = 224,
     width: int = 224,
     samples: int = SAMPLES,
-    color_range: str = "full",
+    color_range: ColorRange = "full",
     progress: Progress = lambda items, _: items,
 ) -> Calibration:
     """Write OUT/calibration_data_rgb_f32, in place of what an earlier run left there.

@@ -9,8 +9,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from repghost_ros.demo.signs import sequence
+from repghost_ros.results import Result
 from repghost_ros.ros import messages
-from repghost_ros.ros.executors import init, run
+from repghost_ros.ros.process import init, run
 
 
 class Camera(Node):
@@ -44,7 +45,7 @@ class Camera(Node):
     def _publish(self) -> None:
         label, picture = next(self._film)
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id="camera_optical_frame")
-        self._truths.publish(messages.classification(header, [(label, 1.0)]))
+        self._truths.publish(messages.classification(header, [Result(label, 1.0)]))
         self._images.publish(messages.image(header, picture, "bgr8"))
 
 

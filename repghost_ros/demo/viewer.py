@@ -16,8 +16,9 @@ from rclpy.time import Time
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
+from repghost_ros.results import Result
 from repghost_ros.ros import messages
-from repghost_ros.ros.executors import init, run
+from repghost_ros.ros.process import init, run
 from repghost_ros.vision.frame import from_image
 from repghost_ros.vision.overlay import draw_overlay, picture
 
@@ -30,7 +31,7 @@ class _Shown(NamedTuple):
 
     rgb: np.ndarray
     truth: str
-    results: list[tuple[str, float]]
+    results: list[Result]
 
 
 class Viewer(Node):
@@ -63,7 +64,7 @@ class Viewer(Node):
         print(_ROW.format("frame", "sign shown", "top 3", "latency", "fps", ""))
 
     def _on_truth(self, message: Any) -> None:
-        _remember(self._truth, message.header.stamp, messages.results(message)[0][0])
+        _remember(self._truth, message.header.stamp, messages.results(message)[0].class_id)
 
     def _on_image(self, message: Image) -> None:
         _remember(self._images, message.header.stamp, message)
@@ -76,7 +77,7 @@ class Viewer(Node):
         now = time.monotonic()
         self._times.append(now)
         self.answers += 1
-        right = bool(results) and results[0][0] == truth
+        right = bool(results) and results[0].class_id == truth
         self.right += right
         self._keep(message.header.stamp, truth, results)
         self.done = self.answers == self._frames
@@ -88,7 +89,7 @@ class Viewer(Node):
                 _ROW.format(
                     self.answers,
                     truth,
-                    ", ".join(f"{name} {score:.0%}" for name, score in results[:3]),
+                    ", ".join(f"{best.class_id} {best.score:.0%}" for best in results[:3]),
                     f"{age.nanoseconds / 1e6:.1f} ms",
                     f"{(len(self._times) - 1) / seconds:.1f}" if seconds else "",
                     "" if right else "wrong",
@@ -96,7 +97,7 @@ class Viewer(Node):
                 flush=True,
             )
 
-    def _keep(self, stamp: Any, truth: str, results: list[tuple[str, float]]) -> None:
+    def _keep(self, stamp: Any, truth: str, results: list[Result]) -> None:
         image = self._images.get(_key(stamp))
         if image is not None and truth not in self.shown and len(self.shown) < self._pictures:
             self.shown[truth] = _Shown(picture(from_image(image)), truth, results)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from repghost_ros.stream.host import ModelHost
+from repghost_ros.stream.job import COUNT_NAMES
 from repghost_ros.stream.monitor import Latency, Report
 
 
@@ -34,7 +36,7 @@ def camera_status(
 
     """
     level, message = _judge(report, thresholds)
-    return status(
+    return _status(
         name,
         hardware_id,
         level,
@@ -42,12 +44,7 @@ def camera_status(
         {
             "input rate (Hz)": f"{report.input_rate:.2f}",
             "output rate (Hz)": f"{report.output_rate:.2f}",
-            "frames in": str(report.received),
-            "frames answered": str(report.answered),
-            "frames dropped": str(report.dropped),
-            "frames skipped": str(report.skipped),
-            "frames refused": str(report.refused),
-            "frames failed": str(report.failed),
+            **_counts(report),
             **_latency("convert", report.convert),
             **_latency("inference", report.infer),
             **_latency("end-to-end", report.end_to_end),
@@ -56,7 +53,30 @@ def camera_status(
     )
 
 
-def status(
+def model_status(
+    name: str, host: ModelHost, model: str, workers: int, watchdog: float
+) -> DiagnosticStatus:
+    """The model's status.
+
+    Args:
+        name: `node: model`.
+        host: of the model.
+        model: the one that is wanted, shown until one is open.
+        workers: frames converted and inferred at the same time.
+        watchdog: seconds after which a frame in flight hangs.
+
+    """
+    opened = host.model
+    level, message = _judge_model(host, watchdog)
+    values = {
+        "model": opened.name if opened else model,
+        "path": str(opened.path) if opened else "",
+        "workers": str(workers),
+    }
+    return _status(name, opened.runtime if opened else "", level, message, values)
+
+
+def _status(
     name: str, hardware_id: str, level: bytes, message: str, values: dict[str, str]
 ) -> DiagnosticStatus:
     """A DiagnosticStatus with these values."""
@@ -70,11 +90,11 @@ def status(
 
 
 def _judge(report: Report, thresholds: Thresholds) -> tuple[bytes, str]:
-    if report.failed:
+    if report.counts.failed:
         return DiagnosticStatus.ERROR, f"the backend failed: {report.last_error}"
     if report.idle > thresholds.stale_after:
         return DiagnosticStatus.STALE, f"no frame for {report.idle:.1f} s"
-    if report.refused:
+    if report.counts.refused:
         return DiagnosticStatus.WARN, f"frames refused: {report.last_error}"
     if report.output_rate < thresholds.min_rate:
         return (
@@ -86,9 +106,24 @@ def _judge(report: Report, thresholds: Thresholds) -> tuple[bytes, str]:
             DiagnosticStatus.WARN,
             f"latency {report.end_to_end.p99 * 1e3:.1f} ms, wanted {thresholds.max_latency * 1e3:g}",
         )
-    if report.dropped:
-        return DiagnosticStatus.WARN, f"{report.dropped} frames made way for newer ones"
+    if report.counts.dropped:
+        return DiagnosticStatus.WARN, f"{report.counts.dropped} frames made way for newer ones"
     return DiagnosticStatus.OK, "classifying"
+
+
+def _judge_model(host: ModelHost, watchdog: float) -> tuple[bytes, str]:
+    if host.fault:
+        return DiagnosticStatus.ERROR, host.fault
+    if host.pipeline is None:
+        return DiagnosticStatus.WARN, "loading" if host.opening else "not active"
+    if host.hangs(watchdog):
+        return DiagnosticStatus.ERROR, "the backend hangs"
+    return DiagnosticStatus.OK, "active"
+
+
+def _counts(report: Report) -> dict[str, str]:
+    values = {name: str(getattr(report.counts, name)) for name in COUNT_NAMES}
+    return {f"frames {'in' if name == 'received' else name}": n for name, n in values.items()}
 
 
 def _latency(name: str, latency: Latency) -> dict[str, str]:

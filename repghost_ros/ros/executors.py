@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 
-import rclpy
 from rclpy.context import Context
 from rclpy.executors import (
     Executor,
@@ -13,8 +11,6 @@ from rclpy.executors import (
     ShutdownException,
     SingleThreadedExecutor,
 )
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
 try:
     from rclpy.experimental import EventsExecutor
@@ -23,7 +19,6 @@ except ImportError:  # before Jazzy
 
 
 _WAKE_UP = 0.1  # seconds until an interrupt is seen at the latest
-_interrupts: list[int] = []
 
 
 def fastest_executor(context: Context) -> Executor:
@@ -48,38 +43,3 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
         # A signal that shuts the context down may catch rclpy anywhere in the middle of a wait.
         if context.ok():
             raise
-
-
-def init(args: list[str] | None) -> None:
-    """Start ROS such that SIGINT and SIGTERM make `interrupted()` true, and do nothing else.
-
-    rclpy's own handlers would take the context away under the frames in work, and a KeyboardInterrupt
-    amid EventsExecutor's C++ would abort the process.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: _interrupts.append(number))
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-
-
-def interrupted() -> bool:
-    """Whether a signal asked this process to end; see `init`."""
-    return bool(_interrupts)
-
-
-def run(node: Node, done: Callable[[], bool] = lambda: False) -> None:
-    """Spin a process's only node until `done()` or an interrupt, then shut ROS down."""
-    executor = fastest_executor(node.context)
-    executor.add_node(node)
-    try:
-        spin(executor, node.context, lambda: interrupted() or done())
-    finally:
-        node.destroy_node()
-        shutdown()
-
-
-def shutdown() -> None:
-    """End what `init` began; further interrupts are ignored, the process is about to end."""
-    rclpy.try_shutdown()
-    # Python itself restores the deadly default on its way out, but for what is ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -11,6 +11,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import ObjectHypothesis, VisionInfo
 
+from repghost_ros.results import Result
+
 try:
     from vision_msgs.msg import Classification
 except ImportError:  # Foxy, before Galactic renamed it
@@ -19,25 +21,26 @@ except ImportError:  # Foxy, before Galactic renamed it
 _CLASS_ID = "class_id" if hasattr(ObjectHypothesis, "class_id") else "id"  # Foxy's name
 
 
-def classification(header: Header, results: Iterable[tuple[str, float]]) -> Any:
+def classification(header: Header, results: Iterable[Result]) -> Any:
     """A Classification (Foxy: Classification2D) of the image with this header.
 
     Args:
         header: the image's header, passed on untouched.
-        results: (class_id, score) pairs, best first.
+        results: best first.
 
     """
     message = Classification()
     message.header = header
     message.results = [
-        ObjectHypothesis(**{_CLASS_ID: class_id, "score": score}) for class_id, score in results
+        ObjectHypothesis(**{_CLASS_ID: result.class_id, "score": result.score})
+        for result in results
     ]
     return message
 
 
-def results(message: Any) -> list[tuple[str, float]]:
-    """The (class_id, score) pairs of a Classification or Classification2D, best first."""
-    return [(getattr(result, _CLASS_ID), result.score) for result in message.results]
+def results(message: Any) -> list[Result]:
+    """The results in a Classification or Classification2D, best first."""
+    return [Result(getattr(result, _CLASS_ID), result.score) for result in message.results]
 
 
 def vision_info(header: Header, method: str, database_location: str) -> VisionInfo:

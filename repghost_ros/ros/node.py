@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import sys
-import time
+from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
 from vision_msgs.msg import VisionInfo
 
-from repghost_ros.errors import BackendError, ParameterError, StoreError
-from repghost_ros.model import Classifier, open_classifier
+from repghost_ros.errors import ParameterError, StoreError
+from repghost_ros.model import Model
 from repghost_ros.ros import messages
-from repghost_ros.ros.camera import Channel
-from repghost_ros.ros.diagnostics import camera_status, status
-from repghost_ros.ros.executors import init, interrupted, run
+from repghost_ros.ros.camera import Camera
+from repghost_ros.ros.compat import LifecycleNode
+from repghost_ros.ros.diagnostics import camera_status, model_status
 from repghost_ros.ros.heartbeat import Heartbeat
 from repghost_ros.ros.intake import Intake
-from repghost_ros.ros.parameters import Parameters, declare_parameters
-from repghost_ros.stream.pipeline import Pipeline
+from repghost_ros.ros.parameters import SPEC, Parameters, declare_parameters
+from repghost_ros.ros.process import init, interrupted, run
+from repghost_ros.stream.host import ModelHost
+from repghost_ros.stream.job import Counts
 
-_MODEL_PARAMETERS = ("model", "model_path", "labels_path", "backend", "backend_options")
 _LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 _WATCH_PERIOD = 0.1  # seconds
-_REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: at first, at most
+_POLL = 0.05  # seconds until an interrupt is seen while a model is opened
+_PATIENCE = (
+    2.0  # seconds that a parameter request waits for a model; what takes longer goes on alone
+)
 
 
 class ClassifierNode(LifecycleNode):
@@ -48,18 +53,15 @@ class ClassifierNode(LifecycleNode):
 
     def __init__(self, node_name: str = "repghost", **kwargs: Any) -> None:
         super().__init__(node_name, **kwargs)
-        self._classifier: Classifier | None = None
-        self._pipeline: Pipeline | None = None
+        self._host = ModelHost(self.get_logger(), self._log_progress)
         self._intake: Intake | None = None
-        self._channels: list[Channel] = []
+        self._cameras: list[Camera] = []
         self._vision_info: Any = None
-        self._fault = ""
-        """Why there is no model that works, or empty."""
-        self._answers_seen = self._failures_seen = 0
-        self._reopen_delay = _REOPEN_AFTER[0]
-        self._reopen_at = 0.0
+        self._announced: Model | None = None
+        self._changing: tuple[Future[Model], Parameters] | None = None
+        """A change of model that takes longer than a parameter request waits, and what was before."""
         self._current = declare_parameters(self)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self.add_on_set_parameters_callback(self._validate)
         # Steady time: with use_sim_time there may be no clock yet, or one that jumps.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_WATCH_PERIOD, self._watch, clock=steady)
@@ -70,7 +72,7 @@ class ClassifierNode(LifecycleNode):
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
-        if self._classifier is not None:  # the owner was faster
+        if self._host.model is not None:  # the owner was faster
             return
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
@@ -80,12 +82,12 @@ class ClassifierNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and advertise the topics."""
         try:
-            self._classifier = self._open(self._current)
+            self._open_model()
             self._vision_info = self.create_lifecycle_publisher(
                 VisionInfo, "~/vision_info", _LATCHED
             )
             for camera in [name for name in self._current.cameras if name] or [""]:
-                self._channels.append(Channel(self, camera, lambda: self._current))
+                self._cameras.append(Camera(self, camera, lambda: self._current))
         except Exception as error:  # rclpy would say nothing of it
             self._unload()
             return self._refuse(error)
@@ -94,39 +96,29 @@ class ClassifierNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the workers and subscribe."""
         try:
-            if self._classifier is None:  # it hung when the node was deactivated
-                self._classifier = self._open(self._current)
-            self._pipeline = Pipeline(self._classifier, self._current.workers)
+            if self._host.model is None:  # it hung when the node was deactivated
+                self._open_model()
+            pipeline = self._host.start(self._current.workers)
         except Exception as error:  # rclpy would say nothing of it
             return self._refuse(error)
-        self._fault = ""
         result = super().on_activate(state)
-        self._announce(self._classifier)
-        for channel in self._channels:
-            channel.open(self._pipeline)
+        self._announce()
+        for camera in self._cameras:
+            camera.open(pipeline)
         reliability = ReliabilityPolicy[self._current.qos_reliability.upper()]
         qos = QoSProfile(depth=self._current.qos_depth, reliability=reliability)
         self._intake = Intake(self, qos)
-        for channel in self._channels:
-            self._intake.subscribe(channel.message_type, channel.topic, channel.submit)
+        for camera in self._cameras:
+            self._intake.subscribe(camera.message_type, camera.topic, camera.submit)
         return result
 
-    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
-        """What rclpy answers a change_state request with, but it raises at an impossible one."""
-        try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
-        except Exception as error:
-            self.get_logger().error(f"the transition is refused: {error}")
-            response.success = False
-            return response
-
     def _refuse(self, error: Exception) -> TransitionCallbackReturn:
-        self._fault = str(error)
-        self.get_logger().error(self._fault)
+        self._host.fault = str(error)
+        self.get_logger().error(self._host.fault)
         return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, answer the frames in work and end the workers."""
+        """Unsubscribe, answer the frames in flight and end the workers."""
         self._stop()
         return super().on_deactivate(state)
 
@@ -149,44 +141,30 @@ class ClassifierNode(LifecycleNode):
         super().destroy_node()
 
     def _stop(self) -> None:
-        self._fault = ""
         if self._intake is not None:
             self._intake.close()
             self._intake = None
-        if self._pipeline is not None:
-            if not self._pipeline.close(self._current.watchdog):
-                self.get_logger().error("the backend hangs: leaving it behind")
-                self._classifier = None  # what still runs in it must not be unloaded
-            self._pipeline = None
+        self._host.stop(self._current.watchdog)
 
     def _unload(self) -> None:
-        if self._classifier is not None:
-            self._classifier.close()
-            self._classifier = None
-        for channel in self._channels:
-            channel.destroy()
-        self._channels = []
+        self._host.close()
+        for camera in self._cameras:
+            camera.destroy()
+        self._cameras = []
+        self._announced = None
         if self._vision_info is not None:
             self.destroy_lifecycle_publisher(self._vision_info)
             self._vision_info = None
 
     # --- model and parameters --------------------------------------------------------------------
 
-    def _open(self, parameters: Parameters) -> Classifier:
-        classifier = open_classifier(
-            parameters.model,
-            model_path=parameters.model_path,
-            labels_path=parameters.labels_path,
-            backend=parameters.backend,
-            options=parameters.backend_options,
-            progress=self._log_progress,
-        )
-        self.get_logger().info(
-            f"model '{classifier.model}' ({classifier.classes} classes, "
-            f"{classifier.width}x{classifier.height}) from {classifier.path} on {classifier.runtime}"
-        )
-        self._fault = ""
-        return classifier
+    def _open_model(self) -> None:
+        opening = self._host.open(self._current.spec)
+        while not opening.done() and not interrupted():
+            wait([opening], _POLL)
+        if not opening.done():
+            raise StoreError("interrupted while the model was being opened")
+        opening.result()
 
     def _log_progress(self, done: int, total: int) -> None:
         if interrupted():
@@ -195,9 +173,13 @@ class ClassifierNode(LifecycleNode):
             f"downloading: {done / 1e6:.1f} of {total / 1e6:.1f} MB", throttle_duration_sec=2.0
         )
 
-    def _announce(self, classifier: Classifier) -> None:
-        """Publish which model answers from now on and the names of its classes."""
-        labels = Parameter("class_labels", value=list(classifier.labels))
+    def _announce(self) -> None:
+        """Publish which model answers and the names of its classes, unless that is known."""
+        model = self._host.model
+        if model is None or model is self._announced:
+            return
+        self._announced = model
+        labels = Parameter("class_labels", value=list(model.labels))
         if not self.has_parameter(labels.name):
             self.declare_parameter(
                 labels.name,
@@ -209,104 +191,82 @@ class ClassifierNode(LifecycleNode):
             self.set_parameters([labels])
         header = Header(stamp=self.get_clock().now().to_msg())
         location = f"{self.get_fully_qualified_name()}/{labels.name}"
-        method = f"RepGhost {classifier.model}"
+        method = f"RepGhost {model.name}"
         self._vision_info.publish(messages.vision_info(header, method, location))
 
-    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        before = self._current
+    def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Refuse what cannot be; nothing is applied, another callback may still refuse."""
         try:
-            after = before.changed(parameters)
-            self._check_labels(parameters)
-            if any(getattr(before, name) != getattr(after, name) for name in _MODEL_PARAMETERS):
-                self._swap(after)
+            after = self._current.changed(parameters)
+            for parameter in parameters:
+                self._check_labels(parameter)
+            if self._host.model is not None and after.spec != self._current.spec:
+                after.spec.check()
         except Exception as error:  # raised further it would end the process
             return SetParametersResult(successful=False, reason=str(error))
-        self._current = after
         return SetParametersResult(successful=True)
 
-    def _check_labels(self, parameters: list[Parameter]) -> None:
-        for parameter in parameters:
-            labels = self._classifier.labels if self._classifier else ()
-            if parameter.name == "class_labels" and tuple(parameter.value) != labels:
-                raise ParameterError("parameter 'class_labels' is set by the node: set labels_path")
+    def _check_labels(self, parameter: Parameter) -> None:
+        labels = self._host.model.labels if self._host.model else ()
+        if parameter.name == "class_labels" and tuple(parameter.value) != labels:
+            raise ParameterError("parameter 'class_labels' is set by the node: set labels_path")
 
-    def _swap(self, parameters: Parameters) -> None:
-        """Load the new model beside the old one, then let it take over between two frames."""
-        old = self._classifier
-        if old is None:  # unconfigured: it is loaded when the node is configured
-            return
-        new = self._open(parameters)
-        idle = True
-        if self._pipeline is not None:
-            try:
-                idle = self._pipeline.swap(new, parameters.watchdog)
-            except BackendError:
-                new.close()
-                raise
-        self._classifier = new
-        if idle:
-            old.close()
-        if self._pipeline is not None:
-            self._announce(new)
+    def apply_parameters(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Act on what was set: another model is opened beside the old one, which answers until then.
+
+        A request waits for that model for a moment, to tell whether it works. What takes longer, such
+        as a download, goes on; where it fails, the parameters are set back to the model that answers.
+        """
+        before, self._current = self._current, self._current.changed(parameter_list)
+        if self._host.model is None or self._current.spec == before.spec:
+            return SetParametersResult(successful=True)
+        opening = self._host.open(self._current.spec, self._current.watchdog)
+        wait([opening], _PATIENCE)
+        if not opening.done():
+            self._changing = opening, before
+            return SetParametersResult(
+                successful=True, reason="the model is being opened: see the log and /diagnostics"
+            )
+        return self._opened(opening, before)
+
+    def _opened(self, opening: Future[Model], before: Parameters) -> SetParametersResult:
+        error = opening.exception()
+        if error is None:
+            if self._host.pipeline is not None:
+                self._announce()
+            return SetParametersResult(successful=True)
+        old = {name: getattr(before, name) for name in SPEC}
+        self._current = replace(self._current, **old)
+        self.restore_parameters([Parameter(name, value=value) for name, value in old.items()])
+        return SetParametersResult(successful=False, reason=str(error))
 
     # --- supervision -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Reopen the backend when it fails or hangs, ever later as long as that does not help."""
-        if self._pipeline is None:
-            return
-        answers = sum(channel.answers for channel in self._channels)
-        failures = sum(channel.failures for channel in self._channels)
-        hangs = self._hangs(self._pipeline)
-        answered, failed = answers > self._answers_seen, failures > self._failures_seen
-        self._answers_seen, self._failures_seen = answers, failures
-        now = time.monotonic()
-        if not (failed or hangs):
-            if answered:
-                self._fault = ""
-            if now - self._reopen_at > _REOPEN_AFTER[1]:
-                self._reopen_delay = _REOPEN_AFTER[0]
-            return
-        if now < self._reopen_at:
-            return
-        self._reopen_at = now + self._reopen_delay
-        self._reopen_delay = min(2 * self._reopen_delay, _REOPEN_AFTER[1])
-        self.get_logger().error(
-            f"the backend {'hangs' if hangs else 'failed'}: reopening the model"
-        )
-        try:
-            self._swap(self._current)
-        except Exception as error:
-            self._fault = f"the model cannot be reopened yet: {error}"
-            self.get_logger().error(self._fault)
-
-    def _hangs(self, pipeline: Pipeline) -> bool:
-        return pipeline.oldest_in_work() > self._current.watchdog
+        """Take over what was opened meanwhile; reopen the model where it fails or hangs."""
+        if self._changing is not None and self._changing[0].done():
+            changed, self._changing = self._changing, None
+            result = self._opened(*changed)
+            if not result.successful:
+                self.get_logger().error(f"the model stays as it is: {result.reason}")
+        if self._host.pipeline is not None:
+            self._announce()
+        counts = sum((camera.counts for camera in self._cameras), start=Counts())
+        self._host.watch(counts, self._current.spec, self._current.watchdog)
 
     def _diagnose(self) -> None:
         """Publish /diagnostics."""
         name = self.get_fully_qualified_name().lstrip("/")
-        classifier, pipeline = self._classifier, self._pipeline
-        hardware_id = classifier.runtime if classifier else ""
+        now = self._current
+        runtime = self._host.model.runtime if self._host.model else ""
         statuses = []
-        for channel in self._channels:
-            report = channel.report()
-            if report is not None and pipeline is not None:
-                title = f"{name}: {channel.camera or 'image'}"
-                statuses.append(camera_status(title, hardware_id, report, self._current.thresholds))
-        values = {
-            "model": classifier.model if classifier else self._current.model,
-            "path": str(classifier.path) if classifier else "",
-            "workers": str(self._current.workers),
-        }
-        level, message = DiagnosticStatus.OK, "active"
-        if self._fault:
-            level, message = DiagnosticStatus.ERROR, self._fault
-        elif pipeline is None:
-            level, message = DiagnosticStatus.WARN, "not active"
-        elif self._hangs(pipeline):
-            level, message = DiagnosticStatus.ERROR, "the backend hangs"
-        statuses.append(status(f"{name}: model", hardware_id, level, message, values))
+        if self._host.pipeline is not None:
+            for camera in self._cameras:
+                report = camera.report()
+                title = f"{name}: {camera.name or 'image'}"
+                statuses.append(camera_status(title, runtime, report, now.thresholds))
+        title = f"{name}: model"
+        statuses.append(model_status(title, self._host, now.model, now.workers, now.watchdog))
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=statuses))
 

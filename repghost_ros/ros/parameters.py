@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -14,11 +15,18 @@ from rclpy.parameter import Parameter
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import ParameterError
-from repghost_ros.results import CLASS_IDS
+from repghost_ros.model import ModelSpec
+from repghost_ros.results import CLASS_IDS, ClassId, Reporting
 from repghost_ros.ros.diagnostics import Thresholds
-from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODEL_NAMES
 
+SPEC = (
+    *("model", "model_path", "labels_path", "backend", "color_range"),
+    *("bpu_runtime", "bpu_core", "bpu_priority", "bpu_timeout"),
+)
+"""Parameters that say which model is open."""
 IMAGE_TRANSPORTS = ("raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable")
 _PREFIX = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
@@ -66,16 +74,16 @@ class Parameters:
     score_threshold: float = _parameter(
         0.0, "Least probability of a reported class.", bounds=(0.0, 1.0)
     )
-    class_id: str = _parameter("label", "What results are named by.", choices=CLASS_IDS)
-    resize: str = _parameter(
+    class_id: ClassId = _parameter("label", "What results are named by.", choices=CLASS_IDS)
+    resize: ResizePolicy = _parameter(
         "stretch", "How a frame is fitted to the model's input.", choices=RESIZE_POLICIES
     )
-    color_range: str = _parameter(
+    color_range: ColorRange = _parameter(
         "full",
         "BT.601 range of the NV12 the model was compiled for; limited: bt601_video.",
         choices=COLOR_RANGES,
     )
-    source_color_range: str = _parameter(
+    source_color_range: ColorRange = _parameter(
         "limited", "BT.601 range of the camera's own YUV frames.", choices=COLOR_RANGES
     )
     roi: tuple[int, ...] = _parameter(
@@ -130,11 +138,6 @@ class Parameters:
     )
 
     def __post_init__(self) -> None:
-        if len(self.roi) != 4 or min(self.roi) < 0 or (any(self.roi) and not all(self.roi[2:])):
-            raise ParameterError(
-                f"parameter 'roi' cannot be {list(self.roi)}: give x, y, width, height in pixels, "
-                "or four zeros for the whole frame"
-            )
         named = [camera for camera in self.cameras if camera]
         if len(set(named)) < len(named) or not all(map(_PREFIX.fullmatch, named)):
             raise ParameterError(
@@ -149,17 +152,30 @@ class Parameters:
                     f"parameter '{parameter.name}' cannot be '{value}': choose one of "
                     f"{', '.join(choices)}"
                 )
+        # Each knows its own rules.
+        _ = self.view, self.reporting
 
-    @property
-    def backend_options(self) -> BackendOptions:
-        """What the backends need to know of it."""
-        return BackendOptions(
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """Which model is to be open; made of the parameters in SPEC."""
+        options = BackendOptions(
             bpu_runtime=self.bpu_runtime,
             bpu_core=self.bpu_core,
             bpu_priority=self.bpu_priority,
             timeout_s=self.bpu_timeout,
             color_range=self.color_range,
         )
+        return ModelSpec(self.model, self.model_path, self.labels_path, self.backend, options)
+
+    @cached_property
+    def view(self) -> View:
+        """What of a frame the model sees."""
+        return View(self.roi, self.resize, self.source_color_range)
+
+    @cached_property
+    def reporting(self) -> Reporting:
+        """Which classes are reported."""
+        return Reporting(self.top_k, self.score_threshold, self.class_id)
 
     @property
     def thresholds(self) -> Thresholds:

@@ -11,7 +11,7 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from repghost_ros.ros.executors import interrupted
+from repghost_ros.ros.process import interrupted
 from repghost_ros.sources.bags import COMPRESSED, IMAGE, Bag
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}

@@ -10,11 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from repghost_ros.errors import SourceError
+from repghost_ros.results import Result
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bags import (
     CLASSIFICATIONS,
@@ -66,14 +68,14 @@ def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer
                 (
                     next(indices),
                     *(getattr(answer, column) for column in _COLUMNS[1:]),
-                    *(cell for result in answer.results for cell in result),
+                    *(cell for each in answer.results for cell in (each.class_id, each.score)),
                 )
             )
         partial.replace(path)
     elif suffix == ".jsonl":
         with partial.open("w", encoding="utf-8") as file:
             yield lambda answer: print(
-                json.dumps({"index": next(indices), **asdict(answer)}, ensure_ascii=False),
+                json.dumps({"index": next(indices), **_as_json(answer)}, ensure_ascii=False),
                 file=file,
             )
         partial.replace(path)
@@ -85,6 +87,12 @@ def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer
                     bag.write(answer.time_ns, answer.stamp_ns, answer.frame_id, answer.results)
 
             yield write
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    fields = {column: getattr(answer, column) for column in _COLUMNS[1:]}
+    results = [{"class_id": each.class_id, "score": each.score} for each in answer.results]
+    return {**fields, "results": results}
 
 
 def is_results(path: Path) -> bool:
@@ -133,7 +141,7 @@ def _read_csv(text: str) -> Iterator[Answer]:
     if tuple(head[: len(_COLUMNS)]) != _COLUMNS:
         raise ValueError(f"its first line is {','.join(head)[:80]!r}")
     for _, topic, time_ns, stamp_ns, frame_id, error, *cells in filter(None, table):
-        results = tuple((name, float(score)) for name, score in zip(cells[::2], cells[1::2]))
+        results = tuple(Result(name, float(score)) for name, score in zip(cells[::2], cells[1::2]))
         yield Answer(topic, int(time_ns), int(stamp_ns), frame_id, results, error)
 
 
@@ -141,8 +149,14 @@ def _read_jsonl(text: str) -> Iterator[Answer]:
     for line in filter(None, text.split("\n")):  # splitlines() would split at U+2028 too
         fields = json.loads(line)
         del fields["index"]
-        results = tuple((str(name), float(score)) for name, score in fields.pop("results"))
+        results = tuple(_result(fields) for fields in fields.pop("results"))
         yield Answer(**fields, results=results)
+
+
+def _result(value: Any) -> Result:
+    # A pair in files of version 0.1.
+    name, score = (value["class_id"], value["score"]) if isinstance(value, dict) else value
+    return Result(str(name), float(score))
 
 
 def _read_bag(path: Path, topic: str) -> list[Answer]:
@@ -201,12 +215,12 @@ def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
     )
     both = [key for key in first if key in answered and key in answered_now]
     for key in both:
-        best, score = _best(first[key])
-        named, _ = _best(second[key])
-        drift = abs(score - dict(second[key].results).get(best, 0.0))
+        before, now = _best(first[key]), _best(second[key])
+        scores = {result.class_id: result.score for result in second[key].results}
+        drift = abs(before.score - scores.get(before.class_id, 0.0))
         drifts.append(drift if math.isfinite(drift) else 1.0)  # NaN would pass any tolerance
-        if named != best:
-            changed.append((key[0], best, named))
+        if now.class_id != before.class_id:
+            changed.append((key[0], before.class_id, now.class_id))
     return Difference(
         frames=len(both),
         missing=len(answered - answered_now),
@@ -228,6 +242,6 @@ def _by_stamp(answers: Iterable[Answer]) -> dict[tuple[int, int], Answer]:
     return keyed
 
 
-def _best(answer: Answer) -> tuple[str, float]:
+def _best(answer: Answer) -> Result:
     """No class has the score 0.0: a threshold may have left none."""
-    return answer.results[0] if answer.results else ("", 0.0)
+    return answer.results[0] if answer.results else Result("", 0.0)

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Generic, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from repghost_ros.backends.base import Slot
-from repghost_ros.errors import BackendError, FrameError
-from repghost_ros.model import Classifier
+from repghost_ros.model import Model
+from repghost_ros.results import Reporting
+from repghost_ros.stream.job import Job
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import to_nv12
+from repghost_ros.vision.view import View
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Result(Generic[Item]):
-    """What became of one item."""
-
-    item: Item
-    logits: np.ndarray | None = None
-    """float32 (classes,), or None after an error."""
-    error: Exception | None = None
-    """FrameError, OSError or BackendError."""
-    inference_s: float = 0.0
-    """Seconds the backend took."""
 
 
 def cores() -> int:
@@ -41,29 +25,29 @@ def cores() -> int:
 
 
 def classify_each(
-    classifier: Classifier,
+    model: Model,
     items: Iterable[Item],
-    to_frame: Callable[[Item], Frame],
+    read: Callable[[Item], Frame],
+    view: View = View(),
+    reporting: Reporting = Reporting(),
     *,
     workers: int | None = None,
-    resize: str = "stretch",
-    source_color_range: str = "limited",
-) -> Iterator[Result[Item]]:
-    """Classify items as the node does, but wait where it would drop: one result an item, in order.
+) -> Iterator[Job[Item]]:
+    """Classify items as the node does, but wait where it would drop: one ended job an item, in order.
 
     Args:
-        classifier: the opened model; stays the caller's.
+        model: stays the caller's.
         items: read no further ahead than the workers need.
-        to_frame: called in a worker; what it raises of FrameError and OSError becomes the result.
-        workers: items in work at the same time; by default one a core, on the board at least four.
-        resize: one of RESIZE_POLICIES.
-        source_color_range: of YUV frames.
+        read: called in a worker to make a frame of an item; what it raises refuses that item alone.
+        view: what of each frame the model sees.
+        reporting: which classes are reported.
+        workers: items in flight at the same time; by default one a core, on the board at least four.
 
     Raises:
-        Exception: whatever `items` raised, after the results of the items before it.
+        Exception: whatever `items` raised, after the jobs of the items before it.
 
     """
-    workers = workers or max(cores(), 1 if classifier.path.suffix.lower() == ".onnx" else 4)
+    workers = workers or max(cores(), 1 if model.path.suffix.lower() == ".onnx" else 4)
     slots: SimpleQueue[Slot] = SimpleQueue()
     opened = []
     broken: list[Exception] = []
@@ -74,29 +58,20 @@ def classify_each(
         except Exception as error:
             broken.append(error)
 
-    def classify(item: Item) -> Result[Item]:
+    def classify(item: Item) -> Job[Item]:
+        job = Job(item, view, reporting)
         slot = slots.get()
         try:
-            to_nv12(
-                to_frame(item),
-                slot.nv12,
-                resize=resize,
-                color_range=classifier.color_range,
-                source_color_range=source_color_range,
-            )
-            started = time.perf_counter()
-            logits = slot.infer()
-            return Result(item, logits, inference_s=time.perf_counter() - started)
-        except (FrameError, OSError, BackendError) as error:
-            return Result(item, error=error)
+            model.run(job, slot, read)
         finally:
             slots.put(slot)
+        return job
 
     pool = ThreadPoolExecutor(workers, "classify")
-    waiting: deque[Future[Result[Item]]] = deque()
+    waiting: deque[Future[Job[Item]]] = deque()
     try:
         for _ in range(workers):
-            opened.append(classifier.open_slot())
+            opened.append(model.open_slot())
             slots.put(opened[-1])
         for item in until_broken():
             waiting.append(pool.submit(classify, item))

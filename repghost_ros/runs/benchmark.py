@@ -14,7 +14,7 @@ import numpy as np
 
 from repghost_ros.backends.base import Slot
 from repghost_ros.errors import need
-from repghost_ros.model import Classifier
+from repghost_ros.model import Model
 from repghost_ros.zoo.catalogue import MODELS
 
 MEASURED, PUBLISHED = "measured here", "published, RDK X5"
@@ -37,11 +37,11 @@ class Timing:
     fps: float | None
 
 
-def measure(classifier: Classifier, threads: int, seconds: float = 3.0) -> Timing:
+def measure(model: Model, threads: int, seconds: float = 3.0) -> Timing:
     """Infer from several threads at once, as fast as it goes.
 
     Args:
-        classifier: the opened model; stays the caller's.
+        model: stays the caller's.
         threads: each with buffers of its own and one inference in work.
         seconds: how long, after a tenth of it to warm up.
 
@@ -68,7 +68,7 @@ def measure(classifier: Classifier, threads: int, seconds: float = 3.0) -> Timin
 
     try:
         for _ in range(threads):
-            slots.append(classifier.open_slot())
+            slots.append(model.open_slot())
             slots[-1].nv12[...] = rng.integers(0, 256, slots[-1].nv12.shape, dtype=np.uint8)
         begin = time.perf_counter() + seconds / 10
         end = begin + seconds
@@ -87,10 +87,10 @@ def measure(classifier: Classifier, threads: int, seconds: float = 3.0) -> Timin
         raise errors[0]
     every = np.concatenate(latencies)
     return Timing(
-        classifier.model,
+        model.name,
         MEASURED,
-        classifier.runtime,
-        parameters_m(classifier.path),
+        model.runtime,
+        parameters_m(model.path),
         threads,
         float(np.median(every)) * 1e3,
         float(np.percentile(every, 99)) * 1e3,

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from repghost_ros.errors import SourceError
-from repghost_ros.model import Classifier
-from repghost_ros.results import top_k
+from repghost_ros.model import Model
+from repghost_ros.results import Reporting
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.pictures import IMAGES, files_in, read_image
+from repghost_ros.vision.nv12 import ResizePolicy
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, imagenet_synsets
 
 TOP = 5
@@ -158,10 +158,10 @@ def _plain(name: str) -> str:
 
 
 def predict(
-    classifier: Classifier,
+    model: Model,
     samples: Sequence[Sample],
     *,
-    resize: str = "crop",
+    resize: ResizePolicy = "crop",
     workers: int | None = None,
     folder: Path | None = None,
     progress: Callable[[Iterable[Prediction], int], Iterable[Prediction]] | None = None,
@@ -169,7 +169,7 @@ def predict(
     """A model's answers to all samples, in their order.
 
     Args:
-        classifier: the opened model; stays the caller's.
+        model: stays the caller's.
         samples: the pictures.
         resize: one of RESIZE_POLICIES; `crop` is ImageNet's protocol.
         workers: pictures in work at a time; by default one a core.
@@ -183,23 +183,23 @@ def predict(
     """
     progress = progress or (lambda made, _: made)
     if folder is None:
-        made = _predict(classifier, samples, resize, workers)
+        made = _predict(model, samples, resize, workers)
         return list(progress(made, len(samples)))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "predictions.csv"
-    model = f"{classifier.path.name}:{_fingerprint(classifier.path)}:{classifier.color_range}"
-    known = _read(path, model, resize)
+    identity = f"{model.path.name}:{_fingerprint(model.path)}:{model.color_range}"
+    known = _read(path, identity, resize)
     done = {s: replace(known[key], sample=s) for s in samples if (key := _identity(s)) in known}
     missing = [sample for sample in samples if sample not in done]
     with path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         if file.tell() == 0:
             writer.writerow(_COLUMNS)
-        for prediction in progress(_predict(classifier, missing, resize, workers), len(missing)):
+        for prediction in progress(_predict(model, missing, resize, workers), len(missing)):
             sample = prediction.sample
             best = [*prediction.best, *("" for _ in range(TOP - len(prediction.best)))]
             writer.writerow(
-                (model, resize, *_identity(sample), *best, prediction.score, prediction.error)
+                (identity, resize, *_identity(sample), *best, prediction.score, prediction.error)
             )
             file.flush()
             done[sample] = prediction
@@ -207,22 +207,22 @@ def predict(
 
 
 def _predict(
-    classifier: Classifier, samples: Sequence[Sample], resize: str, workers: int | None
+    model: Model, samples: Sequence[Sample], resize: ResizePolicy, workers: int | None
 ) -> Iterator[Prediction]:
-    results = classify_each(
-        classifier,
+    jobs = classify_each(
+        model,
         samples,
         lambda sample: read_image(sample.path),
+        View(resize=resize),
+        Reporting(top_k=TOP, class_id="index"),
         workers=workers,
-        resize=resize,
     )
-    for result in results:
-        if result.logits is None or not np.isfinite(result.logits).all():
-            error = str(result.error or "the model answered NaN or infinite logits")
-            yield Prediction(result.item, error=error)
+    for job in jobs:
+        if job.error is not None:
+            yield Prediction(job.message, error=str(job.error))
             continue
-        best = top_k(result.logits, TOP)
-        yield Prediction(result.item, tuple(score.index for score in best), best[0].probability)
+        best = tuple(int(result.class_id) for result in job.results)
+        yield Prediction(job.message, best, job.results[0].score)
 
 
 def _identity(sample: Sample) -> tuple[str, str]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 from repghost_ros.errors import need
-from repghost_ros.model import Classifier
-from repghost_ros.results import named, top_k
+from repghost_ros.model import Model
+from repghost_ros.results import Reporting, Result
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.bags import Bag, Recorded
-from repghost_ros.vision.frame import Frame
+from repghost_ros.vision.view import View
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,18 @@ class Answer:
     stamp_ns: int
     """Of the frame's header, nanoseconds."""
     frame_id: str
-    results: tuple[tuple[str, float], ...] = ()
-    """(class_id, score), best first; empty after an error, or where none reached the threshold."""
+    results: tuple[Result, ...] = ()
+    """Best first; empty after an error, or where none reached the threshold."""
     error: str = ""
 
 
 def replay(
     bag: Bag,
     topic: str,
-    classifier: Classifier,
+    model: Model,
+    view: View = View(),
+    reporting: Reporting = Reporting(),
     *,
-    top: int = 5,
-    score_threshold: float = 0.0,
-    class_id: str = "label",
-    roi: Sequence[int] = (0, 0, 0, 0),
-    resize: str = "stretch",
-    source_color_range: str = "limited",
     workers: int | None = None,
 ) -> Iterator[Answer]:
     """Answer every frame as the node would with the same parameters; none is dropped.
@@ -49,44 +45,20 @@ def replay(
     Args:
         bag: the opened bag.
         topic: of its images.
-        classifier: the opened model; both stay the caller's.
-        top: how many classes to report.
-        score_threshold: least probability of a reported class, 0.0 to 1.0.
-        class_id: `label` or `index`.
-        roi: region to classify, x, y, width, height in pixels; zeros: the whole frame.
-        resize: one of RESIZE_POLICIES.
-        source_color_range: of YUV frames.
-        workers: frames in work at a time; by default one a core.
+        model: the opened model; both stay the caller's.
+        view: what of each frame the model sees.
+        reporting: which classes are reported.
+        workers: frames in flight at a time; by default one a core.
 
     Raises:
         SourceError: the bag is truncated or corrupt; what was answered before was yielded.
 
     """
-
-    def frame(recorded: Recorded) -> Frame:
-        whole = recorded.frame()
-        return whole.crop(*roi) if any(roi) else whole
-
-    results = classify_each(
-        classifier,
-        bag.messages(topic),
-        frame,
-        workers=workers,
-        resize=resize,
-        source_color_range=source_color_range,
-    )
-    for result in results:
-        image = result.item
-        about = (image.topic, image.time_ns, image.stamp_ns, image.frame_id)
-        try:
-            if result.error is not None:
-                raise result.error
-            assert result.logits is not None
-            best = top_k(result.logits, top, score_threshold)
-        except Exception as error:  # whatever stopped this frame stops no other
-            yield Answer(*about, error=str(error) or type(error).__name__)
-            continue
-        yield Answer(*about, results=named(best, classifier.labels, class_id))
+    recorded = bag.messages(topic)
+    for job in classify_each(model, recorded, Recorded.frame, view, reporting, workers=workers):
+        image = job.message
+        error = "" if job.error is None else str(job.error) or type(job.error).__name__
+        yield Answer(image.topic, image.time_ns, image.stamp_ns, image.frame_id, job.results, error)
 
 
 @dataclass
@@ -107,9 +79,9 @@ class Summary:
             if answer.error:
                 self.refused += 1
             elif answer.results:
-                class_id, score = answer.results[0]
-                self.classes[class_id] += 1
-                self.best.append((answer.stamp_ns, class_id, score))
+                best = answer.results[0]
+                self.classes[best.class_id] += 1
+                self.best.append((answer.stamp_ns, best.class_id, best.score))
             yield answer
 
     def timeline(self) -> list[tuple[str, int, int, int]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.errors import FrameError, SourceError, need
+from repghost_ros.results import Result
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
 
 _log = logging.getLogger(__name__)
@@ -239,24 +240,25 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
-    def write(
-        self, time_ns: int, stamp_ns: int, frame_id: str, results: Sequence[tuple[str, float]]
-    ) -> None:
+    def write(self, time_ns: int, stamp_ns: int, frame_id: str, results: Sequence[Result]) -> None:
         """Record one classification at a time, under an image's stamp and frame_id."""
         types = self._types.types
         time_type = types["builtin_interfaces/msg/Time"]
         stamp = time_type(*divmod(stamp_ns, 1_000_000_000))
         message = types[CLASSIFICATION](
             types["std_msgs/msg/Header"](stamp, frame_id),
-            [types[_HYPOTHESIS](class_id, score) for class_id, score in results],
+            [types[_HYPOTHESIS](each.class_id, each.score) for each in results],
         )
         raw = self._types.serialize_cdr(message, CLASSIFICATION)
         self._writer.write(self._connection, time_ns, raw)
 
 
-def hypotheses(message: Any) -> tuple[tuple[str, float], ...]:
-    """The (class_id, score) pairs of a recorded Classification or Classification2D, best first."""
-    return tuple((getattr(e, "class_id", None) or e.id, e.score) for e in message.results)
+def hypotheses(message: Any) -> tuple[Result, ...]:
+    """The results in a recorded Classification or Classification2D, best first."""
+    return tuple(
+        Result(each.class_id if hasattr(each, "class_id") else each.id, each.score)
+        for each in message.results
+    )
 
 
 def typestore(definitions: Mapping[str, str] = _DEFINITIONS, *, ros1: bool = False) -> Any:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from repghost_ros.stream.pipeline import Answer, Stream
-
-_COUNTS = ("received", "answered", "refused", "failed", "dropped", "skipped")
+from repghost_ros.stream.job import Counts, Job, Outcome
 
 
 @dataclass(frozen=True)
@@ -19,18 +18,22 @@ class Latency:
     p50: float
     p99: float
 
+    @classmethod
+    def of(cls, seconds: list[float]) -> Latency:
+        """The percentiles of these durations."""
+        if not seconds:
+            return cls(float("nan"), float("nan"))
+        p50, p99 = np.percentile(seconds, (50, 99)).tolist()
+        return cls(p50, p99)
+
 
 @dataclass(frozen=True)
 class Report:
-    """One period of one camera. Counts are of the period, rates in frames a second."""
+    """One period of one camera; rates are frames a second."""
 
     seconds: float
-    received: int
-    answered: int
-    refused: int
-    failed: int
-    dropped: int
-    skipped: int
+    counts: Counts
+    """Of the period."""
     convert: Latency
     infer: Latency
     end_to_end: Latency
@@ -43,17 +46,17 @@ class Report:
     @property
     def input_rate(self) -> float:
         """Frames that came, per second."""
-        return self.received / self.seconds
+        return self.counts.received / self.seconds
 
     @property
     def output_rate(self) -> float:
         """Frames that were answered, per second."""
-        return self.answered / self.seconds
+        return self.counts.answered / self.seconds
 
 
 @dataclass
 class _Period:
-    counts: tuple[int, ...]
+    counts: Counts
     began: float = field(default_factory=time.monotonic)
     convert: list[float] = field(default_factory=list)
     infer: list[float] = field(default_factory=list)
@@ -61,48 +64,45 @@ class _Period:
 
 
 class Monitor:
-    """Counts one stream's frames and times its answers."""
+    """Times one camera's answers; its counts are told when a report is asked for."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._period = _Period(self._counts())
+    def __init__(self) -> None:
+        self._period = _Period(Counts())
         self._last_frame = time.monotonic()
         self._last_error = ""
 
-    def _counts(self) -> tuple[int, ...]:
-        return tuple(getattr(self._stream, name) for name in _COUNTS)
-
-    def record(self, answer: Answer) -> None:
-        """Note an answer that was just published, or an error."""
-        period = self._period
-        if answer.error is not None:
-            self._last_error = str(answer.error)
+    def record(self, job: Job[Any]) -> None:
+        """Note a job that has ended and, where it was answered, was just published."""
+        if job.error is not None:
+            self._last_error = str(job.error)
+        if job.outcome is not Outcome.ANSWERED:
             return
-        period.convert.append(answer.converted - answer.started)
-        period.infer.append(answer.inferred - answer.converted)
-        period.end_to_end.append(time.monotonic() - answer.received)
+        assert job.started is not None
+        assert job.converted is not None
+        assert job.inferred is not None
+        period = self._period
+        period.convert.append(job.converted - job.started)
+        period.infer.append(job.inferred - job.converted)
+        period.end_to_end.append(time.monotonic() - job.received)
 
-    def report(self) -> Report:
-        """The period that ends now; the next one begins."""
+    def report(self, counts: Counts) -> Report:
+        """The period that ends now; the next one begins.
+
+        Args:
+            counts: of all frames so far.
+
+        """
         now = time.monotonic()
-        counts = self._counts()
         period, self._period = self._period, _Period(counts, now)
-        counted = dict(zip(_COUNTS, np.subtract(counts, period.counts).tolist(), strict=True))
-        if counted["received"]:
+        counted = counts - period.counts
+        if counted.received:
             self._last_frame = now
         return Report(
             seconds=max(now - period.began, 1e-9),
-            **counted,
-            convert=_latency(period.convert),
-            infer=_latency(period.infer),
-            end_to_end=_latency(period.end_to_end),
+            counts=counted,
+            convert=Latency.of(period.convert),
+            infer=Latency.of(period.infer),
+            end_to_end=Latency.of(period.end_to_end),
             idle=now - self._last_frame,
             last_error=self._last_error,
         )
-
-
-def _latency(seconds: list[float]) -> Latency:
-    if not seconds:
-        return Latency(float("nan"), float("nan"))
-    p50, p99 = np.percentile(seconds, (50, 99)).tolist()
-    return Latency(p50, p99)

@@ -1,9 +1,14 @@
 """Bounded queues -> parallel workers -> answers in the order the frames came.
 
-Every worker owns one slot of the backend, so OpenCV, ONNX Runtime and the BPU work side by side with
-the GIL free. When the device cannot keep up the newest frames win: the oldest waiting one is dropped
-and counted, so latency stays bounded by the queue depth. Each frame submitted is answered once, as
-logits or as an error, or counted as dropped.
+Every worker owns one slot of the model, so OpenCV, ONNX Runtime and the BPU work side by side with
+Python's lock free. When the device cannot keep up the newest frames win: the oldest waiting one is
+dropped and counted, so latency stays bounded by the queue depth. Every frame submitted ends in exactly
+one outcome.
+
+One lock, `_Shop.changed`, guards everything that more than one thread touches: the crew, the streams
+and their order, each stream's queues and counts, each worker's ticket and each ticket's fields. A job's
+own fields belong to whoever holds its ticket. Frames are converted, inferred and delivered without the
+lock.
 """
 
 from __future__ import annotations
@@ -13,168 +18,176 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic
 
-import numpy as np
-
-from repghost_ros.backends.base import Backend, Slot
+from repghost_ros.backends.base import Slot
 from repghost_ros.errors import BackendError
+from repghost_ros.model import Model, Read
+from repghost_ros.results import Reporting
+from repghost_ros.stream.job import Counts, Job, Message, Outcome
+from repghost_ros.vision.view import View
 
 _log = logging.getLogger(__name__)
+Deliver = Callable[[Job[Message]], Outcome]
+"""Called with a job that has ended; returns its outcome, which may be worse than the job's own."""
 
 
 @dataclass
-class Answer:
-    """What became of one frame. Times are seconds on the monotonic clock."""
+class _Ticket:
+    """A job's place in its stream's order."""
 
-    message: Any
-    """The message as it was submitted."""
-    logits: np.ndarray | None = None
-    """float32 (classes,), or None after an error."""
-    error: Exception | None = None
-    """What stopped the frame: from the conversion (`converted` is 0) or from the backend."""
-    backend: Any = None
-    """The model that answered, as it was given to the pipeline."""
-    received: float = field(default_factory=time.monotonic)
-    started: float = 0.0
-    converted: float = 0.0
-    inferred: float = 0.0
+    stream: Stream[Any]
+    job: Job[Any]
+    ended: bool = False
+    """True once the job may be delivered; whoever sets it decides what is delivered."""
 
 
-Convert = Callable[[Answer, np.ndarray], None]
-"""Called with a frame's message and backend, and the uint8 (height * 3 // 2, width) NV12 to fill."""
+@dataclass
+class _Shop:
+    """What pipeline, streams and workers share."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    streams: deque[Stream[Any]] = field(default_factory=deque)
+    """Those that take frames, the one that was served longest ago first."""
+    crew: list[_Worker] = field(default_factory=list)
 
 
-class Stream:
+class Stream(Generic[Message]):
     """One camera's way through a pipeline; made by `Pipeline.open_stream`."""
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        convert: Convert,
-        deliver: Callable[[Answer], None],
+        shop: _Shop,
+        read: Read,
+        deliver: Deliver[Message],
         queue_depth: int,
+        in_flight: int,
     ) -> None:
-        self.received = 0
-        """Frames that came: answered + refused + failed + dropped + skipped + those still inside."""
-        self.answered = 0
-        self.refused = 0
-        """Frames whose message could not be converted."""
-        self.failed = 0
-        """Frames the backend failed on."""
-        self.dropped = 0
-        """Frames that made way for newer ones."""
-        self.skipped = 0
-        """Frames that the caller passed over."""
-        self.convert = convert
+        self.read = read
+        self._shop = shop
         self._deliver = deliver
         self._depth = queue_depth
-        self._pipeline = pipeline
-        self._lock = pipeline.work
-        self._waiting: deque[Answer] = deque()
-        self._taken = 0
-        self._next = 0
-        self._finished: dict[int, Answer] = {}
+        self._limit = in_flight
+        self._received = 0
+        self._ended = dict.fromkeys(Outcome, 0)
+        self._waiting: deque[Job[Message]] = deque()
+        self._in_order: deque[_Ticket] = deque()
         self._delivering = False
 
-    def submit(self, message: Any) -> None:
+    @property
+    def counts(self) -> Counts:
+        """What became of the frames so far."""
+        with self._shop.changed:
+            ended = {outcome.value: count for outcome, count in self._ended.items()}
+            return Counts(self._received, **ended)
+
+    def submit(
+        self, message: Message, view: View = View(), reporting: Reporting = Reporting()
+    ) -> None:
         """Queue a frame; returns at once. A full queue drops its oldest frame."""
-        with self._lock:
-            self.received += 1
+        job = Job(message, view, reporting)
+        with self._shop.changed:
+            self._received += 1
             if len(self._waiting) >= self._depth:
                 self._waiting.popleft()
-                self.dropped += 1
-            self._waiting.append(Answer(message))
-            self._lock.notify()
+                self._ended[Outcome.DROPPED] += 1
+            self._waiting.append(job)
+            self._shop.changed.notify()
 
     def skip(self) -> None:
         """Count a frame that came and is not wanted."""
-        with self._lock:
-            self.received += 1
-            self.skipped += 1
+        with self._shop.changed:
+            self._received += 1
+            self._ended[Outcome.SKIPPED] += 1
 
     def close(self) -> None:
-        """Take no further frames: the waiting ones are dropped, those in work are still answered."""
-        with self._lock:
-            self._pipeline.streams.remove(self)
-            self.dropped += len(self._waiting)
+        """Take no further frames: the waiting ones are dropped, those in flight are still answered."""
+        with self._shop.changed:
+            self._shop.streams.remove(self)
+            self._ended[Outcome.DROPPED] += len(self._waiting)
             self._waiting.clear()
 
-    def take(self, limit: int) -> tuple[int, Answer] | None:
-        """The oldest waiting frame and its number, unless `limit` are in work. Lock held."""
-        if not self._waiting or self._taken - self._next >= limit:
+    def take(self) -> _Ticket | None:
+        """The oldest waiting frame, unless too many are in flight. Called with the lock held."""
+        if not self._waiting or len(self._in_order) >= self._limit:
             return None
-        self._taken += 1
-        return self._taken - 1, self._waiting.popleft()
+        ticket = _Ticket(self, self._waiting.popleft())
+        self._in_order.append(ticket)
+        return ticket
 
-    def finish(self, number: int, answer: Answer) -> None:
-        """Deliver this answer and those that waited for it, unless an earlier one is missing."""
-        with self._lock:
-            self._finished[number] = answer
-            if self._delivering:  # that worker takes this answer along
+    def end(self, ticket: _Ticket, job: Job[Message]) -> None:
+        """Deliver this job and those that waited for it, unless an earlier one is still in flight."""
+        with self._shop.changed:
+            if ticket.ended:  # given up meanwhile
+                return
+            ticket.job, ticket.ended = job, True
+            if self._delivering:  # that worker takes this job along
                 return
             self._delivering = True
-        while True:
-            with self._lock:
-                ready = self._finished.pop(self._next, None)
-                if ready is None:
-                    self._delivering = False
-                    return
-            try:
-                self._deliver(ready)
-            except Exception:
-                _log.exception("an answer could not be delivered")
-            with self._lock:
-                self._next += 1
-                if ready.error is None:
-                    self.answered += 1
-                elif ready.converted:
-                    self.failed += 1
-                else:
-                    self.refused += 1
-                self._lock.notify()
+        while (ended := self._next_ended()) is not None:
+            outcome = self._try_to_deliver(ended)
+            with self._shop.changed:
+                self._in_order.popleft()
+                self._ended[outcome] += 1
+                self._shop.changed.notify()
+
+    def _next_ended(self) -> Job[Message] | None:
+        with self._shop.changed:
+            if self._in_order and self._in_order[0].ended:
+                return self._in_order[0].job
+            self._delivering = False
+            return None
+
+    def _try_to_deliver(self, job: Job[Message]) -> Outcome:
+        try:
+            return self._deliver(job)
+        except Exception:
+            _log.exception("an answer could not be delivered")
+            return Outcome.FAILED
 
 
 class _Worker(threading.Thread):
     """Takes frames until it is retired, then closes its slot."""
 
-    def __init__(self, pipeline: Pipeline, backend: Backend, slot: Slot, number: int) -> None:
+    def __init__(self, shop: _Shop, model: Model, slot: Slot, number: int) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self.retired = False
-        self.job: tuple[Stream, int, Answer] | None = None
-        """The frame in work; whoever takes it from here (lock held) answers it."""
-        self._pipeline = pipeline
-        self._backend = backend
+        self.ticket: _Ticket | None = None
+        """The frame that it works on."""
+        self._shop = shop
+        self._model = model
         self._slot = slot
 
     def run(self) -> None:
-        while self._pipeline.next_job(self):
-            assert self.job is not None
-            stream, number, answer = self.job
-            answer.backend = self._backend
-            answer.started = time.monotonic()
-            logits, error = None, None
-            try:
-                stream.convert(answer, self._slot.nv12)
-                answer.converted = time.monotonic()
-                logits = self._slot.infer()
-            except Exception as caught:  # whatever it was, it costs this one frame only
-                error = caught
-            with self._pipeline.work:
-                given_up = self.job is None
-                self.job = None
-            if not given_up:
-                answer.logits, answer.error, answer.inferred = logits, error, time.monotonic()
-                stream.finish(number, answer)
+        while (ticket := self._wait_for_work()) is not None:
+            self._model.run(ticket.job, self._slot, ticket.stream.read)
+            with self._shop.changed:
+                self.ticket = None
+            ticket.stream.end(ticket, ticket.job)
         self._slot.close()
+
+    def _wait_for_work(self) -> _Ticket | None:
+        """A frame, taking the streams in turn; None once the worker is retired."""
+        streams = self._shop.streams
+        with self._shop.changed:
+            while not self.retired:
+                for stream in streams:
+                    ticket = stream.take()
+                    if ticket is not None:
+                        streams.remove(stream)
+                        streams.append(stream)
+                        self.ticket = ticket
+                        return ticket
+                self._shop.changed.wait()
+            return None
 
 
 class Pipeline:
     """The workers of one loaded model, shared fairly by its streams.
 
     Args:
-        backend: the model; stays the caller's, who closes it after the pipeline.
+        model: stays the caller's, who closes it after the pipeline.
         workers: how many frames are converted and inferred at the same time.
 
     Raises:
@@ -182,57 +195,41 @@ class Pipeline:
 
     """
 
-    def __init__(self, backend: Backend, workers: int = 4) -> None:
-        self.work = threading.Condition()
-        self.streams: deque[Stream] = deque()
+    def __init__(self, model: Model, workers: int = 4) -> None:
+        self._shop = _Shop()
         self._count = workers
-        self._crew: list[_Worker] = []
-        self.swap(backend)
+        self.swap(model)
 
     def open_stream(
-        self, convert: Convert, deliver: Callable[[Answer], None], queue_depth: int = 4
-    ) -> Stream:
+        self, read: Read, deliver: Deliver[Message], queue_depth: int = 4
+    ) -> Stream[Message]:
         """A further source of frames.
 
         Args:
-            convert: called in a worker to fill the model's input; raises on a message it refuses.
-            deliver: called in a worker with each answer, one at a time, in submission order.
+            read: called in a worker to make a frame of a message; raises where there is none in it.
+            deliver: called in a worker with each job, one at a time, in submission order.
             queue_depth: how many frames may wait; when more come the oldest is dropped.
 
         """
-        stream = Stream(self, convert, deliver, queue_depth)
-        with self.work:
-            self.streams.append(stream)
+        stream = Stream(self._shop, read, deliver, queue_depth, 2 * self._count)
+        with self._shop.changed:
+            self._shop.streams.append(stream)
         return stream
 
-    def next_job(self, worker: _Worker) -> bool:
-        """Give the worker a frame, taking the streams in turn; False once it is retired."""
-        with self.work:
-            while not worker.retired:
-                for stream in self.streams:
-                    taken = stream.take(2 * self._count)
-                    if taken is not None:
-                        self.streams.remove(stream)
-                        self.streams.append(stream)
-                        worker.job = (stream, *taken)
-                        return True
-                self.work.wait()
-            return False
-
-    def oldest_in_work(self) -> float:
-        """Seconds that the longest inference or conversion in work has taken so far, else 0.0."""
+    def oldest_in_flight(self) -> float:
+        """Seconds that the longest conversion or inference has taken so far, else 0.0."""
+        with self._shop.changed:
+            jobs = [worker.ticket.job for worker in self._shop.crew if worker.ticket is not None]
         now = time.monotonic()
-        with self.work:
-            jobs = [worker.job for worker in self._crew if worker.job is not None]
-        return max((now - answer.started for _, _, answer in jobs if answer.started), default=0.0)
+        return max((now - job.started for job in jobs if job.started is not None), default=0.0)
 
-    def swap(self, backend: Backend, timeout_s: float | None = None) -> bool:
+    def swap(self, model: Model, timeout_s: float | None = None) -> bool:
         """Let another model take over between two frames; none is lost.
 
         Args:
-            backend: the new model.
-            timeout_s: how long the old model may take for its frames in work, None for ever; what
-                hangs longer is given up and answered with a BackendError.
+            model: the new one.
+            timeout_s: how long the old model may take for its frames in flight, None for ever; what
+                hangs longer is given up and ends as failed.
 
         Returns:
             True once the old model is idle and may be closed, False where it hangs.
@@ -244,31 +241,31 @@ class Pipeline:
         slots: list[Slot] = []
         try:
             for _ in range(self._count):
-                slots.append(backend.open_slot())
+                slots.append(model.open_slot())
         except Exception:
             for slot in slots:
                 slot.close()
             raise
-        crew = [_Worker(self, backend, slot, number) for number, slot in enumerate(slots)]
+        crew = [_Worker(self._shop, model, slot, number) for number, slot in enumerate(slots)]
         return self._replace_crew(crew, timeout_s)
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Finish the frames in work, drop the waiting ones and end the workers.
+        """Finish the frames in flight, drop the waiting ones and end the workers.
 
         Returns:
             True once the model is idle and may be closed, False where it hangs past `timeout_s`.
 
         """
-        for stream in list(self.streams):
+        for stream in list(self._shop.streams):
             stream.close()
         return self._replace_crew([], timeout_s)
 
     def _replace_crew(self, crew: list[_Worker], timeout_s: float | None) -> bool:
-        with self.work:
-            retired, self._crew = self._crew, crew
+        with self._shop.changed:
+            retired, self._shop.crew = self._shop.crew, crew
             for worker in retired:
                 worker.retired = True
-            self.work.notify_all()
+            self._shop.changed.notify_all()
         for worker in crew:
             worker.start()
         # From now on, not from each frame's start: a device that recovers answers them all.
@@ -281,11 +278,11 @@ class Pipeline:
         return not hanging
 
     def _give_up(self, worker: _Worker) -> None:
-        """Answer a hanging worker's frame with an error; it answers nothing when it returns."""
-        with self.work:
-            job, worker.job = worker.job, None
-        if job is not None:
-            stream, number, answer = job
-            answer.converted = answer.converted or time.monotonic()
-            answer.error = BackendError("the backend hangs: the frame was given up")
-            stream.finish(number, answer)
+        """End a hanging worker's frame as failed; what it answers when it returns is ignored."""
+        with self._shop.changed:
+            ticket, worker.ticket = worker.ticket, None
+        if ticket is not None:
+            # A copy: the worker may still write to the job.
+            error = BackendError("the backend hangs: the frame was given up")
+            given_up = replace(ticket.job, outcome=Outcome.FAILED, error=error)
+            ticket.stream.end(ticket, given_up)

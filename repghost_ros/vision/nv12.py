@@ -16,6 +16,7 @@ Colours are BT.601. `full`: Y, U, V 0..255 (JPEG). `limited`: Y 16..235, U and V
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -23,8 +24,10 @@ import numpy as np
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import BAYER, Frame
 
-COLOR_RANGES = ("full", "limited")
-RESIZE_POLICIES = ("stretch", "crop", "letterbox")
+ColorRange = Literal["full", "limited"]
+ResizePolicy = Literal["stretch", "crop", "letterbox"]
+COLOR_RANGES: tuple[ColorRange, ...] = get_args(ColorRange)
+RESIZE_POLICIES: tuple[ResizePolicy, ...] = get_args(ResizePolicy)
 CROP_MARGIN = 256 / 224
 """ImageNet's evaluation scales the short side to this many times the side that it then cuts out."""
 
@@ -46,9 +49,9 @@ def to_nv12(
     frame: Frame,
     out: np.ndarray,
     *,
-    resize: str = "stretch",
-    color_range: str = "full",
-    source_color_range: str = "limited",
+    resize: ResizePolicy = "stretch",
+    color_range: ColorRange = "full",
+    source_color_range: ColorRange = "limited",
 ) -> None:
     """Scale and convert a frame into an NV12 buffer.
 
@@ -87,7 +90,7 @@ def to_nv12(
     _CONVERT[frame.encoding](frame, y, uv, color_range, source_color_range)
 
 
-def to_rgb(nv12: np.ndarray, color_range: str = "full") -> np.ndarray:
+def to_rgb(nv12: np.ndarray, color_range: ColorRange = "full") -> np.ndarray:
     """The RGB picture that the model sees in an NV12 buffer.
 
     Each chroma sample colours its 2x2 pixels. Exact to one level of the BT.601 formulas.

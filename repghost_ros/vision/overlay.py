@@ -7,11 +7,12 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
+from repghost_ros.results import Result
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import to_nv12, to_rgb
+from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
 
 
-def picture(frame: Frame, source_color_range: str = "limited") -> np.ndarray:
+def picture(frame: Frame, source_color_range: ColorRange = "limited") -> np.ndarray:
     """The frame in RGB, uint8 (height, width, 3), odd sizes rounded up to even ones."""
     height, width = frame.height + frame.height % 2, frame.width + frame.width % 2
     nv12 = np.empty((height * 3 // 2, width), np.uint8)
@@ -19,12 +20,12 @@ def picture(frame: Frame, source_color_range: str = "limited") -> np.ndarray:
     return to_rgb(nv12, "full")
 
 
-def draw_overlay(rgb: np.ndarray, results: Iterable[tuple[str, float]]) -> None:
+def draw_overlay(rgb: np.ndarray, results: Iterable[Result]) -> None:
     """Write `class_id score` lines onto a uint8 (height, width, 3) picture, best on top."""
     scale = max(rgb.shape[0] / 480, 0.4)
     line = int(22 * scale)
-    for row, (class_id, score) in enumerate(results, start=1):
-        text = f"{score:6.1%} {class_id}"
+    for row, result in enumerate(results, start=1):
+        text = f"{result.score:6.1%} {result.class_id}"
         # Dark below light, so that it reads on any background.
         for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
             cv2.putText(

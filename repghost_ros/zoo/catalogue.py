@@ -32,7 +32,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Model:
+class Size:
     """One RepGhost: ImageNet-1k, 224x224."""
 
     name: str
@@ -46,7 +46,7 @@ class Model:
 
 
 MODELS = {
-    name: Model(name, Published(*figures))
+    name: Size(name, Published(*figures))
     for name, figures in {
         "100": (4.07, 72.50, 72.25, 1.55, 4.08, 965),
         "111": (4.54, 72.75, 71.25, 1.71, 4.47, 881),

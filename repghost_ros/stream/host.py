@@ -1,0 +1,192 @@
+"""Keeps one model at work: opens it, lets another take over, reopens it when it fails or hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import Protocol
+
+from repghost_ros.errors import BackendError
+from repghost_ros.model import Model, ModelSpec, Progress
+from repghost_ros.stream.job import Counts
+from repghost_ros.stream.pipeline import Pipeline
+
+_REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: at first, at most
+
+
+class Log(Protocol):
+    """What of a logger is used here; rclpy's and the standard library's both have it."""
+
+    def info(self, message: str, /) -> object:
+        """Log a message."""
+
+    def error(self, message: str, /) -> object:
+        """Log an error."""
+
+
+class ModelHost:
+    """The model that a node answers with, and its pipeline while the node is active.
+
+    Models are opened on threads of the host's own, one at a time: a download takes minutes. `model`,
+    `pipeline` and `fault` may be read from any thread; `_lock` guards their changes.
+
+    Args:
+        log: told about models that were opened and failures.
+        progress: told about downloads; what it raises ends one.
+
+    """
+
+    def __init__(self, log: Log, progress: Progress | None = None) -> None:
+        self.model: Model | None = None
+        self.pipeline: Pipeline | None = None
+        self.fault = ""
+        """Why there is no model that works, or empty."""
+        self._log = log
+        self._progress = progress
+        self._lock = threading.RLock()
+        self._one_at_a_time = threading.Lock()
+        self._generation = (
+            0  # counts up when the model is closed: what is still being opened is late
+        )
+        self._opening: Future[Model] | None = None
+        self._seen = Counts()
+        self._reopen_delay = _REOPEN_AFTER[0]
+        self._reopen_at = 0.0
+
+    def open(self, spec: ModelSpec, longest_s: float | None = None) -> Future[Model]:
+        """Open a model on a thread of its own and make it the one that answers.
+
+        Where another one is at work, both are loaded for a moment and the new one takes over between
+        two frames. What fails to open leaves the old one at work.
+
+        Args:
+            spec: which model, and how to run it.
+            longest_s: after which a frame that the old model has in flight is given up, None: never.
+
+        Returns:
+            the model, or what kept it from being opened: RepghostError and OSError.
+
+        """
+        opening: Future[Model] = Future()
+        with self._lock:
+            generation, self._opening = self._generation, opening
+
+        def work() -> None:
+            try:
+                with self._one_at_a_time:
+                    opening.set_result(self._open(spec, longest_s, generation))
+            except BaseException as error:
+                opening.set_exception(error)
+
+        # A daemon: a process that ends does not wait for a stalled download.
+        threading.Thread(target=work, name="model", daemon=True).start()
+        return opening
+
+    def start(self, workers: int) -> Pipeline:
+        """Put the opened model to work.
+
+        Raises:
+            BackendError: there is no model, or the device has no room for that many workers.
+
+        """
+        with self._lock:
+            if self.model is None:
+                raise BackendError("no model is open")
+            self.pipeline = Pipeline(self.model, workers)
+            self.fault = ""
+            self._seen = Counts()
+            return self.pipeline
+
+    def stop(self, timeout_s: float) -> bool:
+        """Answer the frames in flight and end the pipeline.
+
+        Args:
+            timeout_s: how long the model may take for them.
+
+        Returns:
+            False where the model hangs: it is left behind, and must be opened anew.
+
+        """
+        with self._lock:
+            pipeline, self.pipeline = self.pipeline, None
+            self.fault = ""
+            if pipeline is None or pipeline.close(timeout_s):
+                return True
+            self._log.error("the backend hangs: leaving it behind")
+            self.model = None  # what still runs in it must not be unloaded
+            return False
+
+    def close(self) -> None:
+        """Unload the model; one that is still being opened is closed as soon as it is there."""
+        with self._lock:
+            self._generation += 1
+            model, self.model = self.model, None
+        if model is not None:
+            model.close()
+
+    @property
+    def opening(self) -> bool:
+        """Whether a model is being opened."""
+        return self._opening is not None and not self._opening.done()
+
+    def hangs(self, longest_s: float) -> bool:
+        """Whether a frame in flight has taken longer than this."""
+        pipeline = self.pipeline
+        return pipeline is not None and pipeline.oldest_in_flight() > longest_s
+
+    def watch(self, counts: Counts, spec: ModelSpec, longest_s: float) -> None:
+        """Reopen the model when it fails or hangs; retried with exponential back-off.
+
+        Args:
+            counts: of all frames since the pipeline was started.
+            spec: of the model.
+            longest_s: after which a frame in flight hangs.
+
+        """
+        if self.pipeline is None or self.opening:
+            return
+        hangs = self.hangs(longest_s)
+        since, self._seen = counts - self._seen, counts
+        now = time.monotonic()
+        if not (since.failed or hangs):
+            if since.answered:
+                self.fault = ""
+            if now - self._reopen_at > _REOPEN_AFTER[1]:
+                self._reopen_delay = _REOPEN_AFTER[0]
+            return
+        if now < self._reopen_at:
+            return
+        self._reopen_at = now + self._reopen_delay
+        self._reopen_delay = min(2 * self._reopen_delay, _REOPEN_AFTER[1])
+        self._log.error(f"the backend {'hangs' if hangs else 'failed'}: reopening the model")
+        self.open(spec, longest_s).add_done_callback(self._note_failed_reopening)
+
+    def _note_failed_reopening(self, opened: Future[Model]) -> None:
+        error = opened.exception()
+        if error is not None:
+            self.fault = f"the model cannot be reopened yet: {error}"
+            self._log.error(self.fault)
+
+    def _open(self, spec: ModelSpec, longest_s: float | None, generation: int) -> Model:
+        model = spec.open(self._progress)
+        self._log.info(
+            f"model '{model.name}' ({model.classes} classes, {model.width}x{model.height}) from "
+            f"{model.path} on {model.runtime}"
+        )
+        with self._lock:
+            if generation != self._generation:
+                model.close()
+                raise BackendError("the model was closed before it was open")
+            old, idle = self.model, True
+            if self.pipeline is not None:
+                try:
+                    idle = self.pipeline.swap(model, longest_s)
+                except Exception:
+                    model.close()
+                    raise
+            self.model = model
+            self.fault = ""
+        if old is not None and idle:
+            old.close()
+        return model

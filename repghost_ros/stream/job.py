@@ -1,0 +1,88 @@
+"""A frame on its way through a model, and what became of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from repghost_ros.results import Reporting, Result
+from repghost_ros.vision.frame import Frame
+from repghost_ros.vision.view import View
+
+Message = TypeVar("Message")
+
+
+class Outcome(Enum):
+    """What became of a frame; the values are the names of `Counts`."""
+
+    ANSWERED = "answered"
+    """Its results were delivered."""
+    REFUSED = "refused"
+    """It could not be read or converted."""
+    FAILED = "failed"
+    """The backend failed on it, or its results could not be delivered."""
+    DROPPED = "dropped"
+    """It made way for a newer one."""
+    SKIPPED = "skipped"
+    """It came sooner than wanted and was passed over."""
+
+
+@dataclass
+class Job(Generic[Message]):
+    """One frame: what is asked of the model, and the answer.
+
+    Times are seconds on the monotonic clock, None until that step is done.
+    """
+
+    message: Message
+    """What the frame is read from: a ROS message, a recorded one, a file."""
+    view: View = field(default_factory=View)
+    reporting: Reporting = field(default_factory=Reporting)
+    received: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    converted: float | None = None
+    inferred: float | None = None
+    frame: Frame | None = None
+    """What of the message the model saw, before it was scaled."""
+    logits: np.ndarray | None = None
+    """float32 (classes,)."""
+    results: tuple[Result, ...] = ()
+    """Best first; may be empty where no class reaches the threshold."""
+    outcome: Outcome | None = None
+    """None while the frame is in flight."""
+    error: Exception | None = None
+    """Why it was refused or failed."""
+
+    def end(self, outcome: Outcome, error: Exception | None = None) -> None:
+        """Note what became of the frame."""
+        self.outcome, self.error = outcome, error
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Frames of one camera; `received` is the sum of the others and of those in flight."""
+
+    received: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    dropped: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, n) + getattr(other, n) for n in COUNT_NAMES))
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, n) - getattr(other, n) for n in COUNT_NAMES))
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that wait or are being worked on."""
+        return self.received - sum(getattr(self, outcome.value) for outcome in Outcome)
+
+
+COUNT_NAMES = tuple(each.name for each in fields(Counts))

@@ -1,0 +1,83 @@
+"""What of a frame the model sees, and how it is fitted to the model's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from repghost_ros.errors import ParameterError
+from repghost_ros.vision.frame import Frame
+from repghost_ros.vision.nv12 import (
+    COLOR_RANGES,
+    RESIZE_POLICIES,
+    ColorRange,
+    ResizePolicy,
+    to_nv12,
+)
+
+WHOLE = (0, 0, 0, 0)
+"""The `roi` that stands for the whole frame."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A region of each frame, a resize policy and the color range of the camera's YUV.
+
+    Raises:
+        ParameterError: a value is out of its choices.
+
+    """
+
+    roi: Sequence[int] = WHOLE
+    """x, y, width, height in pixels, cut at the frame's edge; zeros: the whole frame."""
+    resize: ResizePolicy = "stretch"
+    source_color_range: ColorRange = "limited"
+    """BT.601 range of YUV frames; others have none."""
+
+    def __post_init__(self) -> None:
+        roi = tuple(self.roi)
+        if len(roi) != 4 or min(roi) < 0 or (any(roi) and not all(roi[2:])):
+            raise ParameterError(
+                f"roi cannot be {list(roi)}: give x, y, width, height in pixels, or four zeros for "
+                "the whole frame"
+            )
+        if self.resize not in RESIZE_POLICIES:
+            raise ParameterError(
+                f"resize cannot be '{self.resize}': choose one of {', '.join(RESIZE_POLICIES)}"
+            )
+        if self.source_color_range not in COLOR_RANGES:
+            raise ParameterError(
+                f"source_color_range cannot be '{self.source_color_range}': choose one of "
+                f"{', '.join(COLOR_RANGES)}"
+            )
+
+    def crop(self, frame: Frame) -> Frame:
+        """The region of the frame that is looked at, not copied.
+
+        Raises:
+            FrameError: the region lies outside the frame.
+
+        """
+        return frame.crop(*self.roi) if any(self.roi) else frame
+
+    def fill(self, frame: Frame, nv12: np.ndarray, color_range: ColorRange = "full") -> None:
+        """Scale and convert a frame that `crop` returned into the model's input.
+
+        Args:
+            frame: any encoding, any size.
+            nv12: uint8 (height * 3 // 2, width) to fill.
+            color_range: of `nv12`.
+
+        Raises:
+            FrameError: a Bayer frame smaller than one cell.
+
+        """
+        to_nv12(
+            frame,
+            nv12,
+            resize=self.resize,
+            color_range=color_range,
+            source_color_range=self.source_color_range,
+        )

@@ -1,0 +1,66 @@
+"""Softmax, top-k and what is reported of them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from repghost_ros.errors import BackendError, ParameterError
+from repghost_ros.results import Reporting, Result, softmax, top_k
+
+LOGITS = arrays(np.float32, st.integers(1, 50), elements=st.floats(-(2.0**100), 2.0**100, width=32))
+
+
+@given(LOGITS)
+def test_softmax_is_a_distribution_however_large_the_logits(logits: np.ndarray) -> None:
+    probabilities = softmax(logits)
+    assert probabilities.sum() == pytest.approx(1.0)
+    assert (probabilities >= 0).all()
+
+
+@given(LOGITS, st.integers(1, 60), st.floats(0, 1))
+def test_top_k_is_sorted_bounded_and_above_the_threshold(
+    logits: np.ndarray, k: int, threshold: float
+) -> None:
+    scores = top_k(logits, k, threshold)
+    assert len(scores) <= min(k, logits.size)
+    assert all(a >= b for (_, a), (_, b) in pairwise(scores))
+    assert all(probability >= threshold for _, probability in scores)
+
+
+def test_known_values() -> None:
+    scores = top_k(np.log(np.array([0.2, 0.7, 0.1], np.float32)), 2)
+    assert [index for index, _ in scores] == [1, 0]
+    assert [probability for _, probability in scores] == pytest.approx([0.7, 0.2], abs=1e-6)
+    assert top_k(np.zeros(3, np.float32), 1) == [(0, 1 / 3)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_broken_model_is_named(bad: float) -> None:
+    with pytest.raises(BackendError, match="NaN or infinite"):
+        softmax(np.array([0.0, bad], np.float32))
+
+
+def test_reporting_names_by_label_or_index() -> None:
+    logits = np.log(np.array([0.2, 0.7, 0.1], np.float32))
+    names = ("yield", "stop", "no sign")
+    best, second = Reporting(top_k=2).results(logits, names)
+    assert best == Result("stop", best.score, 1)
+    assert best.score == pytest.approx(0.7, abs=1e-6)
+    assert second.class_id == "yield"
+    (only,) = Reporting(top_k=3, score_threshold=0.5, class_id="index").results(logits, names)
+    assert (only.class_id, only.index) == ("1", 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top_k": 0}, {"score_threshold": 1.5}, {"class_id": "name"}], ids=str
+)
+def test_reporting_refuses_what_makes_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        Reporting(**wrong)

@@ -1,0 +1,83 @@
+"""The rooms: what may import what, and the library as a stranger uses it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "repghost_ros"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ROS = ("rclpy", "rcl_interfaces", "launch", "launch_ros", "cv_bridge", "ament_index_python")
+WALLED = ("ros", "demo")
+"""Rooms that may import ROS."""
+LAZY = {"cv_bridge": "vision/frame.py", "ament_index_python": "paths.py"}
+"""What is imported where it is needed, if it is installed."""
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_walled_rooms_import_ros(path: Path) -> None:
+    place = path.relative_to(PACKAGE)
+    if place.parts[0] in WALLED:
+        return
+    roots = {name.partition(".")[0] for name in imports(path)}
+    ros = {name for name in roots if name in ROS or name.endswith(("_msgs", "_srvs"))}
+    assert {name for name in ros if LAZY.get(name) != place.as_posix()} == set()
+    assert not any(name.startswith("repghost_ros.ros") for name in imports(path))
+
+
+def test_imports_go_round_in_no_circle() -> None:
+    names = {
+        ".".join(("repghost_ros", *p.relative_to(PACKAGE).with_suffix("").parts)): p
+        for p in MODULES
+    }
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {name: (imports(path) & names.keys()) - {name} for name, path in names.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way, name))
+        if name not in done:
+            for imported in graph[name]:
+                visit(imported, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_the_library_needs_no_ros(tmp_path: Path) -> None:
+    """The five lines of the package's own docstring, where nothing of ROS can be imported."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+for name in {ROS!r}:
+    sys.modules[name] = None
+import cv2, numpy
+import repghost_ros
+from repghost_ros.demo.signs import render
+cv2.imwrite("sign.png", render("stop", numpy.random.default_rng(0), 320, 240))
+with repghost_ros.open_model("demo") as model:
+    for result in model.classify(cv2.imread("sign.png")):
+        print(f"{{result.score:.1%}} {{result.class_id}}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].endswith("% stop")

@@ -20,7 +20,7 @@ def test_table_csv_and_plot(tmp_path: Path, capsys: Any) -> None:
     files = tmp_path / "out" / "bench.csv", tmp_path / "bench.png"
     command = ["bench", "--model", "demo", "--threads", "1,2", "--seconds", "0.2"]
     assert main([*command, "--csv", str(files[0]), "--plot", str(files[1]), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["results"]
     assert [row["threads"] for row in rows] == [1, 2]
     for row in rows:
         assert row["source"] == MEASURED
@@ -45,7 +45,7 @@ def test_the_board_stands_beside_what_is_published(
     path.with_name(f"{path.name}.sha256").write_text(f"{checksum}  {path.name}\n")
     arguments = ["--model", "100", "--backend", "bpu", "--threads", "1,4", "--seconds", "0.3"]
     assert main(["bench", *arguments, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["results"]
     assert [row["source"] for row in rows] == [MEASURED, MEASURED, PUBLISHED, PUBLISHED]
     assert rows[2:] == [vars(timing) for timing in published("100")]
     assert all(row["params_m"] is None and "libdnn" in row["backend"] for row in rows[:2])

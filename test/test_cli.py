@@ -105,9 +105,9 @@ def test_models_lists_published_figures_and_the_store(store: Path, capsys: Any) 
     ]
     assert main(["models", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [model["name"] for model in listed["models"]] == list(MODELS)
-    assert listed["models"][2]["stored_bytes"] == {"bin": None, "onnx": 1_500_000}
-    assert listed["models"][0]["published"]["fps"] == 965
+    assert [model["name"] for model in listed["results"]] == list(MODELS)
+    assert listed["results"][2]["stored_bytes"] == {"bin": None, "onnx": 1_500_000}
+    assert listed["results"][0]["published"]["fps"] == 965
 
 
 def test_download(
@@ -120,7 +120,7 @@ def test_download(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["download", "100", "111", "--format", "onnx", "--json"]) == 0
     told = capsys.readouterr()
-    assert [Path(file["path"]).name for file in json.loads(told.out)] == [
+    assert [Path(file["path"]).name for file in json.loads(told.out)["results"]] == [
         "repghostnet_100.onnx",
         "repghostnet_111.onnx",
     ]
@@ -151,7 +151,7 @@ def test_classify_names_every_picture(signs: Path, tmp_path: Path, capsys: Any) 
     assert main([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert Path(told["model"]).name == "demo.onnx"
-    for picture in told["pictures"]:
+    for picture in told["results"]:
         assert picture["results"][0]["class_id"] == Path(picture["path"]).stem
         assert LABELS[picture["results"][0]["index"]] == Path(picture["path"]).stem
         assert len(picture["results"]) == 2
@@ -167,7 +167,7 @@ def test_classify_names_every_picture(signs: Path, tmp_path: Path, capsys: Any) 
 
 def test_classify_a_video(video: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["classify", str(video), "--model", "demo", "--json", "--save", str(tmp_path)]) == 0
-    answers = json.loads(capsys.readouterr().out)["pictures"]
+    answers = json.loads(capsys.readouterr().out)["results"]
     assert [answer["frame"] for answer in answers] == list(range(8))
     film = sequence(1, 320, 240, frames_per_scene=4)
     truth = [next(film)[0] for _ in range(8)]
@@ -181,7 +181,12 @@ def test_a_broken_picture_costs_itself_alone(signs: Path, tmp_path: Path, capsys
     (tmp_path / "c.png").write_bytes((signs / "stop.png").read_bytes())
     assert main(["classify", str(tmp_path), "--model", "demo", "--json"]) == 1
     told = capsys.readouterr()
-    assert [Path(p["path"]).name for p in json.loads(told.out)["pictures"]] == ["c.png"]
+    results = json.loads(told.out)["results"]
+    assert [(Path(each["path"]).name, "error" in each) for each in results] == [
+        ("a.png", True),
+        ("b.jpg", True),
+        ("c.png", False),
+    ]
     assert "a.png" in told.err
     assert "b.jpg" in told.err
 
@@ -204,13 +209,13 @@ def test_the_board_answers_like_onnx(
     arguments = ["--model", "demo", "--against", str(compiled), "--labels", labels, "--json"]
     assert main(["eval", str(signs), *arguments]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert ["libdnn" in model["backend"] for model in report["models"]] == [False, True]
+    assert ["libdnn" in model["backend"] for model in report["results"]] == [False, True]
     assert report["agreement"] == {"pictures": 3, "same_top1": 3}
     on_board = ["--model", str(compiled), "--labels", labels]
     assert main(["classify", str(signs / "stop.png"), *on_board, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert "libdnn" in told["backend"]
-    assert told["pictures"][0]["results"][0]["class_id"] == "stop"
+    assert told["results"][0]["results"][0]["class_id"] == "stop"
 
 
 @pytest.mark.parametrize(
@@ -270,7 +275,9 @@ def test_a_broken_video_costs_itself_alone(signs: Path, tmp_path: Path, capsys: 
     assert main(command) == 1
     told = capsys.readouterr()
     assert "broken.mp4" in told.err
-    assert [Path(p["path"]).name for p in json.loads(told.out)["pictures"]] == ["stop.png"]
+    broken, whole = json.loads(told.out)["results"]
+    assert "broken.mp4" in broken["error"]
+    assert Path(whole["path"]).name == "stop.png"
 
 
 def test_a_film_behind_a_telephones_picture(signs: Path, tmp_path: Path) -> None:
@@ -306,7 +313,7 @@ def test_doctor(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> No
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     assert main(["doctor", "--json"]) == 0
-    findings = {found["subject"]: found for found in json.loads(capsys.readouterr().out)}
+    findings = {found["subject"]: found for found in json.loads(capsys.readouterr().out)["results"]}
     assert findings["backend auto"]["detail"].startswith("onnx")
     assert findings["ROS"]["status"] == ("ok" if find_spec("rclpy") else "note")
     assert "apt install hobot-dnn" in findings["BPU: libdnn"]["detail"]
@@ -330,7 +337,7 @@ def test_doctor_names_problems_and_what_to_do(
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/absent.xml")
     monkeypatch.setitem(sys.modules, "vision_msgs", None)
     assert main(["doctor", "--json"]) == 1
-    findings = json.loads(capsys.readouterr().out)
+    findings = json.loads(capsys.readouterr().out)["results"]
     problems = {found["subject"] for found in findings if found["status"] == "problem"}
     assert problems == {"ROS", "model 100", "Fast DDS profile"}
     assert all(found["advice"] for found in findings if found["status"] == "problem")

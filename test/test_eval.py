@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_counts_what_is_right_and_wrong(folder: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["eval", str(folder), *EVAL, "--out", str(tmp_path), "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["models"]
+    (row,) = json.loads(capsys.readouterr().out)["results"]
     pictures = PER_CLASS * len(LABELS)
     assert row["pictures"] == pictures
     # The two that lie in the wrong folder are wrong, the others nearly all right.
@@ -91,7 +91,7 @@ def test_another_picture_is_not_answered_from_an_earlier_run(tmp_path: Path, cap
         (pictures / "stop").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(pictures / "stop" / "a\nb.png"), picture)  # such names are allowed
         assert main(["eval", str(pictures), *EVAL, "--out", str(out), "--json"]) == 0
-        top1.append(json.loads(capsys.readouterr().out)["models"][0]["top1"])
+        top1.append(json.loads(capsys.readouterr().out)["results"][0]["top1"])
     assert top1 == [1.0, 0.0]
 
 
@@ -101,7 +101,7 @@ def test_one_model_on_two_backends(
     command = ["eval", str(folder), *EVAL]
     assert main([*command, "--against-backend", "onnx", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [row["model"] for row in report["models"]] == ["demo", "demo on onnx"]
+    assert [row["model"] for row in report["results"]] == ["demo", "demo on onnx"]
     assert main([*command, "--against", "demo"]) == 2
 
 
@@ -111,7 +111,7 @@ def test_two_models_in_one_run(folder: Path, tmp_path: Path, capsys: Any) -> Non
     capsys.readouterr()
     assert main(["eval", str(folder), *EVAL, "--against", folded, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    one, other = report["models"]
+    one, other = report["results"]
     assert one["top1"] == other["top1"]
     assert report["agreement"] == {"pictures": one["pictures"], "same_top1": one["pictures"]}
     assert main(["eval", str(folder), *EVAL, "--against", folded]) == 0
@@ -137,7 +137,7 @@ def test_a_broken_picture_fails_alone(folder: Path, tmp_path: Path, capsys: Any)
     (tmp_path / "stop" / "broken.png").write_bytes(good[:300])
     assert main(["eval", str(tmp_path), *EVAL, "--json"]) == 1
     told = capsys.readouterr()
-    (row,) = json.loads(told.out)["models"]
+    (row,) = json.loads(told.out)["results"]
     assert (row["pictures"], row["failed"]) == (1, 1)
     assert "broken.png" in told.err
 

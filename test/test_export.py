@@ -97,7 +97,7 @@ def test_checkpoint_to_store(
     saved = timm.utils.reparameterize_model(model) if fused else model
     torch.save(layout(saved.state_dict()), tmp_path / "weights.pth")
     assert main(["export", "100", "--checkpoint", str(tmp_path / "weights.pth"), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    (report,) = json.loads(capsys.readouterr().out)["results"]
     path = store / "repghostnet_100.onnx"
     assert report["path"] == str(path)
     assert (store / f"{path.name}.sha256").is_file()

@@ -65,7 +65,14 @@ def test_publishes_what_was_recorded(robot: Robot, tmp_path: Path) -> None:
     right = robot.collect(CompressedImage, "/right/compressed")
     arguments = ["--rate", "10", "--wait", "1", "--json"]
     out = ended(play(str(bag), *arguments, "--ros-args", "-r", "/left:=/front"))
-    assert json.loads(out) == {"published": {"/left": FRAMES, "/right/compressed": 5}}
+    assert json.loads(out) == {
+        "schema": 1,
+        "command": "play",
+        "results": [
+            {"topic": "/left", "messages": FRAMES},
+            {"topic": "/right/compressed", "messages": 5},
+        ],
+    }
     wait_until(lambda: len(left) == FRAMES and len(right) == 5, "all messages")
     for received, recorded in zip(
         [*left, *right], [*topics["/left"], *topics["/right/compressed"]]

@@ -303,18 +303,17 @@ def test_runs_the_toolchain(store: Path, signs: Path, tmp_path: Path, capsys: An
     arguments = ["--calibration", str(signs), "--out", str(out), "--samples", "17", "--json"]
     assert main(["quantize", "150", *arguments]) == 0
     report = json.loads(capsys.readouterr().out)
-    made = Path(report["vendor"]["makes"])
-    assert report["vendor"]["compiled"]
+    int8, vendor = report["results"]
+    made = Path(vendor["makes"])
+    assert vendor["compiled"]
     assert made.name == MODELS["150"].file_name("bin")
     assert made.read_bytes() == b"compiled"
     assert (out / "hb_mapper.log").read_text() == "calibrating with 17\n"
     assert report["calibration"]["pictures"] == 17
-    assert report["int8"]["path"] == str(out / "repghostnet_150_int8.onnx")
-    assert report["int8"]["pictures"] == (PER_CLASS - 1) * len(LABELS)
+    assert int8["path"] == str(out / "repghostnet_150_int8.onnx")
+    assert int8["pictures"] == (PER_CLASS - 1) * len(LABELS)
     float_model = store / "repghostnet_150.onnx"
-    assert report["int8"]["eval"] == (
-        f"repghost eval DIR --model {float_model} --against {report['int8']['path']}"
-    )
+    assert int8["eval"] == (f"repghost eval DIR --model {float_model} --against {int8['path']}")
 
 
 @pytest.mark.usefixtures("mapper")

@@ -1,4 +1,7 @@
-"""The `repghost` command: one module a subcommand, each with HELP, add_arguments and run."""
+"""The `repghost` command: one module a subcommand, each with HELP, add_arguments and run.
+
+`run(options)` returns a `report.Report`, which `main` prints.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from repghost_ros.cli.common import INTERRUPTED, print_error
+from repghost_ros.cli.report import Interrupted, print_report
 from repghost_ros.errors import RepghostError, UsageError
 
 COMMANDS = (
@@ -46,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
             name, help=module.HELP, description=module.__doc__, epilog=_EXIT
         )
         module.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print JSON on stdout instead")
         command.set_defaults(run=module.run)
     return parser
 
@@ -62,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # As on Ctrl-C, so that files are closed: a bag without its index is lost.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code: int = options.run(options)
+        report = options.run(options)
+        print_report(options.command, report, as_json=options.json)
         sys.stdout.flush()
-        return code
+        return int(report.failed)
     except UsageError as error:
         print_error(f"{error}; see repghost {options.command} --help")
         return 2
@@ -74,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RepghostError, OSError) as error:
         print_error(str(error))
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Interrupted):
+            print_report(options.command, interrupt.report, as_json=options.json)
         print_error("interrupted")
         return INTERRUPTED

@@ -3,25 +3,61 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from repghost_ros.cli.common import (
-    add_json,
     add_model,
     check_plot,
     open_model,
     positive,
     positive_float,
-    print_json,
-    print_table,
     with_bar,
 )
+from repghost_ros.cli.report import Table
 from repghost_ros.runs.batch import cores
 from repghost_ros.runs.benchmark import MEASURED, Timing, measure, plot, published, write_csv
 from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "latency and throughput here, beside the published ones"
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """The timings, a model's published ones after its measured ones."""
+
+    timings: list[Timing]
+    seconds: float
+    failed = False
+
+    def text(self) -> Iterator[str | Table]:
+        """A table, and what its figures mean."""
+
+        def shown(value: float | None, digits: int) -> str | None:
+            return None if value is None else f"{value:.{digits}f}"
+
+        yield Table(
+            ("model", "figures", "on", "params M", "threads", "ms", "p99 ms", "FPS"),
+            [
+                (
+                    *(timing.model, timing.source, timing.backend, shown(timing.params_m, 2)),
+                    *(timing.threads, shown(timing.latency_ms, 2), shown(timing.p99_ms, 2)),
+                    shown(timing.fps, 0),
+                )
+                for timing in self.timings
+            ],
+        )
+        yield (
+            f"\n{MEASURED}: inference alone, {cores()} CPU cores, median over {self.seconds:g} s"
+        )
+        if any(timing.model in MODELS for timing in self.timings):
+            yield "published: by the RDK model zoo for the RDK X5; parameters before fusing"
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a timing."""
+        return {"results": [asdict(timing) for timing in self.timings]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, PNG or SVG")
-    add_json(parser)
 
 
 def _numbers(text: str) -> list[int]:
     return [positive(number) for number in text.split(",")]
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> BenchReport:
     """Measure one line a model and number of threads."""
     check_plot(options.plot)
     timings: list[Timing] = []
@@ -70,25 +105,4 @@ def run(options: argparse.Namespace) -> int:
         write_csv(options.csv, timings)
     if options.plot:
         plot(options.plot, timings)
-    if options.json:
-        print_json([asdict(timing) for timing in timings])
-        return 0
-
-    def shown(value: float | None, digits: int) -> str | None:
-        return None if value is None else f"{value:.{digits}f}"
-
-    print_table(
-        ("model", "figures", "on", "params M", "threads", "ms", "p99 ms", "FPS"),
-        (
-            (
-                *(timing.model, timing.source, timing.backend, shown(timing.params_m, 2)),
-                *(timing.threads, shown(timing.latency_ms, 2), shown(timing.p99_ms, 2)),
-                shown(timing.fps, 0),
-            )
-            for timing in timings
-        ),
-    )
-    print(f"\n{MEASURED}: inference alone, {cores()} CPU cores, median over {options.seconds:g} s")
-    if any(timing.model in MODELS for timing in timings):
-        print("published: by the RDK model zoo for the RDK X5; parameters before fusing")
-    return 0
+    return BenchReport(timings, options.seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,15 @@ import cv2
 import numpy as np
 
 from repghost_ros.cli.common import (
-    add_json,
     add_model,
     open_model,
     positive,
     print_error,
-    print_json,
     with_bar,
 )
-from repghost_ros.errors import SourceError
-from repghost_ros.results import Reporting, Result
+from repghost_ros.errors import OutputError
+from repghost_ros.model import Model
+from repghost_ros.results import Reporting
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.pictures import VIDEOS, Picture, find, pictures
 from repghost_ros.stream.job import Job
@@ -33,59 +32,52 @@ HELP = "classify images, folders and videos"
 _VIDEO_FPS = 30.0  # of an annotated video whose source does not say
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `repghost classify`."""
-    parser.add_argument("path", nargs="+", type=Path, metavar="IMAGE|DIR|VIDEO")
-    add_model(parser)
-    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a picture")
-    parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="write the pictures there, annotated"
-    )
-    add_json(parser)
+class ClassifyReport:
+    """Classifies (and draws) the pictures while it is read.
 
+    Args:
+        model: the opened model; closed at the end.
+        jobs: of the pictures, in order.
+        saver: writes them, or None.
 
-def run(options: argparse.Namespace) -> int:
-    """Print (and draw) the best classes of every picture; 1 if any could not be classified."""
-    files = find(options.path)
-    model = open_model(options)
-    saver = _Saver(options.save, files) if options.save else None
-    answers: list[dict[str, Any]] = []
-    failed = False
-    jobs: Iterable[Job[Picture]] = classify_each(
-        model,
-        pictures(files),
-        Picture.frame,
-        View(resize=options.resize),
-        Reporting(options.top_k),
-        workers=options.workers,
-    )
-    total = None if any(file.suffix.lower() in VIDEOS for file in files) else len(files)
-    try:
-        if options.json or not sys.stdout.isatty():  # a bar would come between the answers
-            jobs = with_bar(jobs, total, "picture")
-        for job in jobs:
-            if job.error is not None:
-                print_error(f"{job.message.name}: {job.error}")
-                failed = True
-                continue
-            if options.json:
-                answers.append(_as_json(job))
-            else:
-                print(f"{job.message.name}  ({_inference_ms(job):.2f} ms)")
+    """
+
+    def __init__(self, model: Model, jobs: Iterable[Job[Picture]], saver: _Saver | None) -> None:
+        self.failed = False
+        self._model = model
+        self._jobs = jobs
+        self._saver = saver
+
+    def text(self) -> Iterator[str]:
+        """The classes of every picture; what could not be classified is said on stderr."""
+        for job in self._classified():
+            if job.error is None:
+                yield f"{job.message.name}  ({_inference_ms(job):.2f} ms)"
                 for result in job.results:
-                    print(f"  {result.score:7.2%}  {result.class_id}")
-            if saver is not None:
-                saver.save(job.message, job.results)
-    finally:
-        if saver is not None:
-            saver.close()
-        model.close()
-    if options.json:
-        about = {"model": str(model.path), "backend": model.runtime}
-        print_json({**about, "pictures": answers})
-    else:
-        print(f"{model.path.name} on {model.runtime}", file=sys.stderr)
-    return int(failed)
+                    yield f"  {result.score:7.2%}  {result.class_id}"
+        print(f"{self._model.path.name} on {self._model.runtime}", file=sys.stderr)
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a picture, with its classes or the error."""
+        return {
+            "model": str(self._model.path),
+            "backend": self._model.runtime,
+            "results": [_as_json(job) for job in self._classified()],
+        }
+
+    def _classified(self) -> Iterator[Job[Picture]]:
+        try:
+            for job in self._jobs:
+                if job.error is not None:
+                    print_error(f"{job.message.name}: {job.error}")
+                    self.failed = True
+                elif self._saver is not None:
+                    self._saver.save(job)
+                yield job
+        finally:
+            if self._saver is not None:
+                self._saver.close()
+            self._model.close()
 
 
 def _inference_ms(job: Job[Picture]) -> float:
@@ -95,12 +87,43 @@ def _inference_ms(job: Job[Picture]) -> float:
 
 
 def _as_json(job: Job[Picture]) -> dict[str, Any]:
+    about = {"path": str(job.message.path), "frame": job.message.index}
+    if job.error is not None:
+        return {**about, "error": str(job.error)}
     return {
-        "path": str(job.message.path),
-        "frame": job.message.index,
+        **about,
         "inference_ms": round(_inference_ms(job), 3),
         "results": [asdict(result) for result in job.results],
     }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost classify`."""
+    parser.add_argument("path", nargs="+", type=Path, metavar="IMAGE|DIR|VIDEO")
+    add_model(parser)
+    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a picture")
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR", help="write the pictures there, annotated"
+    )
+
+
+def run(options: argparse.Namespace) -> ClassifyReport:
+    """Find the pictures and open the model."""
+    files = find(options.path)
+    model = open_model(options)
+    saver = _Saver(options.save, files) if options.save else None
+    jobs: Iterable[Job[Picture]] = classify_each(
+        model,
+        pictures(files),
+        Picture.frame,
+        View(resize=options.resize),
+        Reporting(options.top_k),
+        workers=options.workers,
+    )
+    if options.json or not sys.stdout.isatty():  # a bar would come between the answers
+        total = None if any(file.suffix.lower() in VIDEOS for file in files) else len(files)
+        jobs = with_bar(jobs, total, "picture")
+    return ClassifyReport(model, jobs, saver)
 
 
 class _Saver:
@@ -112,22 +135,23 @@ class _Saver:
         self._taken = {path.resolve() for path in originals}
         self._video: tuple[Path, Any] | None = None
 
-    def save(self, shown: Picture, results: Iterable[Result]) -> None:
+    def save(self, job: Job[Picture]) -> None:
         """Draw one picture.
 
         Raises:
-            SourceError: it cannot be written.
+            OutputError: it cannot be written.
 
         """
-        rgb = picture(shown.frame())
-        draw_overlay(rgb, results)
+        assert job.frame is not None
+        shown, rgb = job.message, picture(job.frame)
+        draw_overlay(rgb, job.results)
         bgr = np.ascontiguousarray(rgb[..., ::-1])
         if shown.index is not None:
             self._writer(shown.path, bgr).write(bgr)
             return
         path = self._free(shown.path.stem, ".png" if shown.path.suffix == ".png" else ".jpg")
         if not cv2.imwrite(str(path), bgr):
-            raise SourceError(f"'{path}' cannot be written")
+            raise OutputError(f"'{path}' cannot be written")
 
     def close(self) -> None:
         """Finish the video in work."""
@@ -144,7 +168,7 @@ class _Saver:
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._video = (path, cv2.VideoWriter(str(target), codec, fps, bgr.shape[1::-1]))
             if not self._video[1].isOpened():
-                raise SourceError(f"'{target}' cannot be written")
+                raise OutputError(f"'{target}' cannot be written")
         return self._video[1]
 
     def _free(self, stem: str, suffix: str) -> Path:

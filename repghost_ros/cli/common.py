@@ -1,11 +1,10 @@
-"""What the subcommands share: options of a model, tables, JSON, progress bars."""
+"""What the subcommands share: options of a model, checked arguments, progress bars."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,31 +27,6 @@ INTERRUPTED = 130
 def print_error(text: str) -> None:
     """One line on stderr."""
     print(f"repghost: {text}", file=sys.stderr)
-
-
-def print_json(value: Any) -> None:
-    """The machine-readable answer on stdout."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns as wide as they must be; numbers to the right, None as a dash."""
-    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
-    numeric = [
-        all(row[i][:1].isdigit() or row[i] == "-" for row in cells) for i in range(len(head))
-    ]
-    widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
-    for row in [list(head), *cells]:
-        line = "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        )
-        print(line.rstrip())
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout instead")
 
 
 def add_model(

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from repghost_ros.errors import need
 
 HELP = "print a completion script for your shell"
+
+
+@dataclass(frozen=True)
+class CompletionReport:
+    """The script."""
+
+    shell: str
+    script: str
+    failed = False
+
+    def text(self) -> Iterator[str]:
+        """The script itself."""
+        yield self.script
+
+    def as_json(self) -> dict[str, Any]:
+        """The script as a string."""
+        return {"results": [asdict(self)]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,14 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the script."""
+def run(options: argparse.Namespace) -> CompletionReport:
+    """Make the script."""
     from repghost_ros.cli import make_parser
 
     shtab = need("shtab", "pip install shtab")
     script = shtab.complete(make_parser(), shell=options.shell)
     # What is no option is mostly a path, which bash then completes by itself.
-    print(
-        script.replace("complete -o filenames ", "complete -o filenames -o bashdefault -o default ")
+    return CompletionReport(
+        options.shell,
+        script.replace(
+            "complete -o filenames ", "complete -o filenames -o bashdefault -o default "
+        ),
     )
-    return 0

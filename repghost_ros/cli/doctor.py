@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from repghost_ros.cli.common import add_json, print_json
-from repghost_ros.doctor import PROBLEM, examine
+from repghost_ros.doctor import PROBLEM, Finding, examine
 
 HELP = "examine this machine and say what to do about problems"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `repghost doctor`."""
-    add_json(parser)
+@dataclass(frozen=True)
+class DoctorReport:
+    """The findings."""
 
+    findings: list[Finding]
 
-def run(options: argparse.Namespace) -> int:
-    """Print the findings; 1 if there is a problem."""
-    findings = examine()
-    if options.json:
-        print_json([asdict(finding) for finding in findings])
-    else:
-        width = max(len(finding.subject) for finding in findings)
-        for finding in findings:
-            print(f"{finding.status:>7}  {finding.subject:<{width}}  {finding.detail}")
+    @property
+    def failed(self) -> bool:
+        """Whether there is a problem."""
+        return any(finding.status == PROBLEM for finding in self.findings)
+
+    def text(self) -> Iterator[str]:
+        """A line a finding, and one below it with what to do."""
+        width = max(len(finding.subject) for finding in self.findings)
+        for finding in self.findings:
+            yield f"{finding.status:>7}  {finding.subject:<{width}}  {finding.detail}"
             if finding.advice:
-                print(f"{'':>7}  {'':<{width}}  -> {finding.advice}")
-    return int(any(finding.status == PROBLEM for finding in findings))
+                yield f"{'':>7}  {'':<{width}}  -> {finding.advice}"
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a finding."""
+        return {"results": [asdict(finding) for finding in self.findings]}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def run(options: argparse.Namespace) -> DoctorReport:
+    """Examine this machine."""
+    return DoctorReport(examine())

@@ -3,14 +3,50 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from typing import Any
 
 from repghost_ros.backends.registry import choose
-from repghost_ros.cli.common import add_json, download_bar, print_error, print_json
+from repghost_ros.cli.common import download_bar, print_error
 from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.store import ModelStore
 
 HELP = "download models into the store"
+
+
+class DownloadReport:
+    """Downloads while it is read; one failure does not stop the others."""
+
+    def __init__(self, sizes: list[str], format: str) -> None:
+        self.failed = False
+        self._sizes = sizes
+        self._format = format
+
+    def text(self) -> Iterator[str]:
+        """The path of every file that is in the store now."""
+        for file in self._files():
+            if "path" in file:
+                yield file["path"]
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a model: its file, or the error."""
+        return {"results": list(self._files())}
+
+    def _files(self) -> Iterator[dict[str, Any]]:
+        store = ModelStore()
+        for size in self._sizes:
+            try:
+                with download_bar(MODELS[size].file_name(self._format)) as progress:
+                    path = store.find(size, self._format) or store.fetch(
+                        size, self._format, progress
+                    )
+            except StoreError as error:
+                print_error(str(error))
+                self.failed = True
+                yield {"model": size, "error": str(error)}
+            else:
+                yield {"model": size, "path": str(path), "bytes": path.stat().st_size}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,31 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("bin", "onnx"),
         help="bin for the board, onnx for a PC (default: what this machine runs)",
     )
-    add_json(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Download, and print the files' paths; one failure does not stop the others."""
+def run(options: argparse.Namespace) -> DownloadReport:
+    """Check what is asked for."""
     sizes = list(MODELS) if options.all else options.size
     if not sizes:
         raise UsageError("name at least one SIZE, or --all")
     unknown = [size for size in sizes if size not in MODELS]
     if unknown:
         raise UsageError(f"unknown size {', '.join(unknown)}: choose of {', '.join(MODELS)}")
-    format = options.format or choose().format
-    store = ModelStore()
-    files, failed = [], False
-    for size in sizes:
-        try:
-            with download_bar(MODELS[size].file_name(format)) as progress:
-                path = store.find(size, format) or store.fetch(size, format, progress)
-        except StoreError as error:
-            print_error(str(error))
-            failed = True
-        else:
-            files.append({"model": size, "path": str(path), "bytes": path.stat().st_size})
-            if not options.json:
-                print(path)
-    if options.json:
-        print_json(files)
-    return int(failed)
+    return DownloadReport(sizes, options.format or choose().format)

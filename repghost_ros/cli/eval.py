@@ -7,19 +7,19 @@ pictures two models' agreement is told alone.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.registry import BACKENDS
 from repghost_ros.cli.common import (
-    add_json,
     add_model,
     open_model,
     print_error,
-    print_json,
-    print_table,
     with_bar,
 )
+from repghost_ros.cli.report import Table
 from repghost_ros.errors import SourceError, UsageError
 from repghost_ros.runs.evaluation import (
     Accuracy,
@@ -35,6 +35,55 @@ from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "top-1 and top-5 over a folder, float against quantized"
 _SHOWN = 5  # failures and disagreements printed
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """Accuracy of every model, and how often two agree."""
+
+    rows: list[dict[str, Any]]
+    resize: str
+    labels: tuple[str, ...]
+    pairs: tuple[int, int, list[tuple[Prediction, Prediction]]] | None
+    """What `evaluation.agreement` says of two models."""
+    failed: bool
+    """Whether a picture could not be classified."""
+
+    def text(self) -> Iterator[str | Table]:
+        """A table of accuracies, and some of the pictures on which two models differ."""
+
+        def percent(value: float | None) -> str | None:
+            return None if value is None else f"{value:.2%}"
+
+        shown = [row for row in self.rows if row["pictures"]]
+        if shown:
+            yield Table(
+                (
+                    *("model", "backend", "pictures", "top-1", "top-5"),
+                    *("published float", "published int8"),
+                ),
+                [
+                    (
+                        *(row["model"], row["backend"], row["pictures"]),
+                        *(percent(row[key]) for key in ("top1", "top5")),
+                        *(percent(row[f"published_{kind}_top1"]) for kind in ("float", "int8")),
+                    )
+                    for row in shown
+                ],
+            )
+        if self.pairs:
+            pictures, same, differing = self.pairs
+            yield f"same top-1: {same} of {pictures} ({same / max(1, pictures):.2%})"
+            for this, that in differing[:_SHOWN]:
+                one, other = (self.labels[each.best[0]] for each in (this, that))
+                yield f"  {this.sample.path}: {one} / {other}"
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a model."""
+        report: dict[str, Any] = {"resize": self.resize, "results": self.rows}
+        if self.pairs:
+            report["agreement"] = {"pictures": self.pairs[0], "same_top1": self.pairs[1]}
+        return report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,11 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep predictions.csv (resumes what broke off) and per_class.csv there",
     )
-    add_json(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Evaluate; 1 if a picture could not be classified."""
+def run(options: argparse.Namespace) -> EvalReport:
+    """Evaluate."""
     runs = {options.model: (options.model, options.backend)}
     if options.against or options.against_backend:
         model = options.against or options.model
@@ -105,70 +153,28 @@ def run(options: argparse.Namespace) -> int:
         accuracies[model] = accuracy(predictions[model])
     if options.out and any(each.pictures for each in accuracies.values()):
         write_per_class(options.out / "per_class.csv", labels, accuracies)
-    report = _report(models, backends, predictions, accuracies, options.resize)
     failures = [p for made in predictions.values() for p in made if p.error]
     for failure in failures[:_SHOWN]:
         print_error(f"{failure.sample.path}: {failure.error}")
     if len(failures) > _SHOWN:
         print_error(f"and {len(failures) - _SHOWN} more")
-    if options.json:
-        print_json(report)
-    else:
-        _print(report, predictions, labels)
-    return int(bool(failures))
+    rows = [
+        _row(model, backend, accuracies[model])
+        for model, backend in zip(models, backends, strict=True)
+    ]
+    pairs = agreement(*predictions.values()) if len(models) == 2 else None
+    return EvalReport(rows, options.resize, labels, pairs, bool(failures))
 
 
-def _report(
-    models: list[str],
-    backends: list[str],
-    predictions: dict[str, list[Prediction]],
-    accuracies: dict[str, Accuracy],
-    resize: str,
-) -> dict[str, Any]:
-    report: dict[str, Any] = {"resize": resize, "models": []}
-    for model, backend in zip(models, backends, strict=True):
-        measured = accuracies[model]
-        published = MODELS[model].published if model in MODELS else None
-        report["models"].append(
-            {
-                "model": model,
-                "backend": backend,
-                "pictures": measured.pictures,
-                "failed": measured.failed,
-                "top1": measured.share(measured.top1),
-                "top5": measured.share(measured.top5),
-                "published_float_top1": published.float_top1 / 100 if published else None,
-                "published_int8_top1": published.int8_top1 / 100 if published else None,
-            }
-        )
-    if len(models) == 2:
-        of, same, _ = agreement(*predictions.values())
-        report["agreement"] = {"pictures": of, "same_top1": same}
-    return report
-
-
-def _print(
-    report: dict[str, Any], predictions: dict[str, list[Prediction]], labels: tuple[str, ...]
-) -> None:
-    def percent(value: float | None) -> str | None:
-        return None if value is None else f"{value:.2%}"
-
-    shown = [row for row in report["models"] if row["pictures"]]
-    if shown:
-        print_table(
-            ("model", "backend", "pictures", "top-1", "top-5", "published float", "published int8"),
-            (
-                (
-                    *(row["model"], row["backend"], row["pictures"]),
-                    *(percent(row[key]) for key in ("top1", "top5")),
-                    *(percent(row[f"published_{kind}_top1"]) for kind in ("float", "int8")),
-                )
-                for row in shown
-            ),
-        )
-    if "agreement" in report:
-        counted = report["agreement"]
-        share = counted["same_top1"] / max(1, counted["pictures"])
-        print(f"same top-1: {counted['same_top1']} of {counted['pictures']} ({share:.2%})")
-        for this, that in agreement(*predictions.values())[2][:_SHOWN]:
-            print(f"  {this.sample.path}: {labels[this.best[0]]} / {labels[that.best[0]]}")
+def _row(model: str, backend: str, measured: Accuracy) -> dict[str, Any]:
+    published = MODELS[model].published if model in MODELS else None
+    return {
+        "model": model,
+        "backend": backend,
+        "pictures": measured.pictures,
+        "failed": measured.failed,
+        "top1": measured.share(measured.top1),
+        "top5": measured.share(measured.top5),
+        "published_float_top1": published.float_top1 / 100 if published else None,
+        "published_int8_top1": published.int8_top1 / 100 if published else None,
+    }

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from repghost_ros.cli.common import add_json, print_json
 from repghost_ros.errors import ConversionError, UsageError, need
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODELS
@@ -18,6 +19,31 @@ from repghost_ros.zoo.labels import IMAGENET_CLASSES, read_labels
 from repghost_ros.zoo.store import ModelStore, place, resolve
 
 HELP = "make fused ONNX models from timm's or the authors' weights"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The file that was written, and how exactly it answers."""
+
+    about: dict[str, Any]
+    """model, path, bytes; of what was made from weights, the fields of convert.export.Exported too."""
+    failed = False
+
+    def text(self) -> Iterator[str]:
+        """The file, and what fusing changed."""
+        about = self.about
+        yield f"{about['path']}: {about['bytes'] / 1e6:.2f} MB"
+        if "parameters" in about:
+            yield (
+                f"parameters: {about['parameters']:,}, fused: {about['fused_parameters']:,} "
+                f"(published: {MODELS[about['model']].published.params_m} M)\n"
+                f"largest change of a logit, relative to the largest logit: fused "
+                f"{about['fusing_drift']:.1e}, as ONNX {about['onnx_drift']:.1e}"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """The one file."""
+        return {"results": [self.about]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="range of the NV12 that is folded in (default: %(default)s)",
     )
-    add_json(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write the model and say how exactly it answers."""
+def run(options: argparse.Namespace) -> ExportReport:
+    """Write the model."""
     is_size = options.model in MODELS
     if not is_size and not (options.fold_preprocess and options.checkpoint is None):
         raise UsageError(
@@ -66,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--fold-preprocess needs --out FILE")
     if options.out is not None and options.out.suffix.lower() != ".onnx":
         raise UsageError(f"'{options.out}' must end in .onnx")
-    report: dict[str, object] = {"model": options.model}
+    about: dict[str, Any] = {"model": options.model}
     with tempfile.TemporaryDirectory(prefix="repghost_export_") as scratch:
         if is_size:
             from repghost_ros.convert.export import export, load
@@ -74,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             source = Path(scratch) / "fused.onnx"
             model = load(options.model, options.checkpoint)
             labels = _labels(options, model.num_classes)
-            report |= asdict(export(model, source, labels=labels))
+            about |= asdict(export(model, source, labels=labels))
         else:
             given = "" if options.model == DEMO else options.model
             source = resolve(DEMO, "onnx", model_path=given)
@@ -96,19 +121,8 @@ def run(options: argparse.Namespace) -> int:
             path = options.out
         else:
             path = ModelStore().adopt(options.model, "onnx", source)
-    report |= {"path": str(path), "bytes": path.stat().st_size}
-    if options.json:
-        print_json(report)
-        return 0
-    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-    if is_size:
-        print(
-            f"parameters: {report['parameters']:,}, fused: {report['fused_parameters']:,} "
-            f"(published: {MODELS[options.model].published.params_m} M)\n"
-            f"largest change of a logit, relative to the largest logit: fused "
-            f"{report['fusing_drift']:.1e}, as ONNX {report['onnx_drift']:.1e}"
-        )
-    return 0
+    about |= {"path": str(path), "bytes": path.stat().st_size}
+    return ExportReport(about)
 
 
 def _labels(options: argparse.Namespace, classes: int) -> tuple[str, ...]:

@@ -3,59 +3,74 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from repghost_ros.cli.common import add_json, print_json, print_table
+from repghost_ros.cli.report import Table
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.store import ModelStore
 
 HELP = "list the models, published figures and what is in the store"
+_FORMATS = ("bin", "onnx")
+
+
+@dataclass(frozen=True)
+class ModelsReport:
+    """The catalogue, and the store beside it."""
+
+    store: Path
+    stored_bytes: dict[str, int]
+    """File names and sizes."""
+    failed = False
+
+    def text(self) -> Iterator[str | Table]:
+        """A table."""
+        yield Table(
+            (
+                *("size", "params M", "float top-1 %", "int8 top-1 %", "1 thread ms"),
+                *("4 threads ms", "FPS", ".bin here", ".onnx here"),
+            ),
+            [
+                (
+                    model.name,
+                    *(f"{value:.2f}" for value in list(vars(model.published).values())[:5]),
+                    f"{model.published.fps:.0f}",
+                    *(self._megabytes(model.file_name(format)) for format in _FORMATS),
+                )
+                for model in MODELS.values()
+            ],
+        )
+        yield f"\nFigures: published by the RDK model zoo for the RDK X5. Here: {self.store}"
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a model."""
+        return {
+            "store": str(self.store),
+            "results": [
+                {
+                    "name": model.name,
+                    "published": vars(model.published),
+                    "stored_bytes": {
+                        format: self.stored_bytes.get(model.file_name(format))
+                        for format in _FORMATS
+                    },
+                }
+                for model in MODELS.values()
+            ],
+        }
+
+    def _megabytes(self, name: str) -> str | None:
+        size = self.stored_bytes.get(name)
+        return None if size is None else f"{size / 1e6:.1f} MB"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `repghost models`."""
-    add_json(parser)
+    """There are none."""
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the catalogue."""
+def run(options: argparse.Namespace) -> ModelsReport:
+    """Look into the store."""
     store = ModelStore()
-    weights = {path.name: path.stat().st_size for path in store.entries()}
-    if options.json:
-        print_json(
-            {
-                "store": str(store.root),
-                "models": [
-                    {
-                        "name": model.name,
-                        "published": vars(model.published),
-                        "stored_bytes": {
-                            format: weights.get(model.file_name(format))
-                            for format in ("bin", "onnx")
-                        },
-                    }
-                    for model in MODELS.values()
-                ],
-            }
-        )
-        return 0
-
-    def megabytes(size: int | None) -> str | None:
-        return None if size is None else f"{size / 1e6:.1f} MB"
-
-    print_table(
-        (
-            *("size", "params M", "float top-1 %", "int8 top-1 %", "1 thread ms", "4 threads ms"),
-            *("FPS", ".bin here", ".onnx here"),
-        ),
-        (
-            (
-                model.name,
-                *(f"{value:.2f}" for value in list(vars(model.published).values())[:5]),
-                f"{model.published.fps:.0f}",
-                *(megabytes(weights.get(model.file_name(format))) for format in ("bin", "onnx")),
-            )
-            for model in MODELS.values()
-        ),
-    )
-    print(f"\nFigures: published by the RDK model zoo for the RDK X5. Here: {store.root}")
-    return 0
+    return ModelsReport(store.root, {path.name: path.stat().st_size for path in store.entries()})

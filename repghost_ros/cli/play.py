@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from repghost_ros.cli.common import (
-    INTERRUPTED,
-    add_json,
     positive,
     positive_float,
-    print_json,
+    print_error,
     with_bar,
 )
+from repghost_ros.cli.report import Interrupted
 from repghost_ros.errors import SourceError, UsageError, need
 from repghost_ros.sources.bags import COMPRESSED, IMAGE, Bag
 
 HELP = "publish a bag's images on the ROS graph"
 _ROS = "source a ROS 2 installation"
+
+
+@dataclass(frozen=True)
+class PlayReport:
+    """How many messages were published on which topics."""
+
+    published: dict[str, int]
+    error: str
+    """Why the bag broke off; empty if it did not."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the bag broke off; what it held before was played."""
+        return bool(self.error)
+
+    def text(self) -> Iterator[str]:
+        """A line a topic."""
+        for topic, count in self.published.items():
+            yield f"{topic}: {count} messages published"
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a topic."""
+        results = [{"topic": topic, "messages": n} for topic, n in self.published.items()]
+        return {"results": results, **({"error": self.error} if self.error else {})}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,14 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOPIC",
         help="begin once it is subscribed to, as by a recorder of answers; may be repeated",
     )
-    add_json(parser)
     parser.add_argument(
         "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest goes to ROS: remapping"
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Play, and say how many messages were published on which topics."""
+def run(options: argparse.Namespace) -> PlayReport:
+    """Play until the end, or until interrupted."""
     with Bag(options.bag) as bag:
         found = {topic.name: topic for topic in bag.topics(IMAGE, COMPRESSED)}
         topics = [bag.image_topic(topic).name for topic in options.topic] or list(found)
@@ -81,12 +106,10 @@ def run(options: argparse.Namespace) -> int:
             broken = error
         finally:
             process.shutdown()
-    if options.json:
-        print_json({"published": published})
-    else:
-        for topic, count in published.items():
-            print(f"{topic}: {count} messages published")
+    report = PlayReport(published, str(broken or ""))
     if broken:
-        raise broken
+        print_error(report.error)
     # An endless loop can only end by an interrupt.
-    return INTERRUPTED if process.interrupted() and not options.loop else 0
+    if process.interrupted() and not options.loop:
+        raise Interrupted(report)
+    return report

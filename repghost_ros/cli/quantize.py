@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from repghost_ros.cli.common import (
-    add_json,
     download_bar,
     positive,
     print_error,
-    print_json,
-    print_table,
     with_bar,
 )
+from repghost_ros.cli.report import Table
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
 from repghost_ros.convert.quantization import compare, open_float, quantize
 from repghost_ros.convert.toolchain import MAPPER, compile_bin, prepare
@@ -31,6 +29,35 @@ from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
 from repghost_ros.zoo.store import resolve
 
 HELP = "make int8 models: for the vendor's toolchain and for ONNX Runtime"
+
+
+@dataclass(frozen=True)
+class QuantizeReport:
+    """The files that were written, and what eight bits cost."""
+
+    about: dict[str, Any]
+    """The model and what it was calibrated with."""
+    results: list[dict[str, Any]]
+    """Of kind int8 and vendor."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the vendor's toolchain was run and failed."""
+        return any("error" in result for result in self.results)
+
+    def text(self) -> Iterator[str | Table]:
+        """What was written, and what it costs."""
+        calibration = self.about["calibration"]
+        yield f"{calibration['pictures']} pictures in {calibration['folder']}"
+        for result in self.results:
+            if result["kind"] == "int8":
+                yield from _int8_text(result, self.about["model"])
+            else:
+                yield from _vendor_text(result)
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a kind of file."""
+        return {**self.about, "results": self.results}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,11 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="range of the NV12 that the node will send (default: %(default)s)",
     )
     parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
-    add_json(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write the files, run what is there to run, and say what eight bits cost."""
+def run(options: argparse.Namespace) -> QuantizeReport:
+    """Write the files, and run what is there to run."""
     if options.skip != "vendor":
         need("yaml", "pip install pyyaml")  # before long work
     model = _resolve(options.model)
@@ -79,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         progress=_with_bar,
     )
     _warn(calibration.skipped)
-    report: dict[str, Any] = {
+    about: dict[str, Any] = {
         "model": str(model),
         "color_range": options.color_range,
         "calibration": {
@@ -89,19 +115,12 @@ def run(options: argparse.Namespace) -> int:
             "skipped": [str(path) for path, _ in calibration.skipped],
         },
     }
-    if not options.json:
-        print(f"{len(calibration.pictures)} pictures in {calibration.folder}")
+    results = []
     if options.skip != "int8":
-        report["int8"] = _int8(model, calibration, out)
-        if not options.json:
-            _print_int8(report["int8"], model)
+        results.append(_int8(model, calibration, out))
     if options.skip != "vendor":
-        report["vendor"] = _vendor(model, name, calibration, out)
-        if not options.json:
-            _print_vendor(report["vendor"])
-    if options.json:
-        print_json(report)
-    return int("error" in report.get("vendor", {}))
+        results.append(_vendor(model, name, calibration, out))
+    return QuantizeReport(about, results)
 
 
 def _resolve(model: str) -> Path:
@@ -123,6 +142,7 @@ def _int8(model: Path, calibration: Calibration, out: Path) -> dict[str, Any]:
     color_range = ("--color-range", calibration.color_range)
     command = ("repghost", "eval", "DIR", "--model", str(model), "--against", str(path))
     return {
+        "kind": "int8",
         **asdict(compared),
         "skipped": [str(path) for path, _ in compared.skipped],
         "path": str(path),
@@ -130,18 +150,18 @@ def _int8(model: Path, calibration: Calibration, out: Path) -> dict[str, Any]:
     }
 
 
-def _print_int8(report: dict[str, Any], model: Path) -> None:
+def _int8_text(report: dict[str, Any], model: str) -> Iterator[str | Table]:
     float_ms, int8_ms = report["float_ms"], report["int8_ms"]
-    print_table(
+    yield Table(
         ("model", "MB", "ms, one thread"),
-        (
+        [
             (model, f"{report['float_bytes'] / 1e6:.2f}", f"{float_ms:.2f}"),
             (report["path"], f"{report['int8_bytes'] / 1e6:.2f}", f"{int8_ms:.2f}"),
-        ),
+        ],
     )
     pictures, same = report["pictures"], report["same_top1"]
     kind = "held-out pictures" if report["held_out"] else "pictures, all of them calibrated with"
-    print(
+    yield (
         f"int8 is {report['float_bytes'] / report['int8_bytes']:.2f} times smaller and "
         f"{float_ms / int8_ms:.2f} times as fast on this machine\n"
         f"same top-1: {same} of {pictures} {kind} ({same / pictures:.2%}); its score changes by "
@@ -153,6 +173,7 @@ def _print_int8(report: dict[str, Any], model: Path) -> None:
 def _vendor(model: Path, name: str, calibration: Calibration, out: Path) -> dict[str, Any]:
     job = prepare(model, name, calibration, out)
     report = {
+        "kind": "vendor",
         "yaml": str(job.yaml),
         "command": f"cd {shlex.quote(str(out))} && {shlex.join(job.command)}",
         "makes": str(job.bin),
@@ -166,12 +187,12 @@ def _vendor(model: Path, name: str, calibration: Calibration, out: Path) -> dict
     return report
 
 
-def _print_vendor(report: dict[str, Any]) -> None:
+def _vendor_text(report: dict[str, Any]) -> Iterator[str]:
     if report["compiled"]:
-        print(f"compiled: {report['makes']}")
+        yield (f"compiled: {report['makes']}")
     if report["compiled"] or "error" in report:
         return
-    print(
+    yield (
         f"{MAPPER} is not on PATH; where it is, this makes {report['makes']}:\n  {report['command']}"
     )
 

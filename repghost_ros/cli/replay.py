@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from repghost_ros.cli.common import (
-    add_json,
     add_model,
     check_plot,
     open_model,
     positive,
     print_error,
-    print_json,
-    print_table,
     share,
     with_bar,
 )
+from repghost_ros.cli.report import Table
 from repghost_ros.errors import ParameterError, SourceError, UsageError
 from repghost_ros.results import CLASS_IDS, Reporting
 from repghost_ros.runs.answers import (
@@ -36,12 +35,122 @@ from repghost_ros.runs.answers import (
     read_results,
 )
 from repghost_ros.runs.replay import Answer, Summary, replay
-from repghost_ros.sources.bags import COMPRESSED, IMAGE, STORAGES, Bag
+from repghost_ros.sources.bags import COMPRESSED, IMAGE, STORAGES, Bag, Topic
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.vision.view import View
 
 HELP = "classify a bag offline; compare with an earlier result"
 _SHOWN = 5  # refused or changed frames printed
+
+
+@dataclass(frozen=True)
+class TopicsReport:
+    """The image topics of a bag."""
+
+    topics: list[Topic]
+    failed = False
+
+    def text(self) -> Iterator[str | Table]:
+        """A table."""
+        rows = [(topic.name, topic.type, topic.messages) for topic in self.topics]
+        yield Table(("topic", "type", "messages"), rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a topic."""
+        return {"results": [asdict(topic) for topic in self.topics]}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How an earlier result differs from this one, and whether that is too much."""
+
+    path: Path
+    difference: Difference
+    min_agreement: float
+    max_drift: float
+
+    @property
+    def alike(self) -> bool:
+        """Whether nothing changed by more than allowed."""
+        return (
+            self.difference.agreement >= self.min_agreement
+            and self.difference.max_drift <= self.max_drift
+        )
+
+    def text(self) -> Iterator[str]:
+        """The difference in words, and the first frames whose best class changed."""
+        difference = self.difference
+        yield (
+            f"compared with {self.path}: {difference.frames} frames in both, "
+            f"{difference.missing} missing, {difference.extra} new, {difference.refused} refused in "
+            f"both\nsame best class: {difference.agreement:.2%} (at least "
+            f"{self.min_agreement:.2%}); its score changes by {difference.max_drift:.4f} at most "
+            f"(allowed {self.max_drift}), {difference.mean_drift:.4f} on average"
+        )
+        for stamp, before, now in difference.changed[:_SHOWN]:
+            yield f"  at {stamp / 1e9:.3f} s: {before} -> {now}"
+        yield "alike" if self.alike else "DIFFERENT"
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields of the difference, and the verdict."""
+        agreement = self.difference.agreement
+        return {**asdict(self.difference), "agreement": agreement, "alike": self.alike}
+
+
+@dataclass
+class ReplayReport:
+    """What a replay found, and how that differs from an earlier one."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+    """Bag, topic, model, backend and speed; empty where the answers come from a result."""
+    summary: Summary = field(default_factory=Summary)
+    error: str = ""
+    """Why the bag broke off; empty if it did not."""
+    compared: Compared | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the bag broke off, answers changed too much or, where none are compared, frames
+        were refused: what was refused before as well is no change.
+        """
+        unlike = not self.compared.alike if self.compared else self.summary.refused > 0
+        return bool(self.error) or unlike
+
+    def text(self) -> Iterator[str | Table]:
+        """The best classes, and the difference."""
+        about, summary = self.about, self.summary
+        if about:
+            yield (
+                f"{about['topic']}: {summary.frames} frames, {summary.refused} refused, in "
+                f"{about['seconds']:.1f} s ({about['fps']} fps) with {Path(about['model']).name} on "
+                f"{about['backend']}"
+            )
+            rows = [tuple(row.values()) for row in self._classes()]
+            yield Table(("best class", "frames", "runs"), rows)
+        if self.compared:
+            yield from self.compared.text()
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a best class, and the runs of one class in order."""
+        return {
+            **self.about,
+            "frames": self.summary.frames,
+            "refused": self.summary.refused,
+            "results": self._classes(),
+            "timeline": [
+                {"class_id": name, "from_ns": first, "to_ns": last, "frames": frames}
+                for name, first, last, frames in self.summary.timeline()
+            ],
+            **({"error": self.error} if self.error else {}),
+            **({"compared": self.compared.as_json()} if self.compared else {}),
+        }
+
+    def _classes(self) -> list[dict[str, Any]]:
+        runs = Counter(name for name, *_ in self.summary.timeline())
+        return [
+            {"class_id": name, "frames": frames, "runs": runs[name]}
+            for name, frames in self.summary.classes.most_common()
+        ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +217,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="by which the best class's score may change, else fail (default: %(default)s)",
     )
-    add_json(parser)
 
 
 def _region(text: str) -> tuple[int, ...]:
@@ -120,59 +228,36 @@ def _region(text: str) -> tuple[int, ...]:
     return roi
 
 
-def run(options: argparse.Namespace) -> int:
-    """Replay, write, summarize, compare.
-
-    1 if the bag broke off, answers changed too much or, where nothing is compared, some were refused.
-    """
+def run(options: argparse.Namespace) -> ReplayReport | TopicsReport:
+    """Replay, write, summarize, compare."""
     if options.list:
-        return _list(options)
+        with Bag(options.bag) as bag:
+            return TopicsReport(bag.topics(IMAGE, COMPRESSED))
     if options.compare and options.out and options.compare.resolve() == options.out.resolve():
         raise UsageError("--out would overwrite what --compare compares with")
     check_plot(options.plot)
     # Before the replay, which may take long.
     expected = read_results(options.compare, options.compare_topic) if options.compare else []
-    report: dict[str, Any] = {}
-    failed = False
     if options.compare and is_results(options.bag):
         if options.out or options.plot:
             raise UsageError(
                 f"'{options.bag}' is a result already: --out and --plot are of a replay"
             )
-        answers = read_results(options.bag, options.topic)
+        report = ReplayReport()
+        answers = list(report.summary.count(read_results(options.bag, options.topic)))
     else:
-        answers, report, failed = _replay(options)
+        report, answers = _replay(options)
     if options.compare:
-        difference = compare(expected, answers)
-        alike = (
-            difference.agreement >= options.min_agreement
-            and difference.max_drift <= options.max_drift
+        report.compared = Compared(
+            options.compare,
+            compare(expected, answers),
+            min_agreement=options.min_agreement,
+            max_drift=options.max_drift,
         )
-        # What was refused before as well is no change.
-        failed = not alike or "error" in report
-        report["compared"] = {
-            **asdict(difference),
-            "agreement": difference.agreement,
-            "alike": alike,
-        }
-        if not options.json:
-            _print_difference(difference, options, alike)
-    if options.json:
-        print_json(report)
-    return int(failed)
+    return report
 
 
-def _list(options: argparse.Namespace) -> int:
-    with Bag(options.bag) as bag:
-        topics = bag.topics(IMAGE, COMPRESSED)
-    if options.json:
-        print_json([asdict(topic) for topic in topics])
-    else:
-        print_table(("topic", "type", "messages"), [(t.name, t.type, t.messages) for t in topics])
-    return 0
-
-
-def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], bool]:
+def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
     with Bag(options.bag) as bag:
         topic = bag.image_topic(options.topic)
         classifier = open_model(options)
@@ -203,35 +288,19 @@ def _replay(options: argparse.Namespace) -> tuple[list[Answer], dict[str, Any], 
         print_error(f"frame at {answer.stamp_ns / 1e9:.3f} s refused: {answer.error}")
     if summary.refused > _SHOWN:
         print_error(f"and {summary.refused - _SHOWN} more frames refused")
+    if broken:
+        print_error(str(broken))
     if options.plot:
         summary.plot(options.plot)
-    runs = summary.timeline()
-    report: dict[str, Any] = {
+    about = {
         "bag": str(options.bag),
         "topic": topic.name,
         "model": str(classifier.path),
         "backend": classifier.runtime,
-        "frames": summary.frames,
-        "refused": summary.refused,
         "seconds": round(seconds, 3),
         "fps": round(summary.frames / seconds, 1),
-        "classes": dict(summary.classes.most_common()),
-        "timeline": [
-            {"class_id": name, "from_ns": first, "to_ns": last, "frames": frames}
-            for name, first, last, frames in runs
-        ],
     }
-    if not options.json:
-        print(
-            f"{topic.name}: {summary.frames} frames, {summary.refused} refused, in {seconds:.1f} s "
-            f"({report['fps']} fps) with {classifier.path.name} on {classifier.runtime}"
-        )
-        rows = [(name, count, _runs(runs, name)) for name, count in summary.classes.most_common()]
-        print_table(("best class", "frames", "runs"), rows)
-    if broken:
-        report["error"] = str(broken)
-        print_error(str(broken))
-    return answers, report, bool(summary.refused or broken)
+    return ReplayReport(about, summary, str(broken or "")), answers
 
 
 def _results(options: argparse.Namespace) -> Any:
@@ -239,20 +308,3 @@ def _results(options: argparse.Namespace) -> Any:
         return open_results(options.out, options.storage)
     nothing: Callable[[Answer], None] = lambda answer: None  # noqa: E731
     return nullcontext(nothing)
-
-
-def _runs(runs: list[tuple[str, int, int, int]], name: str) -> int:
-    return sum(run[0] == name for run in runs)
-
-
-def _print_difference(difference: Difference, options: argparse.Namespace, alike: bool) -> None:
-    print(
-        f"compared with {options.compare}: {difference.frames} frames in both, "
-        f"{difference.missing} missing, {difference.extra} new, {difference.refused} refused in both\n"
-        f"same best class: {difference.agreement:.2%} (at least {options.min_agreement:.2%}); its "
-        f"score changes by {difference.max_drift:.4f} at most (allowed {options.max_drift}), "
-        f"{difference.mean_drift:.4f} on average"
-    )
-    for stamp, before, now in difference.changed[:_SHOWN]:
-        print(f"  at {stamp / 1e9:.3f} s: {before} -> {now}")
-    print("alike" if alike else "DIFFERENT")

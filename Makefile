@@ -1,41 +1,47 @@
 # Everything from a fresh machine with Python 3.10-3.12, gcc and cmake; a sourced ROS 2 is used instead.
-#   make demo [FRAMES=300]     watch road signs being classified over DDS
-#   make test [ROS=kilted]     lint, types and tests
-#   make test-jammy            what needs no ROS, with the board's versions of numpy and OpenCV
-#   make bench, make soak      measure; see bench/
 SHELL := /bin/bash
 ROS ?= jazzy
 FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
-.PHONY: venv torch demo lint test test-jammy bench soak clean
+.DEFAULT_GOAL := help
+.PHONY: help venv torch demo lint format test test-jammy coverage bench soak clean
 
-venv:
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+venv: ## the environment, ROS=jazzy or kilted from PyPI, or the sourced ROS 2
 	@tools/setup_env.sh $(ROS)
 
-demo: venv
+demo: venv ## watch road signs being classified over DDS; FRAMES=300 ends by itself
 	@$(ENV) && python -m repghost_ros.demo --frames $(FRAMES)
 
-# timm wants of torchvision its Python code only, and there is no torchvision without CUDA.
-torch: venv
+# timm needs only torchvision's Python code, and PyPI has no torchvision without CUDA.
+torch: venv ## what export and training need
 	@$(ENV) && python -c 'import torch' 2>/dev/null || \
 	($(ENV) && pip install -qq -r tools/requirements-torch.txt && pip install -qq --no-deps -r tools/requirements-timm.txt)
 
-lint: venv
+lint: venv ## ruff and mypy
 	@$(ENV) && ruff check . && ruff format --check . && mypy
 
-test: lint torch
+format: venv ## let ruff fix what it can
+	@$(ENV) && ruff check --fix . && ruff format .
+
+test: lint torch ## lint, types and all tests
 	@$(ENV) && pytest
 
-test-jammy:
+test-jammy: ## what needs no ROS, with the board's Python, numpy and OpenCV
 	python3.10 -m venv .venv-jammy && .venv-jammy/bin/pip install -qq -r tools/requirements-jammy.txt
 	.venv-jammy/bin/python -m pytest
 
-bench: venv
+coverage: venv ## which lines no test runs
+	@$(ENV) && pip install -qq coverage==7.13.0 && coverage run -m pytest && coverage combine -q && coverage report --skip-covered
+
+bench: venv ## speed, as ratios in one run
 	@$(ENV) && python -m bench
 
-soak: venv
+soak: venv ## ten minutes of faults in which every frame is accounted for
 	@$(ENV) && python -m bench.soak
 
-clean:
+clean: ## remove the environments and what was built
 	rm -rf .venv .venv-* build install log *.egg-info

@@ -25,7 +25,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     for offset, name, values in (
         (-0.27, "emulated device alone", [throughput[s]["limit"] for s in sizes]),
         (0.0, "this node", [throughput[s]["ours"]["fps"] for s in sizes]),
-        (0.27, "the obvious node", [throughput[s]["obvious"]["fps"] for s in sizes]),
+        (0.27, "the baseline node", [throughput[s]["baseline"]["fps"] for s in sizes]),
     ):
         left.bar([i + offset for i in range(len(sizes))], values, 0.27, label=name)
     left.set_xticks(range(len(sizes)), sizes)

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.obvious_node import bgr_to_nv12
+from bench.baseline_node import bgr_to_nv12
 from repghost_ros.vision.frame import from_image
 from repghost_ros.vision.nv12 import to_nv12
 

@@ -52,9 +52,9 @@ def our_node(model: Path) -> list[str]:
     return ["-m", "repghost_ros.ros.node", "--ros-args", *arguments]
 
 
-def obvious_node(model: Path) -> list[str]:
+def baseline_node(model: Path) -> list[str]:
     """The command of the node to compare with."""
-    return ["-m", "bench.obvious_node", str(model)]
+    return ["-m", "bench.baseline_node", str(model)]
 
 
 def measure(name: str, command: list[str], library: Path, fps: float) -> dict[str, Any]:
@@ -85,18 +85,18 @@ def main() -> dict[str, Any]:
         print("throughput, 224x224 NV12 over DDS, emulated device")
         print(
             f"{'size':>5} {'device':>8} {'node':>8} {'ratio':>6} {'CPU ms':>7} "
-            f"{'obvious':>8} {'ratio':>6} {'node/obvious':>13}"
+            f"{'baseline':>8} {'ratio':>6} {'node/baseline':>13}"
         )
         for size in ("100", "111", "130", "150", "200"):
             model = write_model(folder / f"{size}.bin", **timings(size))
             limit = emulator.limit(model)
             ours = measure("repghost", our_node(model), library, limit * OVERLOAD)
-            obvious = measure("obvious", obvious_node(model), library, limit * OVERLOAD)
-            results["throughput"][size] = {"limit": limit, "ours": ours, "obvious": obvious}
+            baseline = measure("baseline", baseline_node(model), library, limit * OVERLOAD)
+            results["throughput"][size] = {"limit": limit, "ours": ours, "baseline": baseline}
             print(
                 f"{size:>5} {limit:8.1f} {ours['fps']:8.1f} {ours['fps'] / limit:6.1%} "
-                f"{ours['cpu_ms']:7.2f} {obvious['fps']:8.1f} {obvious['fps'] / limit:6.1%} "
-                f"{ours['fps'] / max(obvious['fps'], 1e-9):13.1f}",
+                f"{ours['cpu_ms']:7.2f} {baseline['fps']:8.1f} {baseline['fps'] / limit:6.1%} "
+                f"{ours['fps'] / max(baseline['fps'], 1e-9):13.1f}",
                 flush=True,
             )
         print("\nlatency from publication to the answer's arrival, size 100")

@@ -189,7 +189,7 @@ class ModelSpec:
             LabelsError: the labels cannot be read or do not fit the model.
 
         """
-        # Before a download, which would be in vain where nothing can run the model.
+        # Before a download, which would be useless where nothing can run the model.
         runtime = self.check()
         path = resolve(self.model, runtime.format, model_path=self.model_path, progress=progress)
         backend = runtime.open(path, self.options)

@@ -131,7 +131,8 @@ class OnnxBackend:
         self.classes: int = logits.size
         if self.labels and len(self.labels) != self.classes:
             raise BackendError(
-                f"'{path}' carries {len(self.labels)} labels for {self.classes} classes: export it anew"
+                f"'{path}' carries {len(self.labels)} labels for {self.classes} classes: export it "
+                "again"
             )
 
     def run(self, image: np.ndarray) -> np.ndarray:

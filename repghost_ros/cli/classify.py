@@ -154,7 +154,7 @@ class _Saver:
             raise OutputError(f"'{path}' cannot be written")
 
     def close(self) -> None:
-        """Finish the video in work."""
+        """Finish the video that is being written."""
         if self._video is not None:
             self._video[1].release()
 

@@ -60,7 +60,10 @@ def add_model(
         help="how pictures are fitted to the model (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=positive, metavar="N", help="pictures in work at a time (default: cores)"
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="pictures classified at the same time (default: cores)",
     )
 
 

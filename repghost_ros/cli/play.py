@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=positive_float, default=1.0, help="times as fast (default: %(default)s)"
     )
-    parser.add_argument("--loop", action="store_true", help="begin anew at the end, for ever")
+    parser.add_argument(
+        "--loop", action="store_true", help="start over at the end, until interrupted"
+    )
     parser.add_argument("--clock", action="store_true", help="publish /clock in the bag's time")
     parser.add_argument(
         "--wait",
@@ -93,7 +95,7 @@ def run(options: argparse.Namespace) -> PlayReport:
         player_module = need("repghost_ros.ros.player", _ROS)
         try:
             process.init(["repghost", "--ros-args", *options.ros_args])
-        except Exception as error:  # rclpy has a type for every mistake
+        except Exception as error:  # rclpy raises many types
             raise UsageError(f"--ros-args: {error}") from error
         published, broken = dict.fromkeys(topics, 0), None
         total = None if options.loop else messages

@@ -45,7 +45,7 @@ def main() -> int:
     try:
         return viewer.wait()
     except KeyboardInterrupt:
-        return viewer.wait()  # the terminal interrupted it too: let it say its last words
+        return viewer.wait()  # the terminal interrupted it too; it prints a summary
     finally:
         for process in processes:
             process.send_signal(signal.SIGINT)

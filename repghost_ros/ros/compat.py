@@ -25,7 +25,7 @@ class LifecycleNode(lifecycle.LifecycleNode):
         """Set them all or none, then apply them.
 
         Humble has no callback for what was set (Iron's add_post_set_parameters_callback), and none of
-        the versions lets one refuse. Parameter services and `set_parameters` both come by here.
+        the versions lets one refuse. Parameter services and `set_parameters` both end up here.
         """
         result = super().set_parameters_atomically(parameter_list)
         return self.apply_parameters(parameter_list) if result.successful else result

@@ -168,7 +168,7 @@ class ClassifierNode(LifecycleNode):
 
     def _log_progress(self, done: int, total: int) -> None:
         if interrupted():
-            raise StoreError("the download was interrupted: the next start goes on with it")
+            raise StoreError("the download was interrupted: the next start resumes it")
         self.get_logger().info(
             f"downloading: {done / 1e6:.1f} of {total / 1e6:.1f} MB", throttle_duration_sec=2.0
         )

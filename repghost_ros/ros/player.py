@@ -66,7 +66,7 @@ class Player(Node):
 
         Args:
             rate: how many times as fast as it was recorded.
-            loop: begin anew at the end, until it is interrupted.
+            loop: start over at the end, until interrupted.
 
         Raises:
             SourceError: the bag is truncated or corrupt.

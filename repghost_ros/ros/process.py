@@ -17,7 +17,7 @@ _interrupts: list[int] = []
 def init(args: list[str] | None) -> None:
     """Start ROS such that SIGINT and SIGTERM make `interrupted()` true, and do nothing else.
 
-    rclpy's own handlers would take the context away under the frames in work, and a KeyboardInterrupt
+    rclpy's own handlers would take the context away under the frames in flight, and a KeyboardInterrupt
     amid EventsExecutor's C++ would abort the process.
     """
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -42,7 +42,7 @@ def measure(model: Model, threads: int, seconds: float = 3.0) -> Timing:
 
     Args:
         model: stays the caller's.
-        threads: each with buffers of its own and one inference in work.
+        threads: each with buffers of its own and one inference at a time.
         seconds: how long, after a tenth of it to warm up.
 
     Raises:

@@ -42,7 +42,7 @@ class Sample:
 
     path: Path
     truth: int | None
-    """Class index, or None where nobody said."""
+    """Class index, or None where it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def predict(
         model: stays the caller's.
         samples: the pictures.
         resize: one of RESIZE_POLICIES; `crop` is ImageNet's protocol.
-        workers: pictures in work at a time; by default one a core.
+        workers: pictures classified at the same time; by default one a core.
         folder: keeps predictions.csv; what is there of this model, resize and picture (its path,
             size and time of change) is not done again.
         progress: wraps the predictions that are made now; told how many.

@@ -105,7 +105,7 @@ class ModelHost:
             timeout_s: how long the model may take for them.
 
         Returns:
-            False where the model hangs: it is left behind, and must be opened anew.
+            False where the model hangs: it is left behind, and must be opened again.
 
         """
         with self._lock:

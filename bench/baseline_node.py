@@ -41,11 +41,11 @@ def bgr_to_nv12(bgr: np.ndarray, width: int, height: int) -> np.ndarray:
     return nv12
 
 
-class ObviousNode(Node):
+class BaselineNode(Node):
     """Subscribes, classifies and publishes in one callback."""
 
     def __init__(self, model_path: str) -> None:
-        super().__init__("obvious")
+        super().__init__("baseline")
         from hobot_dnn import pyeasy_dnn
 
         self._model = pyeasy_dnn.load(model_path)[0]
@@ -69,7 +69,7 @@ class ObviousNode(Node):
 
 def main() -> None:
     rclpy.init()
-    node = ObviousNode(sys.argv[1])
+    node = BaselineNode(sys.argv[1])
     executor = MultiThreadedExecutor(4)
     executor.add_node(node)
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):

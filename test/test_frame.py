@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repghost_ros.errors import FrameError
-from repghost_ros.vision.frame import ENCODINGS, from_array, from_compressed, from_image
+from repghost_ros.vision.frame import ENCODINGS, Frame, from_array, from_compressed, from_image
+from repghost_ros.vision.nv12 import to_nv12
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
 
@@ -78,10 +79,87 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], reason: str) -> Non
 
 
 @pytest.mark.skipif("cv_bridge" in sys.modules, reason="cv_bridge is installed and takes them")
-@pytest.mark.parametrize("encoding", ["mono16", "32FC1", "", "no such thing"])
+@pytest.mark.parametrize("encoding", ["mono16", "32FC1", "bayer_rggb16", "no such thing"])
 def test_other_encodings_say_what_to_install(encoding: str) -> None:
     with pytest.raises(FrameError, match=r"cv_bridge.*cv-bridge.*bgr8"):
         from_image(image(encoding=encoding))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "hint"),
+    [
+        ("rgb", "mean 'rgb8'"),
+        ("BGR8", "mean 'bgr8'"),
+        ("RGB888", "mean 'rgb8'"),
+        ("rgb_8", "mean 'rgb8'"),
+        ("mono", "mean 'mono8'"),
+        ("8uc3", "mean '8UC3'"),
+        ("YUYV", "mean 'yuyv'"),
+        ("yuv422_yuyv", "mean 'yuyv'"),
+        ("bayer_rgb8", "mean 'bayer_rggb8'"),
+        ("NV12", "mean 'nv12'"),
+        ("jpeg", "CompressedImage"),
+        ("bgr8; jpeg compressed bgr8", "CompressedImage"),
+        ("MJPG", "CompressedImage"),
+        ("", "no encoding"),
+    ],
+)
+def test_an_encoding_spelt_wrong_is_told_the_right_one(encoding: str, hint: str) -> None:
+    with pytest.raises(FrameError, match=hint) as refused:
+        from_image(image(encoding=encoding))
+    assert "cv_bridge" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size", "step", "data"),
+    [
+        ("bgr8", (410, 308), 1230, 320 * 416 * 3),  # both sides rounded up
+        ("bgr8", (410, 308), 1230, 308 * 416 * 3),  # the width alone
+        ("bgr8", (410, 308), 1230, 307 * 416 * 3 + 1230),  # and the last row without padding
+        ("mono8", (1000, 1000), 1000, 1000 * 1024),
+        ("mono8", (1000, 1000), 1000, 1000 * 1001),  # a byte a row
+        ("bgr8", (640, 480), 1920, 2 * 480 * 1920),  # two frames
+        ("nv12", (1920, 1080), 1920, 1088 * 1920 * 3 // 2),  # chroma lies elsewhere
+        ("bayer_rggb8", (1292, 964), 1292, 1296 * 964),
+        ("yuv422", (636, 480), 1272, 1280 * 480),
+    ],
+)
+def test_rows_wider_than_the_step_are_refused(
+    encoding: str, size: tuple[int, int], step: int, data: int
+) -> None:
+    width, height = size
+    with pytest.raises(FrameError, match="wider than step.*Set step"):
+        from_image(
+            image(encoding=encoding, width=width, height=height, step=step, data=bytes(data))
+        )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "size", "step", "extra"),
+    [
+        ("bgr8", (640, 480), 1920, 1),
+        ("bgr8", (640, 480), 1920, 64),
+        ("bgr8", (100, 75), 300, 22500 // 4096 * 4096 + 4096 - 22500),  # rounded up to pages
+        ("rgb8", (1920, 1080), 5760, 8 * 5760),  # a buffer of 1088 rows
+        ("nv12", (640, 480), 640, 128),
+    ],
+)
+def test_padding_that_no_wider_rows_explain_is_named(
+    encoding: str, size: tuple[int, int], step: int, extra: int
+) -> None:
+    width, height = size
+    rows = height * 3 // 2 if encoding == "nv12" else height
+    frame = from_image(
+        image(
+            encoding=encoding,
+            width=width,
+            height=height,
+            step=step,
+            data=bytes(rows * step + extra),
+        )
+    )
+    assert frame.note == f"{extra} bytes behind the last row are left out"
+    assert frame.crop(0, 0, 2, 2).note == frame.note
 
 
 @settings(deadline=None, max_examples=300)
@@ -110,7 +188,8 @@ def test_any_header_is_taken_or_refused(
 
 @pytest.mark.parametrize("encoding", ["bgr8", "mono8", "nv12", "yuv422", "bayer_rggb8"])
 def test_regions_are_views_cut_at_the_edge(encoding: str) -> None:
-    data = np.arange(16 * 48, dtype=np.uint8)
+    rows = 12 if encoding == "nv12" else 8
+    data = np.arange(rows * 32, dtype=np.uint8)
     frame = from_image(image(encoding=encoding, width=10, height=8, step=32, data=data.tobytes()))
     region = frame.crop(3, 3, 100, 2)
     x = 3 if encoding in ("bgr8", "mono8") else 2  # chroma and Bayer cells stay whole
@@ -127,6 +206,47 @@ def test_regions_outside_are_refused(region: tuple[int, int, int, int]) -> None:
         from_array(np.zeros((8, 10, 3), np.uint8)).crop(*region)
 
 
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def test_arrays_of_uint8_are_taken() -> None:
+    for shape, encoding in (((4, 6), "mono8"), ((4, 6, 3), "bgr8"), ((4, 6, 4), "bgra8")):
+        frame = from_array(np.zeros(shape, np.uint8))
+        assert (frame.encoding, frame.width, frame.height) == (encoding, 6, 4)
+
+
+@pytest.mark.parametrize("turn", [lambda p: p[..., ::-1], lambda p: p[::-1], lambda p: p[:, ::2]])
+def test_views_with_any_strides_are_taken(turn: Any) -> None:
+    wanted = turn(PICTURE)
+    nv12 = [np.empty((24, 16), np.uint8) for _ in range(2)]
+    to_nv12(from_array(wanted), nv12[0])
+    to_nv12(from_array(wanted.copy()), nv12[1])
+    np.testing.assert_array_equal(nv12[0], nv12[1])
+
+
+@pytest.mark.parametrize(
+    ("picture", "remedy"),
+    [
+        (np.zeros((4, 6, 3), np.float32), r"scale it to 0..255 and use .astype\(np.uint8\)"),
+        (np.zeros((4, 6, 3), np.float64), "scale it to 0..255"),
+        (np.zeros((4, 6, 3), np.uint16), "257"),
+        (np.zeros((4, 6), np.int32), "0..255"),
+        (np.zeros((4, 6), bool), r"\* 255"),
+        (np.zeros((3, 4, 6), np.uint8), r"transpose\(1, 2, 0\)"),
+        (np.zeros((1, 4, 6, 3), np.uint8), r"batch\[0\]"),
+        (np.zeros((4, 6, 1), np.uint8), r"picture\[..., 0\]"),
+        (np.zeros((4, 6, 2), np.uint8), "expected uint8"),
+        (np.zeros(5, np.uint8), "expected uint8"),
+        (np.zeros((0, 6, 3), np.uint8), "no pixels"),
+        (None, "cv2.imread returns None"),
+        ([[1, 2]], "list is no numpy array"),
+    ],
+)
+def test_other_arrays_say_what_to_do(picture: Any, remedy: str) -> None:
+    with pytest.raises(FrameError, match=remedy):
+        from_array(picture)
+
+
 # --- CompressedImage -----------------------------------------------------------------------------
 
 
@@ -138,15 +258,131 @@ def test_the_data_tells_the_format(format: str) -> None:
     assert plane.shape == PICTURE.shape
 
 
-def test_an_exif_orientation_does_not_turn_the_picture() -> None:
-    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+def mosaic(bgr: np.ndarray) -> np.ndarray:
+    """As a sensor with RGGB cells sees it."""
+    cells = np.empty(bgr.shape[:2], np.uint8)
+    for (y, x), channel in {(0, 0): 2, (0, 1): 1, (1, 0): 1, (1, 1): 0}.items():
+        cells[y::2, x::2] = bgr[y::2, x::2, channel]
+    return cells
+
+
+COLOURS = np.zeros((32, 32, 3), np.uint8)
+COLOURS[:] = (200, 120, 40)
+GREY = mosaic(COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("format", "stored", "encoding"),
+    [
+        ("bgr8; jpeg compressed bgr8", COLOURS, "bgr8"),
+        ("rgb8; jpeg compressed bgr8", COLOURS, "bgr8"),
+        ("rgba8; png compressed bgr8", COLOURS, "bgr8"),
+        ("yuv422_yuy2; jpeg compressed bgr8", COLOURS, "bgr8"),
+        ("bgr8; png compressed ", COLOURS, "bgr8"),
+        ("rgb8; png compressed ", COLOURS[..., ::-1], "rgb8"),
+        ("rgb8; png compressed rgb8", COLOURS[..., ::-1], "rgb8"),
+        ("RGB8; JPEG compressed", COLOURS[..., ::-1], "rgb8"),
+        ("bgr8; jpeg compressed rgb8", COLOURS[..., ::-1], "rgb8"),
+        ("bayer_rggb8; png compressed ", GREY, "bayer_rggb8"),
+        ("bayer_rggb8; jpeg compressed ", GREY, "bayer_rggb8"),
+        ("bayer_rggb8;jpeg compressed bayer_rggb8", GREY, "bayer_rggb8"),
+        ("bayer_rggb8; jpeg compressed bgr8", COLOURS, "bgr8"),
+        ("mono8; jpeg compressed mono8", GREY, "mono8"),
+        ("mono8; png compressed ", GREY, "mono8"),
+        ("mono16; jpeg compressed mono8", GREY, "mono8"),
+        ("8UC1; png compressed ", GREY, "mono8"),
+        ("8UC3; jpeg compressed ", COLOURS, "bgr8"),
+        ("jpeg", COLOURS, "bgr8"),
+        ("jpg", COLOURS, "bgr8"),
+        ("PNG", COLOURS, "bgr8"),
+        ("", GREY, "mono8"),
+    ],
+)
+def test_the_format_tells_what_the_pixels_are(
+    format: str, stored: np.ndarray, encoding: str
+) -> None:
+    extension = ".png" if "png" in format.lower() else ".jpg"
+    frame = from_compressed(compressed(encoded(extension, stored), format))
+    assert (frame.encoding, frame.note) == (encoding, "")
+    nv12, wanted = np.empty((24, 16), np.uint8), np.empty((24, 16), np.uint8)
+    to_nv12(frame, nv12)
+    if encoding == "mono8":
+        to_nv12(from_array(stored), wanted)
+    else:
+        to_nv12(from_array(COLOURS), wanted)
+    # A JPEG of a mosaic blurs its cells.
+    np.testing.assert_allclose(nv12.astype(int), wanted, atol=8)
+
+
+def test_colour_that_image_transport_lost_is_said() -> None:
+    frame = from_compressed(compressed(encoded(".jpg", GREY), "bayer_rggb8; jpeg compressed mono8"))
+    assert frame.encoding == "mono8"
+    assert "made grey" in frame.note
+    assert "debayer" in frame.note
+
+
+@pytest.mark.parametrize(
+    ("format", "data", "reason"),
+    [
+        ("16UC1; compressedDepth", b"\0" * 12 + encoded(".png"), "depth image"),
+        ("32FC1; compressedDepth png", b"\0" * 12 + encoded(".png"), "depth image"),
+        ("16UC1; png compressed ", encoded(".png", GREY.astype(np.uint16)), "depth image"),
+        ("16UC1; jpeg compressed ", encoded(".jpg", GREY), "depth image"),
+        ("mono16; png compressed ", encoded(".png", GREY.astype(np.uint16)), "16 bits"),
+        ("png", encoded(".png", COLOURS.astype(np.uint16)), "16 bits"),
+        ("bgr8; tiff compressed ", b"II*\0" + bytes(100), "TIFF.*format to jpeg or png"),
+        ("h264", b"\0\0\0\x01\x67" + bytes(100), "H.264"),
+        ("16UC3; jpeg compressed ", b"", "empty one.*cannot convert"),
+    ],
+)
+def test_what_is_no_8_bit_picture_is_refused(format: str, data: bytes, reason: str) -> None:
+    with pytest.raises(FrameError, match=reason):
+        from_compressed(compressed(data, format))
+
+
+def with_exif(data: bytes, orientation: int, order: str = ">") -> bytes:
+    """A JPEG or PNG with an EXIF orientation."""
+    mark = b"MM\0*" if order == ">" else b"II*\0"
+    tiff = mark + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    if data.startswith(b"\x89PNG"):
+        chunk = b"eXIf" + tiff
+        return (
+            data[:33]
+            + struct.pack(">I", len(tiff))
+            + chunk
+            + struct.pack(">I", zlib.crc32(chunk))
+            + data[33:]
+        )
     exif = b"Exif\0\0" + tiff
-    jpeg = encoded(".jpg")
-    turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
-    turned_picture = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
-    assert turned_picture is not None
-    assert turned_picture.shape == (41, 30, 3)
-    assert from_compressed(compressed(turned)).width == 41
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_orientation_turns_files_but_not_messages(orientation: int, order: str) -> None:
+    turned = with_exif(encoded(".jpg"), orientation, order)
+    frame = from_compressed(compressed(turned))
+    np.testing.assert_array_equal(
+        frame.planes[0], from_compressed(compressed(encoded(".jpg"))).planes[0]
+    )
+    assert frame.note == ""
+    upright = from_compressed(compressed(turned), upright=True)
+    by_opencv = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(upright.planes[0], by_opencv)
+    assert (upright.height, upright.width) == by_opencv.shape[:2]
+    assert upright.note == (
+        "" if orientation == 1 else f"turned as its EXIF orientation {orientation} says"
+    )
+
+
+def test_a_png_may_have_an_exif_orientation() -> None:
+    frame = from_compressed(compressed(with_exif(encoded(".png"), 6)), upright=True)
+    np.testing.assert_array_equal(frame.planes[0], np.rot90(PICTURE, -1))
+
+
+def test_bytes_behind_a_png_do_not_matter() -> None:
+    frame: Frame = from_compressed(compressed(encoded(".png") + bytes(5000) + encoded(".png")[:99]))
+    np.testing.assert_array_equal(frame.planes[0], PICTURE)
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
@@ -213,4 +449,4 @@ def test_any_corruption_is_taken_or_refused(
     except FrameError as error:
         assert str(error)
     else:
-        assert frame.planes[0].shape == (frame.height, frame.width, 3)
+        assert frame.planes[0].shape[:2] == (frame.height, frame.width)

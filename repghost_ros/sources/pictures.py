@@ -55,7 +55,7 @@ class Picture:
 
 
 def read_image(path: Path) -> Frame:
-    """An image file as a frame; an EXIF orientation does not turn it, as in ImageNet's evaluation.
+    """An image file as a frame, turned upright as its EXIF orientation says.
 
     Raises:
         FrameError: the file is broken or no image.
@@ -63,11 +63,9 @@ def read_image(path: Path) -> Frame:
 
     """
     data = path.read_bytes()
-    if data[:2] == b"\xff\xd8":  # telephones append films to their pictures
-        data = data[: data.rfind(b"\xff\xd9") + 2] or data
     if data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG":
         try:
-            return from_compressed(SimpleNamespace(data=data, format=path.suffix))
+            return from_compressed(SimpleNamespace(data=data, format=path.suffix), upright=True)
         except FrameError as error:
             raise FrameError(f"'{path}': {error}") from error
     # OpenCV names many exceptions for the many ways in which a file is no image.

@@ -1,4 +1,4 @@
-"""sensor_msgs Image and CompressedImage -> Frame: checked, and not copied.
+"""sensor_msgs Image and CompressedImage, and arrays -> Frame: checked, and not copied.
 
 Nothing is allocated before the message's claims fit its data, so a header that promises gigabytes
 costs nothing. Messages are read by their fields alone, no ROS is needed.
@@ -6,14 +6,16 @@ costs nothing. Messages are read by their fields alone, no ROS is needed.
 
 from __future__ import annotations
 
-import struct
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import cv2
 import numpy as np
 
 from repghost_ros.errors import FrameError
+from repghost_ros.vision import jpeg, png
 
 MAX_PIXELS = 64_000_000
 """Pixels of a compressed image that are decoded at most, against decompression bombs."""
@@ -22,6 +24,26 @@ PACKED = {"mono8": 1, "bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4}
 """Bytes a pixel of the packed encodings."""
 BAYER = ("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
 _ALIASES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2", "8UC1": "mono8", "8UC3": "bgr8"}
+_NAMES = {
+    **dict.fromkeys(("rgb", "rgb24", "rgb888", "r8g8b8"), "rgb8"),
+    **dict.fromkeys(("bgr", "bgr24", "bgr888", "color", "colour"), "bgr8"),
+    **dict.fromkeys(("rgba", "rgba32"), "rgba8"),
+    **dict.fromkeys(("bgra", "bgra32", "8uc4"), "bgra8"),
+    **dict.fromkeys(("gray", "grey", "gray8", "grey8", "mono", "y8", "l", "8uc", "8u"), "mono8"),
+    **dict.fromkeys(("yuy2", "yuv422_yuyv"), "yuyv"),
+    **dict.fromkeys(("yuv422_uyvy",), "uyvy"),
+    **dict.fromkeys(("yuv420sp", "nv12m"), "nv12"),
+}
+"""What drivers write instead of the sensor_msgs name, in small letters."""
+_CODECS = ("jpeg", "jpg", "mjpeg", "mjpg", "png", "h264", "h265", "hevc", "compressed")
+_FOR_CV_BRIDGE = re.compile(
+    r"mono16|(rgb|bgr)a?16|bayer_(rggb|bggr|gbrg|grbg)16|nv24|(8|16|32|64)[USF]C?\d*"
+)
+"""Encodings of sensor_msgs that are not taken as they are."""
+_PAGE = 4096
+"""Bytes that drivers round the size of a buffer up to."""
+_ROWS = 16
+"""Rows that encoders round the height of a buffer up to."""
 _YUV422 = ("yuv422", "yuv422_yuy2")
 _YUV420 = ("nv12", "nv21")
 ENCODINGS = (*PACKED, *BAYER, *_YUV422, *_YUV420)
@@ -44,6 +66,8 @@ class Frame:
     height: int
     """Pixels."""
     planes: tuple[np.ndarray, ...]
+    note: str = ""
+    """What was left out or lost on the way though the frame is taken, for the user to know of."""
 
     def crop(self, x: int, y: int, width: int, height: int) -> Frame:
         """A region of the frame, not copied.
@@ -69,21 +93,57 @@ class Frame:
         planes: tuple[np.ndarray, ...] = (luma,)
         if self.encoding in _YUV420:
             planes = (luma, self.planes[1][y // 2 : (bottom + 1) // 2, x // 2 : (right + 1) // 2])
-        return Frame(self.encoding, right - x, bottom - y, planes)
+        return Frame(self.encoding, right - x, bottom - y, planes, self.note)
 
 
-def from_array(bgr: np.ndarray) -> Frame:
-    """A frame of a BGR uint8 (height, width, 3) or grey uint8 (height, width) picture."""
-    encoding = "mono8" if bgr.ndim == 2 else "bgr8"
-    return Frame(encoding, bgr.shape[1], bgr.shape[0], (bgr,))
+def from_array(picture: np.ndarray) -> Frame:
+    """A frame of a uint8 picture: BGR (height, width, 3), BGRA (..., 4) or grey (height, width).
+
+    Raises:
+        FrameError: it is of another type or layout; the error says how to convert it.
+
+    """
+    if not isinstance(picture, np.ndarray):
+        raise FrameError(
+            "there is no picture: cv2.imread returns None where it cannot read a file"
+            if picture is None
+            else f"a {type(picture).__name__} is no numpy array: of a PIL image take "
+            "np.asarray(image.convert('RGB'))[..., ::-1], of a torch tensor tensor.numpy()"
+        )
+    what = f"the array is {picture.dtype} {picture.shape}"
+    wanted = (
+        "expected uint8 (height, width, 3) BGR, (height, width, 4) BGRA or (height, width) grey"
+    )
+    if picture.dtype != np.uint8:
+        remedy = {
+            "f": "scale it to 0..255 and use .astype(np.uint8)",
+            "b": "use .astype(np.uint8) * 255",
+        }.get(picture.dtype.kind, "scale it to 0..255 (16 bits: // 257) and use .astype(np.uint8)")
+        raise FrameError(f"{what}: {wanted}; {remedy}")
+    if picture.size == 0:
+        raise FrameError(f"{what}, it has no pixels: {wanted}")
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    if picture.ndim not in (2, 3) or (picture.ndim == 3 and channels not in (3, 4)):
+        remedy = ""
+        if picture.ndim == 4:
+            remedy = "; give one picture at a time, such as batch[0]"
+        elif picture.ndim == 3 and channels == 1:
+            remedy = "; use picture[..., 0]"
+        elif picture.ndim == 3 and picture.shape[0] in (1, 3, 4):
+            remedy = "; channels come last: use .transpose(1, 2, 0)"
+        raise FrameError(f"{what}: {wanted}{remedy}")
+    if not picture[0].flags.c_contiguous or picture.strides[0] < 0:  # such as rgb[..., ::-1]
+        picture = np.ascontiguousarray(picture)
+    encoding = {1: "mono8", 3: "bgr8", 4: "bgra8"}[channels]
+    return Frame(encoding, picture.shape[1], picture.shape[0], (picture,))
 
 
 def from_image(message: Any) -> Frame:
     """The picture in a sensor_msgs/Image.
 
     Raises:
-        FrameError: size, step, data and encoding do not agree, or the encoding needs cv_bridge and
-            that is not installed.
+        FrameError: size, step, data and encoding do not agree, or the encoding is unknown or needs
+            cv_bridge and that is not installed.
 
     """
     encoding = _ALIASES.get(message.encoding, message.encoding)
@@ -91,6 +151,8 @@ def from_image(message: Any) -> Frame:
     if width <= 0 or height <= 0:
         raise FrameError(f"the image is {width}x{height}: the camera driver sent no pixels")
     if encoding not in ENCODINGS:
+        if not _FOR_CV_BRIDGE.fullmatch(encoding) and (likely := _likely(encoding)):
+            raise FrameError(f"encoding '{encoding}' {likely}")
         return _with_cv_bridge(message)
     even_width, half_height = width + width % 2, (height + 1) // 2
     row = {**dict.fromkeys(_YUV422, 2 * even_width), **dict.fromkeys(_YUV420, even_width)}.get(
@@ -109,6 +171,7 @@ def from_image(message: Any) -> Frame:
             f"data has {len(message.data)} bytes, but {width}x{height} {encoding} at step {step} "
             f"needs {needed}: the message is truncated or its header wrong"
         )
+    note = _padding(len(message.data), rows, step, encoding in _YUV420)
 
     def plane(*shape: int, first_row: int = 0) -> np.ndarray:
         channels = shape[2] if len(shape) == 3 else 1
@@ -116,13 +179,54 @@ def from_image(message: Any) -> Frame:
         return np.ndarray(shape, np.uint8, message.data, first_row * step, strides)
 
     if encoding in _YUV422:
-        return Frame(encoding, width, height, (plane(height, even_width, 2),))
+        return Frame(encoding, width, height, (plane(height, even_width, 2),), note)
     if encoding in _YUV420:
         chroma = plane(half_height, even_width // 2, 2, first_row=height)
-        return Frame(encoding, width, height, (plane(height, width), chroma))
+        return Frame(encoding, width, height, (plane(height, width), chroma), note)
     if encoding in PACKED and encoding != "mono8":
-        return Frame(encoding, width, height, (plane(height, width, PACKED[encoding]),))
-    return Frame(encoding, width, height, (plane(height, width),))
+        return Frame(encoding, width, height, (plane(height, width, PACKED[encoding]),), note)
+    return Frame(encoding, width, height, (plane(height, width),), note)
+
+
+def _padding(size: int, rows: int, step: int, planar: bool) -> str:
+    """Name the bytes behind the last row, empty where there are none.
+
+    Rows that are wider than the step says would shear the picture. So only what no such rows can
+    explain is taken: fewer bytes than rows; and, of one plane, what rounds the buffer up to whole
+    pages or its height up to a multiple of 16 rows.
+
+    Raises:
+        FrameError: the rows may be wider than the step, as cv_bridge refuses it.
+
+    """
+    extra = size - rows * step
+    if extra <= 0:  # the last row need not be padded
+        return ""
+    row_padding = any(n and extra % n == 0 for n in (rows, rows - 1))
+    rounded = (extra < _PAGE and size % _PAGE == 0) or size == -(-rows // _ROWS) * _ROWS * step
+    if extra < min(rows - 1, step) or (rounded and not row_padding and not planar):
+        return f"{extra} bytes behind the last row are left out"
+    raise FrameError(
+        f"data has {size} bytes, but {rows} rows at step {step} have {rows * step}: the rows may be "
+        "wider than step says, which would shear the picture. Set step to the bytes from one row to "
+        "the next, or let the driver send height * step bytes"
+    )
+
+
+def _likely(encoding: str) -> str:
+    """What the writer of an unknown encoding may have meant, empty where that cannot be told."""
+    name = encoding.strip().lower()
+    if not name:
+        return f"is no encoding: let the driver set it to one of {', '.join(ENCODINGS)}"
+    if name.split(";")[0] in _CODECS or "compressed" in name:
+        return (
+            "is a codec: compressed pictures are sensor_msgs/CompressedImage, not Image; let the "
+            "driver publish that"
+        )
+    names = {each.lower(): each for each in (*ENCODINGS, *_ALIASES)}
+    close = get_close_matches(name, names, 1, 0.75)
+    likely = names.get(name) or _NAMES.get(name) or (names[close[0]] if close else "")
+    return f"is unknown: did the driver mean '{likely}'?" if likely else ""
 
 
 def _with_cv_bridge(message: Any) -> Frame:
@@ -139,60 +243,111 @@ def _with_cv_bridge(message: Any) -> Frame:
         raise FrameError(f"cv_bridge cannot convert '{message.encoding}': {error}") from error
 
 
-def from_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Frame:
+def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Frame:
     """The picture in a sensor_msgs/CompressedImage, JPEG or PNG whatever its format field says.
 
-    The camera's geometry is kept: an EXIF orientation does not turn the picture.
+    The format field tells what the pixels are: a mosaic of Bayer cells, RGB in the place of BGR.
+
+    Args:
+        message: any object with `data` and `format`.
+        max_pixels: what is decoded at most.
+        upright: turn the picture as its EXIF orientation says, as is right for a file. A message
+            keeps the camera's geometry, which its camera_info describes.
 
     Raises:
-        FrameError: the data is no JPEG or PNG, is broken or truncated, or holds more than
-            `max_pixels`.
+        FrameError: the data is no JPEG or PNG, is broken or truncated, holds more than `max_pixels`,
+            or is no picture, such as a depth image.
 
     """
     data = bytes(message.data)
-    if data[:2] == b"\xff\xd8":
-        # A truncated JPEG would decode to a picture with a grey end.
-        size = _jpeg_size(data) if b"\xff\xd9" in data[-1024:] else None
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        size = struct.unpack(">II", data[16:24]) if len(data) >= 24 else None
-    else:
+    raw, stored = _read_format(message.format)
+    codec: Any = jpeg if data.startswith(jpeg.SIGNATURE) else png
+    if not data.startswith(codec.SIGNATURE):
+        raise FrameError(_foreign(data, message.format))
+    header = codec.parse(data)
+    width, height = header.width, header.height
+    if not (width and height):
         raise FrameError(
-            f"the compressed image ('{message.format}', {len(data)} bytes) is neither JPEG nor PNG: "
-            "other formats are not supported"
+            f"the compressed image ({len(data)} bytes) is {width}x{height}: it is broken"
         )
-    if size is None or 0 in size:
-        raise FrameError(f"the compressed image ({len(data)} bytes) is truncated or broken")
-    width, height = size
     if width * height > max_pixels:
         raise FrameError(
             f"the compressed image claims {width}x{height} pixels, more than the {max_pixels} that "
             "are decoded at most"
         )
-    try:
-        picture = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    picture = codec.decode(data, header)
+    encoding, note = _encoding(raw, stored, picture)
+    if upright and header.orientation != 1:
+        picture = _turned(picture, header.orientation)
+        note = f"turned as its EXIF orientation {header.orientation} says"
+    return Frame(encoding, picture.shape[1], picture.shape[0], (picture,), note)
+
+
+def _read_format(text: str) -> tuple[str, str]:
+    """Encoding of the raw image and of the stored one, small letters, empty where not given.
+
+    As image_transport writes it: `RAW; CODEC compressed STORED`, or the codec alone.
+
+    Raises:
+        FrameError: it is a depth image.
+
+    """
+    raw, separator, rest = text.lower().partition(";")
+    raw = raw.strip() if separator else ""
+    stored = rest.partition("compressed")[2].strip()
+    if "compresseddepth" in text.lower() or raw in ("16uc1", "32fc1", "16uc", "32fc"):
+        raise FrameError(
+            f"'{text}' is a depth image, which no classifier of pictures can take: subscribe to the "
+            "camera's colour image"
         )
-    except cv2.error as error:
-        raise FrameError(f"the compressed image cannot be decoded: {error}") from error
-    if picture is None:
-        raise FrameError(f"the compressed image ({len(data)} bytes) cannot be decoded")
-    return from_array(picture)
+    return raw, stored
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in a JPEG's frame header, or None where it has none."""
-    position = 2
-    while position + 9 < len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill bytes
-            position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # these have no length
-            position += 2
-            continue
-        # SOF0 to SOF15, but for the Huffman, arithmetic and reserved tables among them.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
+def _encoding(raw: str, stored: str, picture: np.ndarray) -> tuple[str, str]:
+    """The encoding of a decoded picture by its format field, and a note where colour was lost.
+
+    Where the field says in which order the channels were handed to the encoder it is believed,
+    as image_transport's own subscriber does; without a word on that it is the raw image's.
+    """
+    if picture.ndim == 2:
+        if raw in BAYER and stored in ("", raw):  # ROS 1, Foxy, and PNG: the mosaic itself
+            return raw, ""
+        if raw in BAYER:
+            return "mono8", (
+                f"'{raw}' was made grey before it was compressed, as image_transport does since ROS 2 "
+                "Humble: for colour let a debayer node compress its bgr8 picture"
+            )
+        return "mono8", ""
+    rgb = (stored or raw).startswith("rgb")
+    return "rgb8" if rgb else "bgr8", ""
+
+
+def _foreign(data: bytes, format: str) -> str:
+    """Why data is refused that is neither JPEG nor PNG."""
+    kinds = {
+        b"GIF8": "GIF",
+        b"BM": "BMP",
+        b"RIFF": "WebP",
+        b"II*\0": "TIFF",
+        b"MM\0*": "TIFF",
+        b"\0\0\0\x01": "H.264 or H.265",
+        b"\0\0\x01": "H.264 or H.265",
+        b"qoif": "QOI",
+    }
+    kind = next((f"{name}, " for magic, name in kinds.items() if data.startswith(magic)), "")
+    remedy = (
+        "set the publisher's format to jpeg or png"
+        if data
+        else "image_transport sends an empty one where it cannot convert the raw image, see its log"
+    )
+    what = f"the compressed image ('{format}', {len(data)} bytes)"
+    return f"{what} is {kind}neither JPEG nor PNG: {remedy}"
+
+
+def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
+    """Upright, by its EXIF orientation (2 to 8)."""
+    if orientation in (5, 6, 7, 8):
+        picture = cv2.transpose(picture)
+    # After the transposition 6 and 8 are mirrored, and 5 is right already.
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return picture if flip is None else cv2.flip(picture, flip)

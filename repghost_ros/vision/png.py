@@ -1,0 +1,89 @@
+"""PNG: what its chunks say before it is decoded (ISO/IEC 15948)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from repghost_ros.errors import FrameError
+from repghost_ros.vision.jpeg import FLAGS, exif_orientation
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Png:
+    """What the chunks of a PNG say."""
+
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    bits: int
+    """Of a sample: 1 to 16."""
+    orientation: int
+    """EXIF orientation, 1 (upright) to 8."""
+    end: int
+    """Bytes up to its last chunk and with it."""
+    complaint: str
+    """What is missing, or empty."""
+
+
+def parse(data: bytes) -> Png:
+    """Walk the chunks of a PNG.
+
+    Raises:
+        FrameError: it ends, or is broken, before its header does.
+
+    """
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise FrameError(f"the PNG of {len(data)} bytes is truncated or broken: it has no header")
+    width, height, bits = struct.unpack(">IIB", data[16:25])
+    position, orientation = len(SIGNATURE), 1
+    complaint = "its last chunk is missing"
+    while len(data) >= position + 12:
+        length, name = struct.unpack(">I4s", data[position : position + 8])
+        end = position + 12 + length
+        if end > len(data):
+            complaint = f"its chunk {name.decode('latin-1')} alone lacks {end - len(data)} bytes"
+            break
+        if name == b"eXIf":
+            orientation = exif_orientation(data[position + 8 : end - 4])
+        position = end
+        if name == b"IEND":
+            complaint = ""
+            break
+    return Png(width, height, bits, orientation, position, complaint)
+
+
+def decode(data: bytes, png: Png) -> np.ndarray:
+    """The picture.
+
+    Args:
+        data: the PNG, whatever follows it.
+        png: what `parse` made of it.
+
+    Returns:
+        uint8 (height, width, 3) BGR, or (height, width) where the PNG is grey.
+
+    Raises:
+        FrameError: it is truncated or broken, or has 16 bits a sample.
+
+    """
+    if png.bits == 16:
+        raise FrameError(
+            "the PNG has 16 bits a sample, as depth and raw images have: publish 8 bits (mono8, "
+            "bgr8 or rgb8)"
+        )
+    if png.complaint:
+        raise FrameError(f"the PNG of {len(data)} bytes is truncated: {png.complaint}")
+    try:
+        picture = cv2.imdecode(np.frombuffer(data[: png.end], np.uint8), FLAGS)
+    except cv2.error as error:
+        raise FrameError(f"the PNG cannot be decoded: {error}") from error
+    if picture is None:
+        raise FrameError(f"the PNG of {len(data)} bytes cannot be decoded: its data is broken")
+    return picture

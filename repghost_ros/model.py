@@ -21,11 +21,10 @@ from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import formats
+from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.store import resolve
 
-Progress = Callable[[int, int], None]
-"""Told bytes so far and bytes in all of a download."""
 Read = Callable[[Any], Frame]
 """Makes a frame of a job's message; raises where there is none in it."""
 

@@ -16,7 +16,7 @@ from repghost_ros.errors import UsageError, need
 from repghost_ros.model import Model
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.zoo.catalogue import MODEL_NAMES
-from repghost_ros.zoo.store import Progress
+from repghost_ros.zoo.download import Progress
 
 Item = TypeVar("Item")
 _PLOTS = (".png", ".svg", ".pdf")

@@ -15,8 +15,9 @@ from typing import Any
 from repghost_ros.errors import ConversionError, UsageError, need
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODELS
+from repghost_ros.zoo.files import place
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, read_labels
-from repghost_ros.zoo.store import ModelStore, place, resolve
+from repghost_ros.zoo.store import ModelStore, resolve
 
 HELP = "make fused ONNX models from timm's or the authors' weights"
 

@@ -1,0 +1,74 @@
+"""One file over HTTP: resumed where it broke off, and known to be whole."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+from repghost_ros.zoo.files import LARGEST
+
+Progress = Callable[[int, int], None]
+"""Told (bytes so far, bytes in all; 0 where the server does not say)."""
+
+_CHUNK = 1 << 16  # bytes
+_TIMEOUT = 30.0  # seconds without a byte
+
+
+def receive(url: str, part: Path, validator: Path, progress: Progress | None) -> None:
+    """Fill a file with all of a URL's content, resuming where the file ends if it is still the same.
+
+    Args:
+        url: what to download.
+        part: the file; what an earlier call left in it is kept.
+        validator: remembers which version of the content that is.
+        progress: told about every chunk.
+
+    Raises:
+        HTTPException: the content is not whole, or too large to be a model.
+        OSError: the network or the disk failed; urllib.error.HTTPError names a status.
+
+    """
+    headers = {}
+    begun = part.stat().st_size if part.is_file() else 0
+    if begun and validator.is_file():
+        headers = {"Range": f"bytes={begun}-", "If-Range": validator.read_text(encoding="latin-1")}
+    try:
+        response = urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=_TIMEOUT
+        )
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # what is there does not begin what the server has
+            raise
+        response = urllib.request.urlopen(url, timeout=_TIMEOUT)
+    with response:
+        resumed = response.status == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {begun}-"):
+            part.unlink()
+            raise HTTPException(
+                "the server resumed elsewhere than was asked; run again to begin anew"
+            )
+        total = _total(response, begun if resumed else 0)
+        etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        if etag:
+            validator.write_text(etag, encoding="latin-1")
+        else:
+            validator.unlink(missing_ok=True)
+        with part.open("ab" if resumed else "wb") as file:
+            while chunk := response.read1(_CHUNK):  # what is there: a slow one is told about too
+                file.write(chunk)
+                if file.tell() > LARGEST:
+                    raise HTTPException(f"it is larger than {LARGEST} bytes: no model is")
+                if progress is not None:
+                    progress(file.tell(), total)
+            received = file.tell()
+    if total and received != total:
+        raise HTTPException(f"it broke off after {received} of {total} bytes; run again to resume")
+
+
+def _total(response: HTTPResponse, begun: int) -> int:
+    """Bytes of the whole file, 0 where the server does not say."""
+    length = response.headers.get("Content-Length", "")
+    return begun + int(length) if length.isdigit() else 0

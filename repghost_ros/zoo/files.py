@@ -1,0 +1,87 @@
+"""Files of models on disk: moved whole, told from what is no model, hashed, written by one process."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from repghost_ros.errors import StoreError
+
+SMALLEST = 4096
+"""Bytes; no model is smaller."""
+LARGEST = 1 << 30
+"""Bytes; no model is larger."""
+
+
+def place(file: Path, path: Path) -> None:
+    """Move a file to where it is wanted, whole or not at all, from another file system too.
+
+    Raises:
+        OSError: it cannot be written there.
+
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        shutil.move(file, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_format(path: Path, origin: str) -> None:
+    """Refuse what is clearly no model, such as an error page.
+
+    Raises:
+        StoreError: the file is too small, text, packed or zeros, or no ONNX graph where one is wanted.
+
+    """
+    with path.open("rb") as file:
+        head = file.read(SMALLEST)
+    text = re.match(rb"(\xef\xbb\xbf)?\s*(<|\{|[\x20-\x7e\s]{64})", head)
+    packed = head.startswith((b"\x1f\x8b", b"PK\x03\x04")) or not any(head)
+    # An ONNX file is a protobuf whose first field, the IR version, is a small number.
+    is_onnx = head[:1] == b"\x08" and 0 < int.from_bytes(head[1:2], "big") < 64
+    if len(head) < SMALLEST or text or packed or (".onnx" in path.name and not is_onnx):
+        raise StoreError(
+            f"{origin} is no model ({path.stat().st_size} bytes, beginning {head[:16]!r}): the "
+            "archive or the network answered something else"
+        )
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where a file's SHA-256 is recorded."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def record(path: Path) -> None:
+    """Write the file's SHA-256 beside it, as sha256sum does."""
+    sidecar = sidecar_of(path)
+    temporary = sidecar.with_name(f"{sidecar.name}.{os.getpid()}")
+    try:
+        temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
+        temporary.replace(sidecar)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock that ends with the process, however that ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

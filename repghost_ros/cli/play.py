@@ -16,7 +16,8 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.cli.report import Interrupted
 from repghost_ros.errors import SourceError, UsageError, need
-from repghost_ros.sources.bags import COMPRESSED, IMAGE, Bag
+from repghost_ros.sources.bags import Bag
+from repghost_ros.sources.types import COMPRESSED, IMAGE
 
 HELP = "publish a bag's images on the ROS graph"
 _ROS = "source a ROS 2 installation"

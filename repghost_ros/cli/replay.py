@@ -35,7 +35,9 @@ from repghost_ros.runs.answers import (
     read_results,
 )
 from repghost_ros.runs.replay import Answer, Summary, replay
-from repghost_ros.sources.bags import COMPRESSED, IMAGE, STORAGES, Bag, Topic
+from repghost_ros.sources.bag_writer import STORAGES
+from repghost_ros.sources.bags import Bag, Topic
+from repghost_ros.sources.types import COMPRESSED, IMAGE
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.vision.view import View
 

@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import ObjectHypothesis, VisionInfo
 
 from repghost_ros.results import Result
+from repghost_ros.sources.types import hypotheses
 
 try:
     from vision_msgs.msg import Classification
@@ -40,7 +41,7 @@ def classification(header: Header, results: Iterable[Result]) -> Any:
 
 def results(message: Any) -> list[Result]:
     """The results in a Classification or Classification2D, best first."""
-    return [Result(getattr(result, _CLASS_ID), result.score) for result in message.results]
+    return list(hypotheses(message))
 
 
 def vision_info(header: Header, method: str, database_location: str) -> VisionInfo:

@@ -12,7 +12,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.ros.process import interrupted
-from repghost_ros.sources.bags import COMPRESSED, IMAGE, Bag
+from repghost_ros.sources.bags import Bag
+from repghost_ros.sources.types import COMPRESSED, IMAGE
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}
 _DEPTH = 100  # messages that a slower subscriber may be behind

@@ -18,14 +18,9 @@ from typing import Any
 from repghost_ros.errors import SourceError
 from repghost_ros.results import Result
 from repghost_ros.runs.replay import Answer
-from repghost_ros.sources.bags import (
-    CLASSIFICATIONS,
-    COMPRESSED,
-    IMAGE,
-    Bag,
-    ClassificationWriter,
-    hypotheses,
-)
+from repghost_ros.sources.bag_writer import ClassificationWriter
+from repghost_ros.sources.bags import Bag
+from repghost_ros.sources.types import CLASSIFICATIONS, COMPRESSED, IMAGE, hypotheses
 
 TOPIC = "/repghost/classification"
 """What a result bag's answers are recorded on: the node's own topic."""
@@ -45,7 +40,7 @@ def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer
 
     Args:
         path: .csv, .jsonl, or else the folder of a bag, which must not exist yet.
-        storage: one of bags.STORAGES.
+        storage: one of STORAGES.
 
     Raises:
         SourceError: the bag exists already, or the name is that of another kind of file.
@@ -173,10 +168,10 @@ def _read_bag(path: Path, topic: str) -> list[Answer]:
                 recorded.time_ns,
                 recorded.stamp_ns,
                 recorded.frame_id,
-                hypotheses(recorded.message),
+                () if recorded.message is None else hypotheses(recorded.message),
+                recorded.error,
             )
             for recorded in bag.messages(topic or names[0])
-            if recorded.message is not None
         ]
 
 

@@ -1,0 +1,152 @@
+"""ROS 2 bags: the folder, its metadata.yaml, and the files in it one after the other."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from repghost_ros.errors import need
+from repghost_ros.sources import mcap, ros1, sqlite
+from repghost_ros.sources.storage import COMPRESSION, ZSTD_MAGIC, Channel, Message, Storage
+
+_log = logging.getLogger(__name__)
+METADATA = "metadata.yaml"
+_SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_PIECE = 1 << 20  # bytes
+
+
+def open_storage(path: Path, opened: ExitStack) -> Storage:
+    """A bag: a folder, or a file of any kind and compression, told by what it begins with.
+
+    Args:
+        path: the folder or file.
+        opened: closes it, and removes what had to be unpacked.
+
+    Raises:
+        ValueError: it is no bag.
+        OSError: it cannot be read, or not be unpacked.
+        Exception: it is damaged beyond use.
+
+    """
+    if path.is_dir():
+        return Folder(path, opened)
+    with path.open("rb") as file:
+        head = file.read(len(sqlite.MAGIC))
+    if head.startswith(ZSTD_MAGIC):
+        return open_storage(_unpacked(path, opened), opened)
+    storage: Storage
+    if head.startswith(mcap.MAGIC):
+        storage = mcap.McapFile(path)
+    elif head == sqlite.MAGIC:
+        storage = sqlite.SqliteFile(path)
+    elif head.startswith(ros1.MAGIC):
+        storage = ros1.Ros1File(path)
+    elif not head:
+        raise ValueError(f"'{path.name}' is empty")
+    else:
+        raise ValueError(f"'{path.name}' begins like no bag of ROS 1, MCAP or SQLite")
+    opened.callback(storage.close)
+    return storage
+
+
+def _unpacked(path: Path, opened: ExitStack) -> Path:
+    folder = TemporaryDirectory(prefix="repghost_bag_", ignore_cleanup_errors=True)
+    target = Path(opened.enter_context(folder), path.stem)
+    decompressor = need("zstandard", COMPRESSION).ZstdDecompressor()
+    try:
+        with path.open("rb") as file, target.open("wb") as unpacked:
+            # What breaks off is unpacked up to there, and its reader tells.
+            for piece in decompressor.read_to_iter(file, read_size=_PIECE):
+                unpacked.write(piece)
+    except OSError as error:
+        reason = (
+            f"cannot be unpacked to {folder.name}: {error.strerror}; TMPDIR names another place"
+        )
+        raise OSError(error.errno, reason) from error
+    except need("zstandard", COMPRESSION).ZstdError as error:
+        _log.warning("'%s' is unpacked up to where it is damaged: %s", path, error)
+    return target
+
+
+class Folder:
+    """A Storage: all files of a bag's folder.
+
+    Raises:
+        ValueError: it holds none, or none that can be read.
+
+    """
+
+    def __init__(self, path: Path, opened: ExitStack) -> None:
+        self.damage: list[str] = []
+        self.announced: dict[str, int] | None = None
+        """Messages by topic, as metadata.yaml has them; None where it cannot be read."""
+        self._files: list[tuple[Storage, dict[int, Channel]]] = []
+        found = sorted(each for each in path.iterdir() if each.name.endswith(_SUFFIXES))
+        listed = self._read_metadata(path)
+        if not found and not listed:
+            raise ValueError(f"it holds neither {METADATA} nor {', '.join(_SUFFIXES[:2])} files")
+        if listed:
+            unlisted = [each.name for each in found if each not in listed]
+            if unlisted:
+                self.damage.append(f"{METADATA} does not list {', '.join(unlisted)}")
+        for file in listed or found:
+            try:
+                self._add(open_storage(file, opened))
+            except FileNotFoundError:
+                self.damage.append(f"file '{file.name}' is missing")
+            except (ValueError, OSError, sqlite3.Error) as error:
+                self.damage.append(f"file '{file.name}' cannot be read: {error}")
+        if not self._files:
+            raise ValueError("; ".join(self.damage))
+
+    def _add(self, storage: Storage) -> None:
+        known = sum(len(channels) for _, channels in self._files)
+        ids = {
+            each.id: replace(each, id=known + number)
+            for number, each in enumerate(storage.channels)
+        }
+        self._files.append((storage, ids))
+
+    def _read_metadata(self, folder: Path) -> list[Path]:
+        """The files it lists; none where it is not there or makes no sense."""
+        yaml = need("yaml", "pip install PyYAML")
+        try:
+            text = (folder / METADATA).read_text(encoding="utf-8")
+            about: dict[str, Any] = yaml.safe_load(text)["rosbag2_bagfile_information"]
+            files = [folder / Path(name).name for name in about["relative_file_paths"]]
+            announced: Counter[str] = Counter()
+            for each in about["topics_with_message_count"]:
+                announced[each["topic_metadata"]["name"]] += int(each["message_count"])
+        except FileNotFoundError:
+            _log.warning("bag '%s' has no %s: its recorder was killed?", folder, METADATA)
+            return []
+        except Exception as error:  # whatever it holds instead
+            reason = str(error).split("\n")[0] or type(error).__name__
+            self.damage.append(f"{METADATA} cannot be read: {reason}")
+            return []
+        self.announced = announced
+        return files
+
+    @property
+    def channels(self) -> list[Channel]:
+        """All that was recorded."""
+        return [channel for _, channels in self._files for channel in channels.values()]
+
+    def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
+        """The messages of these channels, file by file, as far as they can be read."""
+        wanted = {channel.id for channel in channels}
+        for storage, ids in self._files:
+            inside = [each for each in storage.channels if ids[each.id].id in wanted]
+            for channel, time_ns, raw in storage.messages(inside):
+                yield ids[channel.id], time_ns, raw
+            self.damage += [told for told in storage.damage if told not in self.damage]
+
+    def close(self) -> None:
+        """Nothing: who opened the files closes them."""

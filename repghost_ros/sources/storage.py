@@ -1,0 +1,110 @@
+"""What the readers of every kind of bag share: channels, damage, and the order of recording."""
+
+from __future__ import annotations
+
+import bz2
+import heapq
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from repghost_ros.errors import need
+
+COMPRESSION = "pip install lz4 zstandard"
+_PIECE = 1 << 20  # bytes
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What one publisher sent on one topic."""
+
+    id: int
+    topic: str
+    type: str
+    """As ROS 2 writes it, such as `sensor_msgs/msg/Image`."""
+    encoding: str
+    """`cdr` or `ros1`; anything else cannot be read here."""
+    messages: int
+    """As many as the file says there are, or else as were found."""
+
+
+Message = tuple[Channel, int, bytes]
+"""Channel, time of recording in nanoseconds, serialized message."""
+
+
+class Storage(Protocol):
+    """An opened file of a bag, or several."""
+
+    @property
+    def channels(self) -> list[Channel]:
+        """All that was recorded."""
+
+    @property
+    def damage(self) -> list[str]:
+        """What cannot be read and why; grows while messages are read."""
+
+    def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
+        """The messages of these channels in the order of recording, as far as they can be read."""
+
+    def close(self) -> None:
+        """Release the files."""
+
+
+def ros2_type(name: str) -> str:
+    """A message type as ROS 2 writes it; converters write `sensor_msgs/Image` and DDS's own names."""
+    package, *_, kind = re.split(r"/|::", name) if re.search(r"/|::", name) else ("", name)
+    if "::dds_::" in name:
+        kind = kind.rstrip("_")
+    return f"{package}/msg/{kind}" if package else kind
+
+
+def in_order(
+    blocks: Iterable[tuple[int, int]], read: Callable[[int], Iterable[Message]]
+) -> Iterator[Message]:
+    """Messages in the order of recording from blocks that may overlap; few blocks are in memory.
+
+    Args:
+        blocks: time of the first message in nanoseconds, and position, of every block.
+        read: the messages of the block at a position.
+
+    """
+    waiting: list[tuple[int, int, int, Message | None]] = [
+        (time_ns, position, -1, None) for time_ns, position in blocks
+    ]
+    heapq.heapify(waiting)
+    while waiting:
+        _, position, _, message = heapq.heappop(waiting)
+        if message is not None:
+            yield message
+            continue
+        for place, each in enumerate(read(position)):
+            heapq.heappush(waiting, (each[1], position, place, each))
+
+
+def decompressed(compression: str, data: bytes) -> bytes:
+    """As much of the data as can be decompressed: all of it, or what lies before the damage.
+
+    Raises:
+        ValueError: of an unknown compression.
+        DependencyError: what decompresses it is not installed.
+
+    """
+    if compression in ("", "none"):
+        return data
+    if compression == "zstd":
+        decompressor: Any = need("zstandard", COMPRESSION).ZstdDecompressor().decompressobj()
+    elif compression == "lz4":
+        decompressor = need("lz4.frame", COMPRESSION).LZ4FrameDecompressor()
+    elif compression == "bz2":
+        decompressor = bz2.BZ2Decompressor()
+    else:
+        raise ValueError(f"compression '{compression}' is not supported")
+    pieces = []
+    try:
+        for start in range(0, len(data), _PIECE):
+            pieces.append(decompressor.decompress(data[start : start + _PIECE]))
+    except Exception:  # each library has its own; the caller sees how much is missing
+        pass
+    return b"".join(pieces)

@@ -18,7 +18,9 @@ setup(
     python_requires=">=3.10",
     install_requires=["setuptools", "numpy", "opencv-python-headless", "tqdm"],
     # For `pip install .[pc]`; in a ROS workspace rosdep installs what package.xml names.
-    extras_require={"pc": ["onnx", "onnxruntime", "matplotlib", "PyYAML", "rosbags", "shtab"]},
+    extras_require={
+        "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rosbags", "shtab"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

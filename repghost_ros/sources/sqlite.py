@@ -54,6 +54,9 @@ class SqliteFile:
             raise
 
     def _read_channels(self) -> None:
+        self._database.execute(
+            "PRAGMA writable_schema = ON"
+        )  # else SQLite opens no file that is cut
         tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master")}
         if not {"topics", "messages"} <= tables:
             raise ValueError("its tables are not those of a bag")

@@ -54,10 +54,12 @@ class Storage(Protocol):
 
 def ros2_type(name: str) -> str:
     """A message type as ROS 2 writes it; converters write `sensor_msgs/Image` and DDS's own names."""
-    package, *_, kind = re.split(r"/|::", name) if re.search(r"/|::", name) else ("", name)
-    if "::dds_::" in name:
-        kind = kind.rstrip("_")
-    return f"{package}/msg/{kind}" if package else kind
+    parts = re.split(r"/|::", name)
+    if "dds_" in parts:
+        parts = [part.rstrip("_") for part in parts if part != "dds_"]
+    if len(parts) == 2:
+        parts.insert(1, "msg")
+    return "/".join(parts)
 
 
 def in_order(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.cli.report import Table
 from repghost_ros.runs.batch import cores
-from repghost_ros.runs.benchmark import MEASURED, Timing, measure, plot, published, write_csv
+from repghost_ros.runs.benchmark import MEASURED, Timing, measure, published, write_csv
+from repghost_ros.runs.plots import plot_timings
 from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "latency and throughput here, beside the published ones"
@@ -104,5 +106,6 @@ def run(options: argparse.Namespace) -> BenchReport:
     if options.csv:
         write_csv(options.csv, timings)
     if options.plot:
-        plot(options.plot, timings)
+        machine = f"{MEASURED}: {platform.node()}, {cores()} CPU cores, {platform.machine()}"
+        plot_timings(options.plot, timings, machine)
     return BenchReport(timings, options.seconds)

@@ -34,6 +34,7 @@ from repghost_ros.runs.answers import (
     open_results,
     read_results,
 )
+from repghost_ros.runs.plots import plot_timeline
 from repghost_ros.runs.replay import Answer, Summary, replay
 from repghost_ros.sources.bag_writer import STORAGES
 from repghost_ros.sources.bags import Bag, Topic
@@ -293,7 +294,7 @@ def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
     if broken:
         print_error(str(broken))
     if options.plot:
-        summary.plot(options.plot)
+        plot_timeline(options.plot, summary)
     about = {
         "bag": str(options.bag),
         "topic": topic.name,

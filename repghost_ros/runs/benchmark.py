@@ -131,32 +131,3 @@ def write_csv(path: Path, timings: Sequence[Timing]) -> None:
         writer = csv.DictWriter(file, [column.name for column in fields(Timing)])
         writer.writeheader()
         writer.writerows(asdict(timing) for timing in timings)
-
-
-def plot(path: Path, timings: Sequence[Timing]) -> None:
-    """Latency and throughput by threads, a line a model; what is published is dashed.
-
-    Raises:
-        DependencyError: matplotlib is missing.
-
-    """
-    matplotlib = need("matplotlib", "pip install matplotlib")
-    matplotlib.use("Agg")
-    pyplot = need("matplotlib.pyplot", "pip install matplotlib")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    colors: dict[str, str] = {}
-    for model, source in dict.fromkeys((timing.model, timing.source) for timing in timings):
-        lines = [t for t in timings if (t.model, t.source) == (model, source)]
-        style = "--s" if source == PUBLISHED else "-o"
-        color = colors.setdefault(model, f"C{len(colors)}")
-        threads = [timing.threads for timing in lines]
-        label = f"{model}, {source}"
-        left.plot(threads, [timing.latency_ms for timing in lines], style, c=color, label=label)
-        rates = [np.nan if timing.fps is None else timing.fps for timing in lines]
-        right.plot(threads, rates, style, c=color, label=label)
-    left.set(title="latency of one inference", xlabel="threads", ylabel="ms", ylim=(0, None))
-    right.set(title="throughput", xlabel="threads", ylabel="inferences a second", ylim=(0, None))
-    left.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)

@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
-from repghost_ros.errors import need
 from repghost_ros.model import Model
 from repghost_ros.results import Reporting, Result
 from repghost_ros.runs.batch import classify_each
@@ -91,34 +89,3 @@ class Summary:
             stamps = [stamp for stamp, _, _ in group]
             runs.append((class_id, stamps[0], stamps[-1], len(stamps)))
         return runs
-
-    def plot(self, path: Path) -> None:
-        """Draw the best class over the seconds since the first frame, darker where it is surer.
-
-        Raises:
-            DependencyError: matplotlib is missing.
-
-        """
-        need("matplotlib", "pip install matplotlib").use("Agg")
-        pyplot = need("matplotlib.pyplot", "pip install matplotlib")
-        classes = list(self.classes)
-        figure, axes = pyplot.subplots(figsize=(10, 1.5 + 0.3 * len(classes)), layout="constrained")
-        start = min((stamp for stamp, _, _ in self.best), default=0)
-        points = axes.scatter(
-            [(stamp - start) / 1e9 for stamp, _, _ in self.best],
-            [classes.index(class_id) for _, class_id, _ in self.best],
-            c=[score for _, _, score in self.best],
-            marker="|",
-            s=120,
-            vmin=0,
-            vmax=1,
-            cmap="viridis_r",
-        )
-        # A dollar would begin a formula.
-        axes.set_yticks(range(len(classes)), [name.replace("$", r"\$") for name in classes])
-        axes.invert_yaxis()
-        axes.set(xlabel="seconds", title=f"best class of {len(self.best)} frames")
-        figure.colorbar(points, label="score")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100)
-        pyplot.close(figure)

@@ -1,6 +1,6 @@
 """ament_python package: what is installed, and the programs of `ros2 run repghost_ros ...`."""
 
-from glob import glob
+from pathlib import Path
 from runpy import run_path
 
 from setuptools import find_packages, setup
@@ -8,6 +8,17 @@ from setuptools import find_packages, setup
 PACKAGE = "repghost_ros"
 VERSION = run_path(f"{PACKAGE}/version.py")["__version__"]
 SHARED = ("launch", "config", "models", "labels")
+
+
+def shared(folder: str) -> list[tuple[str, list[str]]]:
+    """What goes into the package's share directory from a folder and the folders below it."""
+    files = [p for p in Path(folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    folders = sorted({path.parent for path in files})
+    return [
+        (f"share/{PACKAGE}/{each}", sorted(str(path) for path in files if path.parent == each))
+        for each in folders
+    ]
+
 
 setup(
     name=PACKAGE,
@@ -17,17 +28,20 @@ setup(
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     python_requires=">=3.10",
     install_requires=["setuptools", "numpy", "opencv-python-headless", "tqdm"],
-    # For `pip install .[pc]`; in a ROS workspace rosdep installs what package.xml names.
     extras_require={
-        "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rosbags", "shtab"]
+        # For `pip install .[pc]`; in a ROS workspace rosdep installs what package.xml names.
+        "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rosbags", "shtab"],
+        # `colcon test` looks here for what runs the tests.
+        "test": ["pytest", "pytest-timeout", "hypothesis"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        # colcon puts the programs below in lib/, where `ros2 run` looks; this one is for PATH too.
-        ("bin", ["resource/repghost"]),
-        *((f"share/{PACKAGE}/{folder}", sorted(glob(f"{folder}/*"))) for folder in SHARED),
+        # Where `ros2 run` looks, and not on PATH: these names are everybody's.
+        (f"lib/{PACKAGE}", sorted(map(str, Path("resource/programs").iterdir()))),
+        *(files for folder in SHARED for files in shared(folder)),
     ],
+<<<<<<< HEAD
     entry_points={
         "console_scripts": [
             f"classifier_node = {PACKAGE}.ros.node:main",
@@ -38,4 +52,8 @@ setup(
     },
     package_data={PACKAGE: ["py.typed"]},
     zip_safe=False,
+=======
+    entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:main"]},
+    zip_safe=True,
+>>>>>>> b27e911 (Give every test, benchmark and demo run a ROS domain of its own)
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import convert, executors, node
+from repghost_ros.ros.isolation import isolate
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,6 +49,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Measure, print, and write bench/results/."""
+    isolate()
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}\n")
     results: dict[str, Any] = {"convert": convert.main()}
     print()

@@ -28,6 +28,7 @@ from bench.camera import Camera
 from bench.node import our_node
 from emulator.board import build, inject, timings, write_model
 from repghost_ros.ros.executors import fastest_executor, spin
+from repghost_ros.ros.isolation import isolate
 
 FPS = 120
 DEPTH = 100  # of the images' queues: none overflows while a fault is dealt with
@@ -87,6 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     seconds = parser.parse_args().seconds
+    isolate()
     chance = random.Random(0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

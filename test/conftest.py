@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from emulator.board import Emulator, build, write_model
+from repghost_ros.ros.isolation import isolate
 
-# Before rclpy is imported: another domain for every run, and no log files in the user's home.
-os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
+# Before rclpy is imported: a domain of its own for every run, and no log files in the user's home.
+isolate()
 _LOGS = tempfile.TemporaryDirectory(prefix="repghost_ros_log_")
 os.environ["ROS_LOG_DIR"] = _LOGS.name
 
@@ -22,6 +24,17 @@ _ROS_TESTS = ("interfaces", "monitor", "package", "parameters", "play", "rclpy_a
 _NODE_TESTS = ("node", "node_board", "node_cameras", "node_faults")
 if find_spec("rclpy") is None:
     collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]
+
+
+@pytest.fixture
+def caplog(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """pytest's, also where launch_testing's plugin is loaded: `launch` makes loggers not propagate."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.split(".")[0] == "repghost_ros" and isinstance(logger, logging.Logger):
+            monkeypatch.setattr(logger, "propagate", True)
+    return caplog
 
 
 @pytest.fixture(scope="session")

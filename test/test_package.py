@@ -40,7 +40,9 @@ def test_every_shared_file_is_installed(arguments: dict[str, Any]) -> None:
     installed = {path for _, paths in arguments["data_files"] for path in paths}
     for folder in ("launch", "config", "models", "labels"):
         files = {
-            str(path.relative_to(ROOT)) for path in (ROOT / folder).iterdir() if path.is_file()
+            str(path.relative_to(ROOT))
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
         }
         assert files
         assert files <= installed

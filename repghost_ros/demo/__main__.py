@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from repghost_ros.paths import share
+from repghost_ros.ros.isolation import isolate
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--picture", default="demo.png", help="PNG to draw a few frames into")
     options = parser.parse_args()
 
+    print(f"on this machine only, ROS_DOMAIN_ID={isolate()}", flush=True)
     # Without it, Fast DDS loses half of the camera's frames on the way.
     profile = str(share() / "config" / "fastdds_images.xml")
     environment = {

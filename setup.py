@@ -41,19 +41,7 @@ setup(
         (f"lib/{PACKAGE}", sorted(map(str, Path("resource/programs").iterdir()))),
         *(files for folder in SHARED for files in shared(folder)),
     ],
-<<<<<<< HEAD
-    entry_points={
-        "console_scripts": [
-            f"classifier_node = {PACKAGE}.ros.node:main",
-            f"camera = {PACKAGE}.demo.camera:main",
-            f"viewer = {PACKAGE}.demo.viewer:main",
-            f"repghost = {PACKAGE}.cli:main",
-        ]
-    },
+    entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:main"]},
     package_data={PACKAGE: ["py.typed"]},
     zip_safe=False,
-=======
-    entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:main"]},
-    zip_safe=True,
->>>>>>> b27e911 (Give every test, benchmark and demo run a ROS domain of its own)
 )

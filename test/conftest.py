@@ -20,7 +20,7 @@ _LOGS = tempfile.TemporaryDirectory(prefix="repghost_ros_log_")
 os.environ["ROS_LOG_DIR"] = _LOGS.name
 
 # Without ROS the others are run: `make test-jammy`.
-_ROS_TESTS = ("interfaces", "monitor", "package", "parameters", "play", "rclpy_api")
+_ROS_TESTS = ("interfaces", "isolation", "monitor", "package", "parameters", "play", "rclpy_api")
 _NODE_TESTS = ("node", "node_board", "node_cameras", "node_faults")
 if find_spec("rclpy") is None:
     collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]

@@ -6,13 +6,9 @@ import fcntl
 import os
 import socket
 import tempfile
-from pathlib import Path
-from typing import IO
 
 _DOMAINS = range(1, 102)  # beyond, their ports are among those that Linux gives to anybody
 _LOCALHOST_ONLY = ("humble", "galactic", "foxy")  # what came after takes the discovery range
-
-_held: list[IO[str]] = []
 
 
 def isolate() -> int:
@@ -42,7 +38,11 @@ def isolate() -> int:
 
 def _take(domain: int) -> bool:
     """Whether it could be taken from others like us, and no DDS participant is in it."""
-    lock = Path(tempfile.gettempdir(), f"repghost_ros_domain_{domain}.lock").open("w")
+    path = os.path.join(tempfile.gettempdir(), f"repghost_ros_domain_{domain}.lock")
+    try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    except OSError:  # another user's
+        return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # DDSI-RTPS 9.6.2.3: multicast discovery, and the first participant's own port.
@@ -50,7 +50,6 @@ def _take(domain: int) -> bool:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as discovery:
                 discovery.bind(("", port))
     except OSError:
-        lock.close()
+        os.close(lock)
         return False
-    _held.append(lock)
-    return True
+    return True  # the lock stays open until the process ends

@@ -22,7 +22,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 from repghost_ros.cli import main
 from repghost_ros.ros import messages
-from repghost_ros.runs.answers import Answer, compare, read_results
+from repghost_ros.runs.answers import Answer, read_results
+from repghost_ros.runs.difference import compare
 
 ROOT = Path(__file__).parent.parent
 FRAMES = 12

@@ -11,7 +11,8 @@ import pytest
 from bags import sign_bag
 
 from repghost_ros.cli import main
-from repghost_ros.runs.answers import compare, read_results
+from repghost_ros.runs.answers import read_results
+from repghost_ros.runs.difference import compare
 
 for module in ("launch", "launch_ros", "launch_testing"):
     pytest.importorskip(module, reason=f"{module} is not on PyPI: it needs a ROS 2 installation")

@@ -46,7 +46,8 @@ from repghost_ros.demo.signs import LABELS
 from repghost_ros.errors import SourceError
 from repghost_ros.model import open_model
 from repghost_ros.results import Result
-from repghost_ros.runs.answers import compare, open_results, read_results
+from repghost_ros.runs.answers import open_results, read_results
+from repghost_ros.runs.difference import compare
 from repghost_ros.runs.replay import Answer, replay
 from repghost_ros.sources.bag_writer import STORAGES
 from repghost_ros.sources.bags import Bag
@@ -146,11 +147,12 @@ def test_written_type_is_the_one_that_ros_has() -> None:
 
 def test_csv_jsonl_and_bag_hold_the_same(tmp_path: Path) -> None:
     bag = sign_bag(tmp_path / "bag", FRAMES)
-    files = [tmp_path / name for name in ("a.csv", "a.jsonl", "a_bag")]
+    files = [tmp_path / name for name in ("a.csv", "a.jsonl", "a.parquet", "a_bag")]
     for file in files:
         assert main(["replay", str(bag), *DEMO, "--out", str(file)]) == 0
-    table, lines, recorded = (read_results(file) for file in files)
-    assert table == lines == replayed(bag)
+    table, lines, columns, recorded = (read_results(file) for file in files)
+    assert table == lines == columns == replayed(bag)
+    assert files[0].read_text().splitlines()[0].endswith("class_4,score_4,class_5,score_5")
     assert [answer.results for answer in recorded] == [answer.results for answer in lines]
     for one in files:
         for other in files:

@@ -27,13 +27,8 @@ from repghost_ros.cli.common import (
 from repghost_ros.cli.report import Table
 from repghost_ros.errors import ParameterError, SourceError, UsageError
 from repghost_ros.results import CLASS_IDS, Reporting
-from repghost_ros.runs.answers import (
-    Difference,
-    compare,
-    is_results,
-    open_results,
-    read_results,
-)
+from repghost_ros.runs.answers import is_results, open_results, read_results
+from repghost_ros.runs.difference import Difference, compare
 from repghost_ros.runs.plots import plot_timeline
 from repghost_ros.runs.replay import Answer, Summary, replay
 from repghost_ros.sources.bag_writer import STORAGES
@@ -190,7 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="PATH",
-        help="write the answers: .csv, .jsonl, or a bag's folder",
+        help="write the answers: .csv, .jsonl, .parquet, or a bag's folder",
     )
     parser.add_argument(
         "--storage",
@@ -308,6 +303,6 @@ def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
 
 def _results(options: argparse.Namespace) -> Any:
     if options.out:
-        return open_results(options.out, options.storage)
+        return open_results(options.out, options.storage, top_k=options.top_k, bag=str(options.bag))
     nothing: Callable[[Answer], None] = lambda answer: None  # noqa: E731
     return nullcontext(nothing)

@@ -1,21 +1,19 @@
-"""Answers in files (CSV, JSON lines or a ROS 2 bag, by the name), and what differs between two."""
+"""Answers in files: CSV, JSON lines, Parquet or a ROS 2 bag, by the name."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import math
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from repghost_ros.errors import SourceError
+from repghost_ros.errors import SourceError, need
 from repghost_ros.results import Result
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bag_writer import ClassificationWriter
@@ -24,14 +22,18 @@ from repghost_ros.sources.types import CLASSIFICATIONS, COMPRESSED, IMAGE, hypot
 
 TOPIC = "/repghost/classification"
 """What a result bag's answers are recorded on: the node's own topic."""
-_SUFFIXES = (".csv", ".jsonl")
+PYARROW = "pip install pyarrow"
+_ROW_GROUP = 50_000  # rows kept in memory
+_SUFFIXES = (".csv", ".jsonl", ".parquet")
 _NO_FOLDERS = (".json", ".tsv", ".txt", ".yaml", ".bag", ".mcap", ".db3")
 csv.field_size_limit(sys.maxsize)  # an error may be as long as it likes
 _COLUMNS = ("index", "topic", "time_ns", "stamp_ns", "frame_id", "error")
 
 
 @contextmanager
-def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer], None]]:
+def open_results(
+    path: Path, storage: str = "mcap", *, top_k: int = 5, bag: str = ""
+) -> Iterator[Callable[[Answer], None]]:
     """A function that writes one answer; the file is complete after the `with` block.
 
     Until then it is called PATH.partial, which stays where the block is left by an exception. The index
@@ -39,11 +41,14 @@ def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer
     in it.
 
     Args:
-        path: .csv, .jsonl, or else the folder of a bag, which must not exist yet.
+        path: .csv, .jsonl, .parquet, or else the folder of a bag, which must not exist yet.
         storage: one of STORAGES.
+        top_k: classes that an answer has at most; as many columns has a CSV.
+        bag: what the answers are of, for the column of that name in Parquet.
 
     Raises:
         SourceError: the bag exists already, or the name is that of another kind of file.
+        DependencyError: pyarrow is missing.
         OSError: the file cannot be written.
 
     """
@@ -53,35 +58,78 @@ def open_results(path: Path, storage: str = "mcap") -> Iterator[Callable[[Answer
             f"'{path}' would be a folder: write {' or '.join(_SUFFIXES)}, or name a folder for a bag"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    indices = count()
     partial = path.with_name(f"{path.name}.partial")
-    if suffix == ".csv":
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow((*_COLUMNS, "class_id", "score", "class_id 2", "score 2", "..."))
-            yield lambda answer: table.writerow(
-                (
-                    next(indices),
-                    *(getattr(answer, column) for column in _COLUMNS[1:]),
-                    *(cell for each in answer.results for cell in (each.class_id, each.score)),
-                )
-            )
-        partial.replace(path)
-    elif suffix == ".jsonl":
-        with partial.open("w", encoding="utf-8") as file:
-            yield lambda answer: print(
-                json.dumps({"index": next(indices), **_as_json(answer)}, ensure_ascii=False),
-                file=file,
-            )
-        partial.replace(path)
-    else:
-        with ClassificationWriter(path, TOPIC, storage) as bag:
+    if suffix not in _SUFFIXES:
+        with ClassificationWriter(path, TOPIC, storage) as recorded:
 
             def write(answer: Answer) -> None:
                 if not answer.error:
-                    bag.write(answer.time_ns, answer.stamp_ns, answer.frame_id, answer.results)
+                    recorded.write(answer.time_ns, answer.stamp_ns, answer.frame_id, answer.results)
 
             yield write
+        return
+    if suffix == ".parquet":
+        with _write_parquet(partial, bag) as write_row:
+            yield write_row
+    else:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            yield _write_csv(file, top_k) if suffix == ".csv" else _write_jsonl(file)
+    partial.replace(path)
+
+
+def _write_csv(file: TextIO, top_k: int) -> Callable[[Answer], None]:
+    indices, table = count(), csv.writer(file)
+    pairs = [(f"class_{rank}", f"score_{rank}") for rank in range(1, top_k + 1)]
+    table.writerow((*_COLUMNS, *(name for pair in pairs for name in pair)))
+
+    def write(answer: Answer) -> None:
+        cells = [cell for each in answer.results for cell in (each.class_id, each.score)]
+        fields = (getattr(answer, column) for column in _COLUMNS[1:])
+        table.writerow((next(indices), *fields, *cells, *[""] * (2 * top_k - len(cells))))
+
+    return write
+
+
+def _write_jsonl(file: TextIO) -> Callable[[Answer], None]:
+    indices = count()
+    return lambda answer: print(
+        json.dumps({"index": next(indices), **_as_json(answer)}, ensure_ascii=False), file=file
+    )
+
+
+@contextmanager
+def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
+    """One row a frame and class; a frame without any has one row without a class."""
+    arrow, parquet = need("pyarrow", PYARROW), need("pyarrow.parquet", PYARROW)
+    schema = arrow.schema(
+        [
+            *((name, arrow.string()) for name in ("bag", "topic")),
+            *((name, arrow.int64()) for name in ("index", "time_ns", "stamp_ns")),
+            *((name, arrow.string()) for name in ("frame_id", "error")),
+            ("rank", arrow.int32()),
+            ("class_id", arrow.string()),
+            ("score", arrow.float64()),
+        ]
+    )
+    indices = count()
+    rows: list[dict[str, Any]] = []
+
+    def flush() -> None:
+        file.write_table(arrow.Table.from_pylist(rows, schema))
+        rows.clear()
+
+    def write(answer: Answer) -> None:
+        fields = {column: getattr(answer, column) for column in _COLUMNS[1:]}
+        about = {"bag": bag, "index": next(indices), **fields}
+        for rank, result in enumerate(answer.results or [None], start=1):
+            classed = {} if result is None else {"class_id": result.class_id, "score": result.score}
+            rows.append({**about, "rank": rank if classed else None, **classed})
+        if len(rows) >= _ROW_GROUP:
+            flush()
+
+    with parquet.ParquetWriter(path, schema, compression="zstd") as file:
+        yield write
+        flush()
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
@@ -117,6 +165,8 @@ def read_results(path: Path, topic: str = "") -> list[Answer]:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         return _read_bag(path, topic)
+    if suffix == ".parquet":
+        return _read_parquet(path)
     read = _read_csv if suffix == ".csv" else _read_jsonl
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet adds the mark
@@ -136,7 +186,8 @@ def _read_csv(text: str) -> Iterator[Answer]:
     if tuple(head[: len(_COLUMNS)]) != _COLUMNS:
         raise ValueError(f"its first line is {','.join(head)[:80]!r}")
     for _, topic, time_ns, stamp_ns, frame_id, error, *cells in filter(None, table):
-        results = tuple(Result(name, float(score)) for name, score in zip(cells[::2], cells[1::2]))
+        pairs = zip(cells[::2], cells[1::2])
+        results = tuple(Result(name, float(score)) for name, score in pairs if score)
         yield Answer(topic, int(time_ns), int(stamp_ns), frame_id, results, error)
 
 
@@ -152,6 +203,25 @@ def _result(value: Any) -> Result:
     # A pair in files of version 0.1.
     name, score = (value["class_id"], value["score"]) if isinstance(value, dict) else value
     return Result(str(name), float(score))
+
+
+def _read_parquet(path: Path) -> list[Answer]:
+    parquet = need("pyarrow.parquet", PYARROW)
+    answers: list[Answer] = []
+    try:
+        table = parquet.read_table(path)
+        for row in table.to_pylist():
+            result = () if row["rank"] is None else (Result(row["class_id"], row["score"]),)
+            if row["rank"] is not None and row["rank"] > 1:
+                answers[-1] = replace(answers[-1], results=(*answers[-1].results, *result))
+                continue
+            fields = {column: row[column] for column in _COLUMNS[1:]}
+            answers.append(Answer(**fields, results=result))
+    except OSError as error:
+        raise SourceError(f"results '{path}' cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise SourceError(f"'{path}' holds no results of repghost replay: {error}") from error
+    return answers
 
 
 def _read_bag(path: Path, topic: str) -> list[Answer]:
@@ -173,70 +243,3 @@ def _read_bag(path: Path, topic: str) -> list[Answer]:
             )
             for recorded in bag.messages(topic or names[0])
         ]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Of two results for the same frames."""
-
-    frames: int
-    """Those that both answered."""
-    missing: int
-    """Frames that only the first answered."""
-    extra: int
-    """Frames that only the second answered."""
-    refused: int
-    """Frames that neither answered; they are no difference."""
-    same_top1: int
-    max_drift: float
-    """Largest change of the score of the first's best class, 0.0 to 1.0."""
-    mean_drift: float
-    changed: tuple[tuple[int, str, str], ...]
-    """Stamp in nanoseconds, and the best class of both, where that differs."""
-
-    @property
-    def agreement(self) -> float:
-        """Share of all frames that both answered alike, 0.0 to 1.0; none is no agreement."""
-        every = self.frames + self.missing + self.extra
-        return self.same_top1 / every if every else 0.0
-
-
-def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
-    """Match answers by the stamp of their frame (the n-th with it where it repeats)."""
-    first, second = _by_stamp(these), _by_stamp(those)
-    drifts, changed = [], []
-    answered, answered_now = (
-        {k for k, a in each.items() if not a.error} for each in (first, second)
-    )
-    both = [key for key in first if key in answered and key in answered_now]
-    for key in both:
-        before, now = _best(first[key]), _best(second[key])
-        scores = {result.class_id: result.score for result in second[key].results}
-        drift = abs(before.score - scores.get(before.class_id, 0.0))
-        drifts.append(drift if math.isfinite(drift) else 1.0)  # NaN would pass any tolerance
-        if now.class_id != before.class_id:
-            changed.append((key[0], before.class_id, now.class_id))
-    return Difference(
-        frames=len(both),
-        missing=len(answered - answered_now),
-        extra=len(answered_now - answered),
-        refused=len((first.keys() | second.keys()) - answered - answered_now),
-        same_top1=len(both) - len(changed),
-        max_drift=max(drifts, default=0.0),
-        mean_drift=sum(drifts) / len(drifts) if drifts else 0.0,
-        changed=tuple(changed),
-    )
-
-
-def _by_stamp(answers: Iterable[Answer]) -> dict[tuple[int, int], Answer]:
-    seen: Counter[int] = Counter()
-    keyed = {}
-    for answer in answers:
-        keyed[answer.stamp_ns, seen[answer.stamp_ns]] = answer
-        seen[answer.stamp_ns] += 1
-    return keyed
-
-
-def _best(answer: Answer) -> Result:
-    """No class has the score 0.0: a threshold may have left none."""
-    return answer.results[0] if answer.results else Result("", 0.0)

@@ -19,7 +19,7 @@ from repghost_ros.errors import SourceError
 from repghost_ros.results import Result
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.storage import ros2_type
-from repghost_ros.sources.types import hypotheses
+from repghost_ros.sources.types import hypotheses, ros2_topics
 
 FRAMES = 12
 TOPIC = "/camera/image_raw"
@@ -428,3 +428,15 @@ def test_hypotheses_of_both_generations(generation: str) -> None:
     """An empty name is a name."""
     best = [SimpleNamespace(**{generation: name, "score": 0.5}) for name in ("", "stop")]
     assert hypotheses(SimpleNamespace(results=best)) == (Result("", 0.5), Result("stop", 0.5))
+
+
+def test_topic_names_are_mapped_to_what_ros2_allows() -> None:
+    mapped = ros2_topics(["/a-b", "/a_b", "/cam/0/image_raw", "/x__y//z/", "/ok/image", "/über"])
+    assert mapped == {
+        "/a-b": "/a_b_2",
+        "/a_b": "/a_b",
+        "/cam/0/image_raw": "/cam/_0/image_raw",
+        "/x__y//z/": "/x_y/z",
+        "/ok/image": "/ok/image",
+        "/über": "/_ber",
+    }

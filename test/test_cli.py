@@ -231,7 +231,7 @@ def test_paths_without_pictures(path: str, message: str, tmp_path: Path, capsys:
 
 def test_errors_are_one_line(store: Path) -> None:
     ended = repghost(
-        *("classify", "docs", "--model", "150", "--backend", "onnx"),
+        *("classify", "docs/demo.png", "--model", "150", "--backend", "onnx"),
         REPGHOST_MODEL_URL="http://127.0.0.1:9",
         REPGHOST_HOME=str(store),
     )

@@ -32,6 +32,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from repghost_ros.cli import main
 from repghost_ros.ros import messages
 from repghost_ros.runs.answers import read_results
+from repghost_ros.sources.types import ros2_topics
 
 FRAMES = 12
 
@@ -209,9 +210,24 @@ def test_a_broken_message_of_ros1_is_left_out(robot: Robot, tmp_path: Path) -> N
     received = robot.collect(Image, "/image")
     process = play(str(bag), "--wait", "1")
     out, told = process.communicate(timeout=WAIT)
-    assert (process.returncode, out) == (0, "/image: 2 messages published\n")
-    assert "left out" in told
+    assert (process.returncode, out) == (1, "/image: 2 messages published\n")
+    assert "1 messages on /image were left out" in told
     wait_until(lambda: len(received) == 2, "the others")
+
+
+@pytest.mark.parametrize("name", ["/cam/0/image_raw", "/front-left/image_raw"])
+def test_names_that_ros2_does_not_allow_are_mapped(name: str, robot: Robot, tmp_path: Path) -> None:
+    shown = film(3)
+    images = [image(ROS1, index, picture) for index, (_, picture) in enumerate(shown)]
+    bag = write_ros1(tmp_path / "a.bag", {name: images})
+    allowed = ros2_topics([name])[name]
+    received = robot.collect(Image, allowed)
+    process = play(str(bag), "--wait", "1")
+    out, told = process.communicate(timeout=WAIT)
+    assert (process.returncode, out) == (0, f"{name}: 3 messages published\n")
+    assert f"'{name}' is published as '{allowed}'" in told
+    wait_until(lambda: len(received) == 3, "all messages")
+    assert bytes(received[2].data) == shown[2][1].tobytes()
 
 
 def test_wrong_ros_arguments_are_a_wrong_command_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         print_error(f"{error}: pip install numpy opencv-python-headless")
         return 1
+    for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
         # As on Ctrl-C, so that files are closed: a bag without its index is lost.

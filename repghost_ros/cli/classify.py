@@ -1,35 +1,40 @@
-"""Classify image files, folders and videos on the BPU or with ONNX Runtime."""
+"""Classify images, folders, videos, cameras and streams on the BPU or with ONNX Runtime.
+
+A source is a file or folder, a camera (0 or /dev/video0), a URL (rtsp, http and others), or - for
+standard input: a picture, JPEGs one after the other, or a film. A camera or stream runs until it is
+interrupted.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from repghost_ros.cli.common import (
     add_model,
     open_model,
     positive,
+    positive_float,
     print_error,
     with_bar,
 )
-from repghost_ros.errors import OutputError
+from repghost_ros.cli.saver import Saver
+from repghost_ros.errors import UsageError
 from repghost_ros.model import Model
 from repghost_ros.results import Reporting
 from repghost_ros.runs.batch import classify_each
-from repghost_ros.sources.pictures import VIDEOS, Picture, find, pictures
+from repghost_ros.sources.live import is_live, live_pictures
+from repghost_ros.sources.pictures import Picture, find, is_video, pictures
 from repghost_ros.stream.job import Job
-from repghost_ros.vision.overlay import draw_overlay, picture
 from repghost_ros.vision.view import View
 
-HELP = "classify images, folders and videos"
-_VIDEO_FPS = 30.0  # of an annotated video whose source does not say
+HELP = "classify images, folders, videos, cameras and streams"
+_RATE_OVER = 1.0  # seconds, of the live line's rate
 
 
 class ClassifyReport:
@@ -39,19 +44,33 @@ class ClassifyReport:
         model: the opened model; closed at the end.
         jobs: of the pictures, in order.
         saver: writes them, or None.
+        is_live: whether an interrupt is the normal end, and a terminal shows the last answer only.
 
     """
 
-    def __init__(self, model: Model, jobs: Iterable[Job[Picture]], saver: _Saver | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        jobs: Iterable[Job[Picture]],
+        saver: Saver | None,
+        *,
+        is_live: bool = False,
+    ) -> None:
         self.failed = False
+        self._is_live = is_live
         self._model = model
         self._jobs = jobs
         self._saver = saver
 
     def text(self) -> Iterator[str]:
         """The classes of every picture; what could not be classified is said on stderr."""
+        shown = _LiveLine() if self._is_live and sys.stdout.isatty() else None
         for job in self._classified():
-            if job.error is None:
+            if job.error is not None:
+                continue
+            if shown is not None:
+                shown.show(job)
+            else:
                 yield f"{job.message.name}  ({_inference_ms(job):.2f} ms)"
                 for result in job.results:
                     yield f"  {result.score:7.2%}  {result.class_id}"
@@ -69,15 +88,40 @@ class ClassifyReport:
         try:
             for job in self._jobs:
                 if job.error is not None:
-                    print_error(f"{job.message.name}: {job.error}")
-                    self.failed = True
+                    self._refuse(job.message, str(job.error))
                 elif self._saver is not None:
                     self._saver.save(job)
                 yield job
+        except KeyboardInterrupt:
+            if not self._is_live:
+                raise
         finally:
-            if self._saver is not None:
-                self._saver.close()
-            self._model.close()
+            try:
+                if self._saver is not None:
+                    self._saver.close()
+            finally:
+                self._model.close()
+
+    def _refuse(self, shown: Picture, reason: str) -> None:
+        self.failed = True
+        print_error(reason if shown.source in reason else f"{shown.name}: {reason}")
+
+
+class _LiveLine:
+    """The last answer and how many come in a second, on one line of the terminal."""
+
+    def __init__(self) -> None:
+        self._begin, self._frames, self._rate = time.monotonic(), 0, ""
+
+    def show(self, job: Job[Picture]) -> None:
+        """Write over the answer before."""
+        self._frames += 1
+        elapsed = time.monotonic() - self._begin
+        if elapsed >= _RATE_OVER:
+            self._rate = f"{self._frames / elapsed:5.1f}/s"
+            self._begin, self._frames = time.monotonic(), 0
+        best = ", ".join(f"{each.class_id} {each.score:.0%}" for each in job.results[:2])
+        print(f"\r\x1b[K{job.message.name}  {self._rate}  {best}", end="", flush=True)
 
 
 def _inference_ms(job: Job[Picture]) -> float:
@@ -87,7 +131,7 @@ def _inference_ms(job: Job[Picture]) -> float:
 
 
 def _as_json(job: Job[Picture]) -> dict[str, Any]:
-    about = {"path": str(job.message.path), "frame": job.message.index}
+    about = {"path": job.message.source, "frame": job.message.index}
     if job.error is not None:
         return {**about, "error": str(job.error)}
     return {
@@ -99,82 +143,49 @@ def _as_json(job: Job[Picture]) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost classify`."""
-    parser.add_argument("path", nargs="+", type=Path, metavar="IMAGE|DIR|VIDEO")
+    parser.add_argument("source", nargs="+", metavar="IMAGE|DIR|VIDEO|CAMERA|URL|-")
     add_model(parser)
     parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a picture")
     parser.add_argument(
         "--save", type=Path, metavar="DIR", help="write the pictures there, annotated"
     )
+    parser.add_argument(
+        "--every", type=positive, default=1, metavar="N", help="only every Nth frame"
+    )
+    parser.add_argument(
+        "--max-rate",
+        type=positive_float,
+        metavar="HZ",
+        help="of a camera or stream: so many frames a second at most",
+    )
 
 
 def run(options: argparse.Namespace) -> ClassifyReport:
     """Find the pictures and open the model."""
-    files = find(options.path)
+    live = [source for source in options.source if is_live(source)]
+    if live and len(options.source) > 1:
+        raise UsageError(f"'{live[0]}' may have no end: name it alone")
+    if options.max_rate and not live:
+        raise UsageError("--max-rate is of a camera or stream; of videos there is --every")
+    files: list[Path] = []
+    if not live:
+        written = {options.save.resolve()} if options.save else set()
+        files = find(map(Path, options.source), without=written)
     model = open_model(options)
-    saver = _Saver(options.save, files) if options.save else None
     jobs: Iterable[Job[Picture]] = classify_each(
         model,
-        pictures(files),
+        live_pictures(live[0], every=options.every, max_rate=options.max_rate or 0.0)
+        if live
+        else pictures(files, every=options.every),
         Picture.frame,
         View(resize=options.resize),
         Reporting(options.top_k),
-        workers=options.workers,
+        # What is shown of a camera is not to lag behind by what waits for other workers.
+        workers=options.workers or (1 if live else None),
     )
-    if options.json or not sys.stdout.isatty():  # a bar would come between the answers
-        total = None if any(file.suffix.lower() in VIDEOS for file in files) else len(files)
+    if not live and (options.json or not sys.stdout.isatty()):
+        # On a terminal a bar would come between the answers.
+        total = None if any(map(is_video, files)) else len(files)
         jobs = with_bar(jobs, total, "picture")
-    return ClassifyReport(model, jobs, saver)
-
-
-class _Saver:
-    """Writes annotated pictures and videos under their own names into one folder."""
-
-    def __init__(self, folder: Path, originals: Iterable[Path]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._taken = {path.resolve() for path in originals}
-        self._video: tuple[Path, Any] | None = None
-
-    def save(self, job: Job[Picture]) -> None:
-        """Draw one picture.
-
-        Raises:
-            OutputError: it cannot be written.
-
-        """
-        assert job.frame is not None
-        shown, rgb = job.message, picture(job.frame)
-        draw_overlay(rgb, job.results)
-        bgr = np.ascontiguousarray(rgb[..., ::-1])
-        if shown.index is not None:
-            self._writer(shown.path, bgr).write(bgr)
-            return
-        path = self._free(shown.path.stem, ".png" if shown.path.suffix == ".png" else ".jpg")
-        if not cv2.imwrite(str(path), bgr):
-            raise OutputError(f"'{path}' cannot be written")
-
-    def close(self) -> None:
-        """Finish the video that is being written."""
-        if self._video is not None:
-            self._video[1].release()
-
-    def _writer(self, path: Path, bgr: np.ndarray) -> Any:
-        if self._video is None or self._video[0] != path:
-            self.close()
-            source = cv2.VideoCapture(str(path))
-            fps = source.get(cv2.CAP_PROP_FPS) or _VIDEO_FPS
-            source.release()
-            target = self._free(path.stem, ".mp4")
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = (path, cv2.VideoWriter(str(target), codec, fps, bgr.shape[1::-1]))
-            if not self._video[1].isOpened():
-                raise OutputError(f"'{target}' cannot be written")
-        return self._video[1]
-
-    def _free(self, stem: str, suffix: str) -> Path:
-        """A name of no original and no other picture of this run: folders may repeat names."""
-        path, number = self._folder / f"{stem}{suffix}", 1
-        while path.resolve() in self._taken:
-            path, number = self._folder / f"{stem}_{number}{suffix}", number + 1
-        self._taken.add(path.resolve())
-        return path
+    saver = Saver(options.save, files) if options.save else None
+    return ClassifyReport(model, jobs, saver, is_live=bool(live))

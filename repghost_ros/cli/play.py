@@ -17,7 +17,7 @@ from repghost_ros.cli.common import (
 from repghost_ros.cli.report import Interrupted
 from repghost_ros.errors import SourceError, UsageError, need
 from repghost_ros.sources.bags import Bag
-from repghost_ros.sources.types import COMPRESSED, IMAGE
+from repghost_ros.sources.types import COMPRESSED, IMAGE, ros2_topics
 
 HELP = "publish a bag's images on the ROS graph"
 _ROS = "source a ROS 2 installation"
@@ -98,6 +98,9 @@ def run(options: argparse.Namespace) -> PlayReport:
             process.init(["repghost", "--ros-args", *options.ros_args])
         except Exception as error:  # rclpy raises many types
             raise UsageError(f"--ros-args: {error}") from error
+        for topic, allowed in ros2_topics(topics).items():
+            if allowed != topic:
+                print_error(f"'{topic}' is published as '{allowed}': ROS 2 does not allow its name")
         published, broken = dict.fromkeys(topics, 0), None
         total = None if options.loop else messages
         try:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from repghost_ros.errors import ConversionError, FrameError
-from repghost_ros.sources.pictures import VIDEOS, find, read_image
+from repghost_ros.sources.pictures import find, is_video, read_image
 from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
 
 FOLDER = "calibration_data_rgb_f32"
@@ -100,7 +100,7 @@ def calibrate(
         OSError: a tensor cannot be written.
 
     """
-    files = [path for path in find([pictures]) if path.suffix.lower() not in VIDEOS]
+    files = [path for path in find([pictures]) if not is_video(path)]
     taken = spread(files, samples)
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.ros.process import interrupted
 from repghost_ros.sources.bags import Bag
-from repghost_ros.sources.types import COMPRESSED, IMAGE
+from repghost_ros.sources.types import COMPRESSED, IMAGE, ros2_topics
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}
 _DEPTH = 100  # messages that a slower subscriber may be behind
@@ -23,7 +23,7 @@ _ACKNOWLEDGE = Duration(seconds=5)
 
 
 class Player(Node):
-    """Publishes a bag's topics, reliably, under their own names unless they are remapped.
+    """Publishes a bag's topics, reliably, under the names of `ros2_topics` unless they are remapped.
 
     Args:
         bag: the opened bag; stays the caller's.
@@ -37,8 +37,8 @@ class Player(Node):
         types = {topic.name: TYPES[topic.type] for topic in bag.topics(*TYPES)}
         self._bag = bag
         self._images = {
-            name: self.create_publisher(types[name], name, QoSProfile(depth=_DEPTH))
-            for name in topics
+            name: self.create_publisher(types[name], allowed, QoSProfile(depth=_DEPTH))
+            for name, allowed in ros2_topics(topics).items()
         }
         self._clock_publisher = self.create_publisher(Clock, "/clock", 1) if clock else None
 
@@ -47,8 +47,8 @@ class Player(Node):
 
         At once where none are wanted.
         """
-        topics = [*((topic, count) for topic in self._images), *((topic, 1) for topic in others)]
-        wanted = [(self.resolve_topic_name(topic), least) for topic, least in topics]
+        wanted = [(publisher.topic_name, count) for publisher in self._images.values()]
+        wanted += [(self.resolve_topic_name(topic), 1) for topic in others]
         waited = 0.0
         while not interrupted():
             missing = [topic for topic, n in wanted if self.count_subscribers(topic) < n]

@@ -19,7 +19,8 @@ from repghost_ros.errors import SourceError
 from repghost_ros.model import Model
 from repghost_ros.results import Reporting
 from repghost_ros.runs.batch import classify_each
-from repghost_ros.sources.pictures import IMAGES, files_in, read_image
+from repghost_ros.sources.folders import IMAGES, files_in
+from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, imagenet_synsets

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +11,9 @@ import cv2
 import numpy as np
 
 from repghost_ros.errors import FrameError, SourceError
+from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
+from repghost_ros.sources.videos import read_video
 from repghost_ros.vision.frame import Frame, from_array, from_compressed
-
-_log = logging.getLogger(__name__)
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 
 
 class PictureError(SourceError):
@@ -26,32 +22,44 @@ class PictureError(SourceError):
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file, or one frame of a video."""
+    """An image, or one frame of a film, camera or stream."""
 
-    path: Path
+    source: str
+    """Path of the file, or name of what else it comes from."""
     index: int | None = None
-    """Number of the frame in a video, from 0; None for an image file."""
+    """Number of the frame among those read, from 0; None for an image."""
     pixels: np.ndarray | None = None
-    """BGR uint8 (height, width, 3) of a video's frame; None for an image file, which is read late."""
+    """BGR uint8 (height, width, 3) of a frame; None for an image, which is decoded late."""
+    data: bytes | None = None
+    """An encoded image that is in no file."""
     error: str = ""
     """Why there are no pixels."""
 
     @property
+    def path(self) -> Path:
+        """The file, or a path that is named as the source."""
+        return Path(self.source)
+
+    @property
     def name(self) -> str:
-        """The path, and the number of the frame."""
-        return str(self.path) if self.index is None else f"{self.path}#{self.index}"
+        """The source, and the number of the frame."""
+        return self.source if self.index is None else f"{self.source}#{self.index}"
 
     def frame(self) -> Frame:
-        """The pixels; an image file is read now.
+        """The pixels; an image is read and decoded now.
 
         Raises:
-            FrameError: the file is broken or no image.
+            FrameError: it is broken or no image.
             OSError: it cannot be read.
 
         """
         if self.error:
             raise FrameError(self.error)
-        return from_array(self.pixels) if self.pixels is not None else read_image(self.path)
+        if self.pixels is not None:
+            return from_array(self.pixels)
+        if self.data is not None:
+            return decode_image(self.data, self.source)
+        return read_image(self.path)
 
 
 def read_image(path: Path) -> Frame:
@@ -62,24 +70,37 @@ def read_image(path: Path) -> Frame:
         OSError: it cannot be read.
 
     """
-    data = path.read_bytes()
+    return decode_image(path.read_bytes(), str(path))
+
+
+def decode_image(data: bytes, name: str) -> Frame:
+    """The content of an image file as a frame; `name` is what errors call it.
+
+    Raises:
+        FrameError: it is broken or no image.
+
+    """
     if data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG":
         try:
-            return from_compressed(SimpleNamespace(data=data, format=path.suffix), upright=True)
+            return from_compressed(SimpleNamespace(data=data, format=""), upright=True)
         except FrameError as error:
-            raise FrameError(f"'{path}': {error}") from error
+            raise FrameError(f"'{name}': {error}") from error
     # OpenCV names many exceptions for the many ways in which a file is no image.
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise FrameError(f"'{path}' ({len(data)} bytes) is no image that OpenCV can read")
+        raise FrameError(f"'{name}' ({len(data)} bytes) is no image that OpenCV can read")
     return from_array(pixels)
 
 
-def find(paths: Iterable[Path]) -> list[Path]:
+def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]:
     """The image and video files named, and those in the folders named, sorted by path.
+
+    Args:
+        paths: files and folders.
+        without: resolved folders that are left out, such as one that is written to.
 
     Raises:
         PictureError: a path does not exist, or a folder holds no pictures.
@@ -88,7 +109,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = files_in(path, (*IMAGES, *VIDEOS))
+            inside = files_in(path, (*IMAGES, *VIDEOS), without=without)
             if not inside:
                 raise PictureError(
                     f"folder '{path}' holds no pictures: expected {', '.join((*IMAGES, *VIDEOS))}"
@@ -101,45 +122,28 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files with these endings below a folder, sorted; links are followed.
+def is_video(path: Path) -> bool:
+    """Whether a file's ending is that of a film."""
+    return path.suffix.lower() in VIDEOS
 
-    A folder that cannot be read is left out, with a warning.
+
+def pictures(files: Iterable[Path], *, every: int = 1) -> Iterator[Picture]:
+    """One picture an image file, one a frame of each video; one with an error where frames are missing.
+
+    Args:
+        files: read when it is their turn.
+        every: only every so manieth frame of a video.
+
     """
-
-    def warn(error: OSError) -> None:
-        _log.warning("'%s' was left out: %s", error.filename, error.strerror)
-
-    found, visited = [], set()
-    for root, folders, names in os.walk(folder, onerror=warn, followlinks=True):
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in visited:  # a link to a folder further up
-            folders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        found += [Path(root, name) for name in names if Path(name).suffix.lower() in suffixes]
-    return sorted(found)
-
-
-def pictures(files: Iterable[Path]) -> Iterator[Picture]:
-    """One picture an image file, one a frame of each video."""
     for path in files:
-        if path.suffix.lower() not in VIDEOS:
-            yield Picture(path)
+        if not is_video(path):
+            yield Picture(str(path))
             continue
         index = 0
-        for index, pixels in enumerate(_video(path), start=1):
-            yield Picture(path, index - 1, pixels)
-        if not index:
-            yield Picture(path, 0, error=f"'{path}' is no video that OpenCV can read")
-
-
-def _video(path: Path) -> Iterator[np.ndarray]:
-    capture = cv2.VideoCapture(str(path))
-    try:
-        read, pixels = capture.read()
-        while read:
-            yield pixels
-            read, pixels = capture.read()
-    finally:
-        capture.release()
+        try:
+            for pixels in read_video(path):
+                if index % every == 0:
+                    yield Picture(str(path), index, pixels)
+                index += 1
+        except FrameError as error:
+            yield Picture(str(path), index, error=str(error))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from repghost_ros.errors import need
@@ -36,6 +37,27 @@ def hypotheses(message: Any) -> tuple[Result, ...]:
         Result(each.class_id if hasattr(each, "class_id") else each.id, each.score)
         for each in message.results
     )
+
+
+def ros2_topics(names: Iterable[str]) -> dict[str, str]:
+    """Topic names to what they are called in ROS 2, which does not allow all that ROS 1 does.
+
+    Source: the design article "Topic and Service name mapping to DDS". No two become one.
+    """
+    mapped: dict[str, str] = {}
+    for name in sorted(names, key=lambda each: each != _ros2_topic(each)):  # allowed ones first
+        first = allowed = _ros2_topic(name)
+        number = 2
+        while allowed in mapped.values():
+            allowed, number = f"{first}_{number}", number + 1
+        mapped[name] = allowed
+    return mapped
+
+
+def _ros2_topic(name: str) -> str:
+    tokens = [re.sub("[^A-Za-z0-9_]", "_", token) for token in name.split("/") if token]
+    tokens = [f"_{token}" if token[0].isdecimal() else token for token in tokens]
+    return ("/" if name.startswith("/") else "") + re.sub("__+", "_", "/".join(tokens))
 
 
 def typestore(definitions: Mapping[str, str] = _DEFINITIONS, *, ros1: bool = False) -> Any:

@@ -1,0 +1,137 @@
+"""Annotated copies of pictures and videos in a folder, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from repghost_ros.errors import OutputError
+from repghost_ros.sources.pictures import Picture
+from repghost_ros.sources.videos import open_capture, plain_path
+from repghost_ros.stream.job import Job
+from repghost_ros.vision.overlay import draw_overlay, picture
+
+_FPS = 30.0  # of a video whose source does not say
+_MAX_FPS = 1000.0  # what says more says nothing
+
+
+class Saver:
+    """Writes under the pictures' own names; no original and no other picture is written over.
+
+    Args:
+        folder: made if it is not there.
+        originals: files that are not written over.
+
+    """
+
+    def __init__(self, folder: Path, originals: Iterable[Path]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._taken = {path.resolve() for path in originals}
+        self._video: _Video | None = None
+
+    def save(self, job: Job[Picture]) -> None:
+        """Draw one picture.
+
+        Raises:
+            OutputError: it cannot be written.
+
+        """
+        assert job.frame is not None
+        shown, rgb = job.message, picture(job.frame)
+        draw_overlay(rgb, job.results)
+        bgr = np.ascontiguousarray(rgb[..., ::-1])
+        if shown.index is not None:
+            if self._video is None or self._video.source != shown.source:
+                self.close()
+                target = self._free(_stem(shown), ".mp4")
+                self._video = _Video(shown.source, target, bgr.shape[1::-1])
+            self._video.write(bgr)
+            return
+        suffix = ".png" if shown.path.suffix.lower() == ".png" else ".jpg"
+        _write_image(self._free(_stem(shown), suffix), bgr)
+
+    def close(self) -> None:
+        """Finish the video in work.
+
+        Raises:
+            OutputError: it could not be written whole; it is removed.
+
+        """
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+
+    def _free(self, stem: str, suffix: str) -> Path:
+        """A name that is not taken: folders may repeat names."""
+        path, number = self._folder / f"{stem}{suffix}", 1
+        while path.resolve() in self._taken:
+            path, number = self._folder / f"{stem}_{number}{suffix}", number + 1
+        self._taken.add(path.resolve())
+        return path
+
+
+def _stem(shown: Picture) -> str:
+    return shown.path.stem if shown.path.is_file() else "stream"
+
+
+def _write_image(path: Path, bgr: np.ndarray) -> None:
+    try:
+        path.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OutputError(f"'{path}' cannot be written: {error.strerror}") from error
+
+
+def _fps(source: Path) -> float:
+    if not source.is_file():
+        return _FPS
+    with plain_path(source) as name:
+        original = open_capture(name)
+        fps = float(original.get(cv2.CAP_PROP_FPS))
+        original.release()
+    return fps if 0 < fps <= _MAX_FPS else _FPS
+
+
+class _Video:
+    """An annotated film in work."""
+
+    def __init__(self, source: str, target: Path, size: tuple[int, ...]) -> None:
+        self.source = source
+        self._target = target
+        self._frames = 0
+        self._size = size
+        fps = _fps(Path(source))
+        self._opened = ExitStack()
+        name = self._opened.enter_context(plain_path(target))
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer: Any = cv2.VideoWriter(name, codec, fps, size)
+        if not self._writer.isOpened():
+            self._opened.close()
+            target.unlink(missing_ok=True)
+            raise OutputError(f"'{target}' cannot be written")
+
+    def write(self, bgr: np.ndarray) -> None:
+        """Append a frame; one of another size is fitted to the first."""
+        if bgr.shape[1::-1] != self._size:
+            bgr = cv2.resize(bgr, self._size)
+        self._writer.write(bgr)
+        self._frames += 1
+
+    def close(self) -> None:
+        """Finish the file, and see that it is whole: OpenCV does not tell when the disk is full."""
+        self._writer.release()
+        with self._opened, plain_path(self._target) as name:
+            written = open_capture(name)
+            frames = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
+            written.release()
+        if frames != self._frames:
+            self._target.unlink(missing_ok=True)
+            raise OutputError(
+                f"'{self._target}' could not be written whole and was removed: is the disk full?"
+            )

@@ -1,0 +1,147 @@
+"""Cameras, streams and standard input as pictures: sources that have no end of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+
+from repghost_ros.errors import SourceError
+from repghost_ros.sources.pictures import Picture
+from repghost_ros.sources.videos import open_capture
+
+STDIN = ("-", "/dev/stdin")
+PROTOCOLS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+_PIECE = 1 << 16  # bytes
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PICTURES = (b"\x89PNG", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
+"""What the formats begin with that are read whole."""
+
+
+def is_live(source: str) -> bool:
+    """Whether a source is a camera, a stream or standard input.
+
+    Raises:
+        SourceError: it is a URL of a protocol that is not supported.
+
+    """
+    url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
+    if url and url[1].lower() not in PROTOCOLS:
+        raise SourceError(f"'{source}': {url[1]} is not supported, but {', '.join(PROTOCOLS)} are")
+    return bool(url) or source in STDIN or _camera(source) is not None
+
+
+def live_pictures(source: str, *, every: int = 1, max_rate: float = 0.0) -> Iterator[Picture]:
+    """The pictures of a camera, stream or standard input, until it ends or is interrupted.
+
+    Args:
+        source: `0` or `/dev/video0`, a URL, `-` or `/dev/stdin`.
+        every: only every so manieth.
+        max_rate: so many a second at most, the others are skipped; 0: all.
+
+    Raises:
+        SourceError: it cannot be opened, shows nothing, or ended where it should not.
+
+    """
+    read = _from_stdin() if source in STDIN else _captured(_shown(source), _source(source))
+    with closing(read) as made:
+        due = 0.0
+        for number, picture in enumerate(made):
+            now = time.monotonic()
+            if number % every or now < due:
+                continue
+            if max_rate:  # on a grid, so that a camera's jitter does not add up
+                due = max(due + 1 / max_rate, now)
+            yield picture
+
+
+def _camera(source: str) -> int | None:
+    if source.isdecimal():
+        return int(source)
+    device = re.fullmatch(r"/dev/video(\d+)", source)
+    return int(device[1]) if device else None
+
+
+def _source(source: str) -> str | int:
+    camera = _camera(source)
+    return source if camera is None else camera
+
+
+def _shown(source: str) -> str:
+    """A source as it may be printed: without the password of a URL."""
+    return re.sub(r"(://)[^/@]*@", r"\1", source)
+
+
+def _captured(name: str, source: str | int) -> Generator[Picture, None, None]:
+    capture = open_capture(source)
+    try:
+        if not capture.isOpened():
+            raise SourceError(f"'{name}' cannot be opened{_instead(source)}")
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is shown is now, where the driver can
+        index = 0
+        is_read, pixels = capture.read()
+        while is_read:
+            yield Picture(name, index, pixels)
+            index += 1
+            is_read, pixels = capture.read()
+        if not index or isinstance(source, int):
+            raise SourceError(f"'{name}' sent {index} pictures and then no more")
+    finally:
+        capture.release()
+
+
+def _instead(source: str | int) -> str:
+    if isinstance(source, str):
+        return ": is it reachable, and does it send a format that OpenCV reads?"
+    cameras = sorted(path.name for path in Path("/dev").glob("video*"))
+    return f": there is {', '.join(cameras) or 'no camera'} in /dev; a file is named ./{source}"
+
+
+def _from_stdin() -> Generator[Picture, None, None]:
+    """One picture, JPEGs one after the other, or a film that can be read while it comes."""
+    stream = sys.stdin.buffer
+    head = stream.peek(16) if hasattr(stream, "peek") else b""
+    if head.startswith(_JPEG):
+        yield from _jpegs(stream)
+    elif head.startswith(_PICTURES):
+        yield Picture("-", data=stream.read())
+    elif head:
+        yield from _film(stream)
+    else:
+        raise SourceError("'-': standard input is empty")
+
+
+def _jpegs(stream: BinaryIO) -> Iterator[Picture]:
+    waiting, index = b"", 0
+    while piece := stream.read1(_PIECE):  # type: ignore[attr-defined]
+        searched = max(0, len(waiting) - 3)
+        waiting += piece
+        # A thumbnail's end lies within a segment: no begin follows it.
+        while (end := waiting.find(_JPEG_END + _JPEG, searched)) >= 0:
+            yield Picture("-", index, data=waiting[: end + 2])
+            waiting, searched, index = waiting[end + 2 :], 0, index + 1
+    if waiting:
+        yield Picture("-", index or None, data=waiting)
+
+
+def _film(stream: BinaryIO) -> Iterator[Picture]:
+    reading, writing = os.pipe()
+
+    def pump() -> None:
+        with suppress(OSError), os.fdopen(writing, "wb") as pipe:  # the reader may have seen enough
+            while piece := stream.read1(_PIECE):  # type: ignore[attr-defined]
+                pipe.write(piece)
+
+    threading.Thread(target=pump, daemon=True).start()
+    try:
+        yield from _captured("-", f"pipe:{reading}")
+    finally:
+        os.close(reading)

@@ -13,7 +13,7 @@ from launch import LaunchContext, LaunchDescription
 PARAMETERS = {
     "model": (str, "RepGhost size (100, 111, 130, 150, 200), or demo: the built-in road signs"),
     "backend": (str, "What runs the model: bpu, onnx, or auto (the BPU where there is one)"),
-    "image_transport": (str, "raw, or compressed to subscribe to <image>/compressed"),
+    "image_transport": (str, "raw: image; compressed: <image>/compressed; auto: what is published"),
     "workers": (int, "Frames converted and inferred at the same time"),
 }
 

@@ -129,7 +129,7 @@ def generate_launch_description() -> LaunchDescription:
                 for name, value, description in (
                     ("model", "", "RepGhost size, or demo."),
                     ("backend", "", "What runs the model: bpu, onnx or auto."),
-                    ("image_transport", "", "raw or compressed."),
+                    ("image_transport", "", "auto, raw or compressed."),
                     ("workers", "", "Frames converted and inferred at the same time."),
                     ("image", "image", "Topic of the camera images in the bag."),
                     ("log_level", "info", "debug, info, warn, error or fatal."),

@@ -53,3 +53,40 @@ def test_an_empty_array_of_a_yaml_file_is_the_default() -> None:
 
 def test_a_size_may_be_a_number() -> None:
     assert Parameters().changed([Parameter("model", value=200)]).model == "200"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("max_rate", 10, 10.0),
+        ("score_threshold", 0, 0.0),
+        ("top_k", 3.0, 3),
+        ("model", 111, "111"),
+        ("cameras", "front", ("front",)),
+        ("cameras", "front, rear", ("front", "rear")),
+        ("roi", [0.0, 2.0, 30.0, 40.0], (0, 2, 30, 40)),
+    ],
+)
+def test_values_come_in_other_types_that_mean_the_same(
+    name: str, given: object, value: object
+) -> None:
+    changed = getattr(Parameters().changed([Parameter(name, value=given)]), name)
+    assert changed == value
+    assert type(changed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "reason"),
+    [
+        ("max_rate", "fast", "give a number"),
+        ("max_rate", True, "give a number"),
+        ("top_k", 2.5, "give a whole number"),
+        ("autostart", 1, "give true or false"),
+        ("roi", 5, "give a list"),
+        ("roi", ["a"], "give a whole number"),
+        ("resize", True, "give a text"),
+    ],
+)
+def test_values_of_other_types_are_refused(name: str, given: object, reason: str) -> None:
+    with pytest.raises(ParameterError, match=f"'{name}' cannot be .*{reason}"):
+        Parameters().changed([Parameter(name, value=given)])

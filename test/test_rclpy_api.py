@@ -32,8 +32,10 @@ IMPORTS = {
     "rclpy.parameter": {"Parameter"},
     "rclpy.qos": {
         "DurabilityPolicy",
+        "QoSCompatibility",
         "QoSProfile",
         "ReliabilityPolicy",
+        "qos_check_compatible",
         "qos_profile_sensor_data",
     },
     "rclpy.signals": {"SignalHandlerOptions"},
@@ -52,6 +54,7 @@ METHODS = {
     "declare_parameter",
     "destroy_lifecycle_publisher",
     "destroy_node",
+    "destroy_subscription",
     "from_msg",
     "get_clock",
     "get_fully_qualified_name",
@@ -59,6 +62,8 @@ METHODS = {
     "get_name",
     "get_namespace",
     "get_parameter",
+    "get_publishers_info_by_topic",
+    "get_topic_names_and_types",
     "get_subscription_count",
     "has_parameter",
     "name",
@@ -79,6 +84,7 @@ METHODS = {
     "to_msg",
     "trigger_activate",
     "trigger_configure",
+    "undeclare_parameter",
     "value",
     "wait_for_all_acked",
 }
@@ -99,7 +105,9 @@ KEYWORDS = {
     "error": {"throttle_duration_sec"},
     "info": {"throttle_duration_sec"},
     "init": {"args", "signal_handler_options"},
+    "resolve_topic_name": {"only_expand"},
     "spin_once": {"timeout_sec"},
+    "warning": {"throttle_duration_sec"},
 }
 CLASSES = (Clock, Context, Executor, LifecycleNode, LifecyclePublisher, Parameter, Time)
 PACKAGE = Path(__file__).parent.parent / "repghost_ros"

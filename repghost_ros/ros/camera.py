@@ -11,10 +11,11 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.ros import messages
 from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.topics import sources
 from repghost_ros.stream.job import Counts, Job, Outcome
 from repghost_ros.stream.monitor import Monitor, Report
 from repghost_ros.stream.pipeline import Pipeline, Stream
-from repghost_ros.vision.frame import from_compressed, from_image
+from repghost_ros.vision.frame import Frame, from_compressed, from_image
 from repghost_ros.vision.overlay import draw_overlay, picture
 
 
@@ -38,12 +39,9 @@ class Camera:
         self._stream: Stream[Image | CompressedImage] | None = None
         self._due = 0.0
         prefix = f"{name}/" if name else ""
-        compressed = parameters().image_transport == "compressed"
-        topic = node.resolve_topic_name(f"{prefix}image")
-        # As image_transport does it, so that remapping `image` serves both.
-        self.topic = f"{topic}/compressed" if compressed else topic
-        self.message_type = CompressedImage if compressed else Image
-        self._read = from_compressed if compressed else from_image
+        self._note = ""
+        self.sources = sources(node, f"{prefix}image", parameters().image_transport)
+        """Where its images may come from, the likeliest first."""
         self._classifications = node.create_lifecycle_publisher(
             messages.Classification, f"~/{prefix}classification", 10
         )
@@ -52,9 +50,7 @@ class Camera:
     def open(self, pipeline: Pipeline) -> None:
         """Let frames in, from now on through this pipeline."""
         self._monitor = Monitor()
-        self._stream = pipeline.open_stream(
-            self._read, self._deliver, self._parameters().queue_depth
-        )
+        self._stream = pipeline.open_stream(_read, self._deliver, self._parameters().queue_depth)
 
     def submit(self, message: Image | CompressedImage) -> None:
         """Take a frame, unless it comes sooner than `max_rate` allows."""
@@ -93,9 +89,15 @@ class Camera:
             self._publish(job)
         else:
             self._node.get_logger().error(
-                f"frame of '{self.topic}' {job.outcome.value}: {job.error}",
+                f"frame of '{self.sources[0].topic}' {job.outcome.value}: {job.error}",
                 throttle_duration_sec=1.0,
             )
+        if job.frame is not None and job.frame.note != self._note:
+            self._note = job.frame.note
+            if self._note:
+                self._node.get_logger().warning(
+                    f"frame of '{self.sources[0].topic}': {self._note}", throttle_duration_sec=1.0
+                )
         self._monitor.record(job)
         return job.outcome
 
@@ -107,3 +109,7 @@ class Camera:
             rgb = picture(job.frame, job.view.source_color_range)
             draw_overlay(rgb, job.results)
             self._overlay.publish(messages.image(header, rgb))
+
+
+def _read(message: Image | CompressedImage) -> Frame:
+    return from_image(message) if isinstance(message, Image) else from_compressed(message)

@@ -8,6 +8,8 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy import lifecycle
 from rclpy.parameter import Parameter
 
+from repghost_ros.errors import ParameterError
+
 
 class LifecycleNode(lifecycle.LifecycleNode):
     """rclpy's lifecycle node without the faults below."""
@@ -27,6 +29,10 @@ class LifecycleNode(lifecycle.LifecycleNode):
         Humble has no callback for what was set (Iron's add_post_set_parameters_callback), and none of
         the versions lets one refuse. Parameter services and `set_parameters` both end up here.
         """
+        try:
+            parameter_list = self.coerce_parameters(parameter_list)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         result = super().set_parameters_atomically(parameter_list)
         return self.apply_parameters(parameter_list) if result.successful else result
 
@@ -37,6 +43,15 @@ class LifecycleNode(lifecycle.LifecycleNode):
     def restore_parameters(self, parameter_list: list[Parameter]) -> None:
         """Set what `apply_parameters` could not apply back, without applying it."""
         super().set_parameters_atomically(parameter_list)
+
+    def coerce_parameters(self, parameter_list: list[Parameter]) -> list[Parameter]:
+        """What was set, in the types that the parameters have: rclpy refuses 10 for 10.0.
+
+        Raises:
+            ParameterError: a value cannot be one of that type.
+
+        """
+        return parameter_list
 
     def apply_parameters(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """Act on parameters that were set; every callback has agreed to them."""

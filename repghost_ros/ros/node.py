@@ -24,7 +24,7 @@ from repghost_ros.ros.compat import LifecycleNode
 from repghost_ros.ros.diagnostics import camera_status, model_status
 from repghost_ros.ros.heartbeat import Heartbeat
 from repghost_ros.ros.intake import Intake
-from repghost_ros.ros.parameters import SPEC, Parameters, declare_parameters
+from repghost_ros.ros.parameters import SPEC, Parameters, coerced, declare_parameters
 from repghost_ros.ros.process import init, interrupted, run
 from repghost_ros.stream.host import ModelHost
 from repghost_ros.stream.job import Counts
@@ -109,7 +109,7 @@ class ClassifierNode(LifecycleNode):
         qos = QoSProfile(depth=self._current.qos_depth, reliability=reliability)
         self._intake = Intake(self, qos)
         for camera in self._cameras:
-            self._intake.subscribe(camera.message_type, camera.topic, camera.submit)
+            self._intake.subscribe(camera.sources, camera.submit)
         return result
 
     def _refuse(self, error: Exception) -> TransitionCallbackReturn:
@@ -210,6 +210,10 @@ class ClassifierNode(LifecycleNode):
         labels = self._host.model.labels if self._host.model else ()
         if parameter.name == "class_labels" and tuple(parameter.value) != labels:
             raise ParameterError("parameter 'class_labels' is set by the node: set labels_path")
+
+    def coerce_parameters(self, parameter_list: list[Parameter]) -> list[Parameter]:
+        """What was set, in the types that the parameters have."""
+        return coerced(parameter_list)
 
     def apply_parameters(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """Act on what was set: another model is opened beside the old one, which answers until then.

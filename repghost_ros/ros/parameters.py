@@ -27,7 +27,7 @@ SPEC = (
     *("bpu_runtime", "bpu_core", "bpu_priority", "bpu_timeout"),
 )
 """Parameters that say which model is open."""
-IMAGE_TRANSPORTS = ("raw", "compressed")
+IMAGE_TRANSPORTS = ("auto", "raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable")
 _PREFIX = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
 
@@ -113,8 +113,8 @@ class Parameters:
         read_only=True,
     )
     image_transport: str = _parameter(
-        "raw",
-        "Subscribe to image or to image/compressed.",
+        "auto",
+        "Subscribe to image (raw), to image/compressed, or to what is published (auto).",
         choices=IMAGE_TRANSPORTS,
         read_only=True,
     )
@@ -189,18 +189,63 @@ class Parameters:
             ParameterError: a value is out of its choices.
 
         """
-        names = {parameter.name for parameter in fields(self)}
-        # An empty array in a YAML file has no type and no value.
-        given = [p for p in parameters if p.name in names and p.value is not None]
-        values = {p.name: _plain(p) for p in given}
+        given = [p for p in coerced(parameters) if p.name in _FIELDS]
+        values: dict[str, Any] = {
+            p.name: tuple(p.value) if isinstance(_FIELDS[p.name].default, tuple) else p.value
+            for p in given
+            if p.value is not None  # as an empty array of a YAML file is
+        }
         return replace(self, **values)
 
 
-def _plain(parameter: Parameter) -> Any:
-    value = parameter.value
-    if parameter.name == "model":  # `-p model:=150` arrives as an integer
+_FIELDS = {parameter.name: parameter for parameter in fields(Parameters)}
+
+
+def coerced(parameters: Iterable[Parameter]) -> list[Parameter]:
+    """ROS parameters in the types of ours; those of other names are left as they are.
+
+    Command lines, launch files and YAML turn 10.0 into 10, "150" into 150, and a list of one name into
+    the name.
+
+    Raises:
+        ParameterError: a value cannot be one of that type.
+
+    """
+    return [
+        Parameter(p.name, value=_coerced(p.name, _FIELDS[p.name].default, p.value))
+        if p.name in _FIELDS and p.value is not None
+        else p
+        for p in parameters
+    ]
+
+
+def _coerced(name: str, default: Any, value: Any) -> Any:
+    """`value` in the type of `default`; tuples become lists, as ROS has arrays."""
+    if isinstance(default, tuple):
+        if isinstance(value, str):
+            value = [each.strip() for each in value.split(",")]
+        if not isinstance(value, (bool, int, float)):
+            return [_coerced(name, default[0], each) for each in value]
+    kind = type(default)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if type(value) is kind:
+        return value
+    if kind is float and is_number:
+        return float(value)
+    if kind is int and is_number and float(value).is_integer():
+        return int(value)
+    if kind is str and is_number:
         return str(value)
-    return value if isinstance(value, (bool, int, float, str)) else tuple(value)
+    raise ParameterError(f"parameter '{name}' cannot be {value!r}: give {_TYPES[kind]}")
+
+
+_TYPES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+}
 
 
 def _descriptor(parameter: Any) -> ParameterDescriptor:
@@ -208,7 +253,6 @@ def _descriptor(parameter: Any) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
         description=metadata["description"],
         read_only=metadata["read_only"],
-        dynamic_typing=parameter.name == "model",
     )
     if metadata["choices"]:
         descriptor.additional_constraints = f"One of: {', '.join(metadata['choices'])}"
@@ -233,8 +277,17 @@ def declare_parameters(node: Node) -> Parameters:
         default = parameter.default
         if isinstance(default, tuple):  # ROS arrays are lists
             default = list(default)
+        # Whatever type it was given is read first, and then declared as the type it has.
+        any_type = ParameterDescriptor(dynamic_typing=True)
+        (given,) = coerced([node.declare_parameter(parameter.name, default, any_type)])
+        node.undeclare_parameter(parameter.name)
+        value = default if given.value is None else given.value
         try:
-            declared.append(node.declare_parameter(parameter.name, default, _descriptor(parameter)))
+            declared.append(
+                node.declare_parameter(
+                    parameter.name, value, _descriptor(parameter), ignore_override=True
+                )
+            )
         except Exception as error:  # rclpy's types differ between distributions
             raise ParameterError(f"parameter '{parameter.name}' is refused: {error}") from error
     return Parameters().changed(declared)

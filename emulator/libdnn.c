@@ -24,7 +24,7 @@
 
 // ---- The vendor's ABI (LP64) ------------------------------------------------------------------
 
-enum { MAX_DIMENSIONS = 8, MAX_TASKS = 32 };
+enum { MAX_DIMENSIONS = 8, MAX_TASKS = 32, MAX_BATCH = 32, MAX_PACKED = 8 };
 enum { LAYOUT_NHWC = 0, LAYOUT_NCHW = 2 };
 enum { TYPE_NV12 = 1, TYPE_NV12_SEPARATE = 2, TYPE_S8 = 8, TYPE_S16 = 11, TYPE_F32 = 13, TYPE_S32 = 14 };
 enum { QUANTI_NONE, QUANTI_SHIFT, QUANTI_SCALE };
@@ -128,8 +128,7 @@ typedef struct Memory {
 typedef struct Model {
   struct Model *next;
   char name[128];
-  const char *names[2];
-  int models, inputs, outputs, width, height, aligned_width, classes;
+  int inputs, outputs, width, height, aligned_width, classes, batch;
   int64_t overhead_ns, exclusive_ns;
   Properties input, output;
   float *scale;
@@ -137,14 +136,22 @@ typedef struct Model {
   uint8_t *shift;
 } Model;
 
+// One file: the models that hb_pack put into it.
+typedef struct Pack {
+  struct Pack *next;
+  Model *models[MAX_PACKED];
+  const char *names[MAX_PACKED];
+  int count;
+} Pack;
+
 enum State { QUEUED, RUNNING, DONE };
 
 typedef struct Task {
   struct Task *next;
   Model *model;
-  uint8_t *nv12;  // compact copy of what the device had in its memory
+  uint8_t *nv12;  // compact copies of what the device had in its memory, one image after the other
   SysMem output;
-  const void *used[3];  // virAddr of every buffer of this task
+  const void *used[2 * MAX_BATCH + 1];  // virAddr of every buffer of this task, the output's last
   enum State state;
   int32_t status, priority;
   int64_t custom_id, ready, done;  // nanoseconds, CLOCK_MONOTONIC
@@ -168,6 +175,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t device_wakes, task_done;
 static Memory *memories;
 static Model *models;
+static Pack *packs;
 static Task *tasks;  // in order of submission
 static Stats stats;
 static Failure failures[16];
@@ -283,7 +291,7 @@ EXPORT int32_t hbSysFreeMem(SysMem *mem) {
     status = SYS_INVALID_ARGUMENT;
   } else {
     for (Task *t = tasks; t; t = t->next)
-      for (int i = 0; i < 3; ++i)
+      for (int i = 0; i <= 2 * MAX_BATCH; ++i)
         if (t->state != DONE && t->used[i] && memory_at(t->used[i]) == m) stats.freed_in_use += 1;
     *link = m->next;
     free(m->cpu);
@@ -307,26 +315,41 @@ static int element_size(int type) {
   return type == TYPE_S8 ? 1 : type == TYPE_S16 ? 2 : 4;
 }
 
-// Properties a model file may get wrong on purpose are numbered in the file as the vendor does.
+// Bytes from one index of a dimension to the next.
+static void set_strides(Properties *p) {
+  int64_t bytes = element_size(p->tensorType);
+  for (int axis = p->alignedShape.numDimensions - 1; axis >= 0 && axis < MAX_DIMENSIONS; --axis) {
+    p->stride[axis] = (int32_t)bytes;
+    bytes *= p->alignedShape.dimensionSize[axis];
+  }
+}
+
+// One model of a file; the next one begins with its own `name`. Properties that a file may get wrong
+// on purpose are numbered in it as the vendor does.
 static int read_model(FILE *file, Model *m) {
   int input_layout = LAYOUT_NCHW, input_type = TYPE_NV12, input_dimensions = 4, channels = 3;
-  int batch = 1, output_type = TYPE_F32, quanti = QUANTI_NONE, zero_points = 0, scales = 0;
+  int output_type = TYPE_F32, quanti = QUANTI_NONE, zero_points = 0, scales = 0;
   int output_dimensions = 4, class_step = 1, input_bytes = -1, output_bytes = -1, null_scale = 0;
   char key[64], value[128];
-  if (fscanf(file, "%63s %127s", key, value) != 2 || strcmp(key, "repghost-emulated-model")) return 0;
+  long begin = ftell(file);
+  m->inputs = m->outputs = m->batch = 1;
   while (fscanf(file, "%63s %127s", key, value) == 2) {
     int number = atoi(value);
+    if (!strcmp(key, "name") && *m->name) {
+      fseek(file, begin, SEEK_SET);
+      break;
+    }
+    begin = ftell(file);
     if (!strcmp(key, "name")) snprintf(m->name, sizeof m->name, "%s", value);
     else if (!strcmp(key, "width")) m->width = number;
     else if (!strcmp(key, "height")) m->height = number;
     else if (!strcmp(key, "classes")) m->classes = number;
     else if (!strcmp(key, "overhead_us")) m->overhead_ns = number * INT64_C(1000);
     else if (!strcmp(key, "exclusive_us")) m->exclusive_ns = number * INT64_C(1000);
-    else if (!strcmp(key, "models")) m->models = number;
     else if (!strcmp(key, "inputs")) m->inputs = number;
     else if (!strcmp(key, "outputs")) m->outputs = number;
     else if (!strcmp(key, "aligned_width")) m->aligned_width = number;
-    else if (!strcmp(key, "batch")) batch = number;
+    else if (!strcmp(key, "batch")) m->batch = number;
     else if (!strcmp(key, "channels")) channels = number;
     else if (!strcmp(key, "input_type")) input_type = number;
     else if (!strcmp(key, "input_layout")) input_layout = number;
@@ -342,23 +365,25 @@ static int read_model(FILE *file, Model *m) {
     else if (!strcmp(key, "null_scale")) null_scale = number;
     else return 0;
   }
+  if (!*m->name || m->batch < 1 || m->batch > MAX_BATCH) return 0;
   if (!m->aligned_width) m->aligned_width = m->width;
-  m->names[0] = m->name;
-  m->names[1] = "another";
-  int nv12_bytes = m->aligned_width * m->height * 3 / 2;
+  int nv12_bytes = m->batch * m->aligned_width * m->height * 3 / 2;
   m->input.tensorLayout = input_layout;
   m->input.tensorType = input_type;
-  set_shape(&m->input.validShape, input_layout, batch, channels, m->height, m->width);
-  set_shape(&m->input.alignedShape, input_layout, batch, channels, m->height, m->aligned_width);
+  set_shape(&m->input.validShape, input_layout, m->batch, channels, m->height, m->width);
+  set_shape(&m->input.alignedShape, input_layout, m->batch, channels, m->height, m->aligned_width);
   m->input.validShape.numDimensions = m->input.alignedShape.numDimensions = input_dimensions;
   m->input.alignedByteSize = input_bytes >= 0 ? input_bytes : nv12_bytes;
   m->output.tensorLayout = LAYOUT_NCHW;
   m->output.tensorType = output_type;
-  set_shape(&m->output.validShape, LAYOUT_NCHW, 1, m->classes, 1, 1);
-  set_shape(&m->output.alignedShape, LAYOUT_NCHW, 1, m->classes, 1, class_step);
+  set_shape(&m->output.validShape, LAYOUT_NCHW, m->batch, m->classes, 1, 1);
+  set_shape(&m->output.alignedShape, LAYOUT_NCHW, m->batch, m->classes, 1, class_step);
   m->output.validShape.numDimensions = m->output.alignedShape.numDimensions = output_dimensions;
+  for (int axis = output_dimensions; axis >= 0 && axis < MAX_DIMENSIONS; ++axis)
+    m->output.validShape.dimensionSize[axis] = m->output.alignedShape.dimensionSize[axis] = 0;
   m->output.alignedByteSize =
-      output_bytes >= 0 ? output_bytes : m->classes * class_step * element_size(output_type);
+      output_bytes >= 0 ? output_bytes : m->batch * m->classes * class_step * element_size(output_type);
+  set_strides(&m->output);
   m->output.quantiType = quanti;
   m->output.quantizeAxis = 1;
   m->scale = calloc(scales + 1, sizeof *m->scale);
@@ -366,17 +391,45 @@ static int read_model(FILE *file, Model *m) {
   m->zero_point = calloc(zero_points + 1, 1);
   for (int i = 0; i < scales; ++i) m->scale[i] = 0.125f * (1 + i % 3), m->shift[i] = 2 + i % 3;
   for (int i = 0; i < zero_points; ++i) m->zero_point[i] = (int8_t)(i % 5 - 2);
-  m->output.scale = (Scale){scales, null_scale ? NULL : m->scale, zero_points, m->zero_point};
-  m->output.shift = (Shift){scales, null_scale ? NULL : m->shift};
+  if (quanti == QUANTI_SCALE)
+    m->output.scale = (Scale){scales, null_scale ? NULL : m->scale, zero_points, m->zero_point};
+  if (quanti == QUANTI_SHIFT) m->output.shift = (Shift){scales, null_scale ? NULL : m->shift};
   return 1;
 }
 
-static Model *known_model(const void *handle, int32_t *status, int32_t code) {
+static Model *known_model(const void *handle, int32_t *status) {
   for (Model *m = models; m; m = m->next)
     if (m == handle) return m;
   stats.bad_handles += 1;
-  *status = code;
+  *status = INVALID_HANDLE;
   return NULL;
+}
+
+static Pack *known_pack(const void *handle, int32_t *status) {
+  for (Pack *p = packs; p; p = p->next)
+    if (p == handle) return p;
+  stats.bad_handles += 1;
+  *status = INVALID_PACKED_HANDLE;
+  return NULL;
+}
+
+static void free_model(Model *m) {
+  free(m->scale);
+  free(m->shift);
+  free(m->zero_point);
+  free(m);
+}
+
+static int read_pack(FILE *file, Pack *pack) {
+  char magic[32], version[8];
+  if (fscanf(file, "%31s %7s", magic, version) != 2 || strcmp(magic, "repghost-emulated-model")) return 0;
+  while (pack->count < MAX_PACKED && !feof(file)) {
+    Model *m = calloc(1, sizeof *m);
+    pack->models[pack->count] = m;
+    pack->names[pack->count++] = m->name;
+    if (!read_model(file, m)) return 0;
+  }
+  return pack->count > 0;
 }
 
 EXPORT int32_t hbDNNInitializeFromFiles(void **packed, const char **files, int32_t count) {
@@ -387,38 +440,46 @@ EXPORT int32_t hbDNNInitializeFromFiles(void **packed, const char **files, int32
   if (!packed || !files || count != 1) return INVALID_ARGUMENT;
   FILE *file = fopen(files[0], "r");
   if (!file) return CAN_NOT_OPEN_FILE;
-  Model *m = calloc(1, sizeof *m);
-  m->models = m->inputs = m->outputs = 1;
-  int good = read_model(file, m);
+  Pack *pack = calloc(1, sizeof *pack);
+  int good = read_pack(file, pack);
   fclose(file);
   if (!good) {
-    free(m);
+    for (int i = 0; i < pack->count; ++i) free_model(pack->models[i]);
+    free(pack);
     return INVALID_MODEL;
   }
   pthread_mutex_lock(&lock);
-  m->next = models;
-  models = m;
-  stats.live_models += 1;
+  for (int i = 0; i < pack->count; ++i) {
+    pack->models[i]->next = models;
+    models = pack->models[i];
+    stats.live_models += 1;
+  }
+  pack->next = packs;
+  packs = pack;
   pthread_mutex_unlock(&lock);
-  *packed = m;
+  *packed = pack;
   return 0;
 }
 
 EXPORT int32_t hbDNNRelease(void *packed) {
   int32_t status = 0;
   pthread_mutex_lock(&lock);
-  Model *m = known_model(packed, &status, INVALID_PACKED_HANDLE);
-  for (Task *t = tasks; m && t; t = t->next)
-    if (t->model == m) status = MODEL_IS_RUNNING;
+  Pack *pack = known_pack(packed, &status);
+  for (int i = 0; pack && i < pack->count; ++i)
+    for (Task *t = tasks; t; t = t->next)
+      if (t->model == pack->models[i]) status = MODEL_IS_RUNNING;
   if (!status) {
-    Model **link = &models;
-    while (*link != m) link = &(*link)->next;
-    *link = m->next;
-    free(m->scale);
-    free(m->shift);
-    free(m->zero_point);
-    free(m);
-    stats.live_models -= 1;
+    for (int i = 0; i < pack->count; ++i) {
+      Model **link = &models;
+      while (*link != pack->models[i]) link = &(*link)->next;
+      *link = (*link)->next;
+      free_model(pack->models[i]);
+      stats.live_models -= 1;
+    }
+    Pack **link = &packs;
+    while (*link != pack) link = &(*link)->next;
+    *link = pack->next;
+    free(pack);
   }
   pthread_mutex_unlock(&lock);
   return status;
@@ -427,8 +488,8 @@ EXPORT int32_t hbDNNRelease(void *packed) {
 EXPORT int32_t hbDNNGetModelNameList(const char ***names, int32_t *count, void *packed) {
   int32_t status = 0;
   pthread_mutex_lock(&lock);
-  Model *m = known_model(packed, &status, INVALID_PACKED_HANDLE);
-  if (m) *names = m->names, *count = m->models;
+  Pack *pack = known_pack(packed, &status);
+  if (pack) *names = pack->names, *count = pack->count;
   pthread_mutex_unlock(&lock);
   return status;
 }
@@ -436,17 +497,36 @@ EXPORT int32_t hbDNNGetModelNameList(const char ***names, int32_t *count, void *
 EXPORT int32_t hbDNNGetModelHandle(void **handle, void *packed, const char *name) {
   int32_t status = 0;
   pthread_mutex_lock(&lock);
-  Model *m = known_model(packed, &status, INVALID_PACKED_HANDLE);
-  if (m && (!name || strcmp(name, m->name))) status = INVALID_ARGUMENT;
-  if (!status) *handle = m;
+  Pack *pack = known_pack(packed, &status);
+  if (pack) status = INVALID_ARGUMENT;
+  for (int i = 0; pack && i < pack->count; ++i)
+    if (name && !strcmp(name, pack->names[i])) *handle = pack->models[i], status = 0;
   pthread_mutex_unlock(&lock);
   return status;
+}
+
+static int32_t name_tensor(const char **name, void *handle, int32_t index, int output) {
+  int32_t status = 0;
+  pthread_mutex_lock(&lock);
+  Model *m = known_model(handle, &status);
+  if (m && (index < 0 || index >= (output ? m->outputs : m->inputs))) status = INVALID_ARGUMENT;
+  if (!status) *name = output ? "output" : "data";
+  pthread_mutex_unlock(&lock);
+  return status;
+}
+
+EXPORT int32_t hbDNNGetInputName(const char **name, void *handle, int32_t index) {
+  return name_tensor(name, handle, index, 0);
+}
+
+EXPORT int32_t hbDNNGetOutputName(const char **name, void *handle, int32_t index) {
+  return name_tensor(name, handle, index, 1);
 }
 
 EXPORT int32_t hbDNNGetInputCount(int32_t *count, void *handle) {
   int32_t status = 0;
   pthread_mutex_lock(&lock);
-  Model *m = known_model(handle, &status, INVALID_HANDLE);
+  Model *m = known_model(handle, &status);
   if (m) *count = m->inputs;
   pthread_mutex_unlock(&lock);
   return status;
@@ -455,7 +535,7 @@ EXPORT int32_t hbDNNGetInputCount(int32_t *count, void *handle) {
 EXPORT int32_t hbDNNGetOutputCount(int32_t *count, void *handle) {
   int32_t status = 0;
   pthread_mutex_lock(&lock);
-  Model *m = known_model(handle, &status, INVALID_HANDLE);
+  Model *m = known_model(handle, &status);
   if (m) *count = m->outputs;
   pthread_mutex_unlock(&lock);
   return status;
@@ -464,7 +544,7 @@ EXPORT int32_t hbDNNGetOutputCount(int32_t *count, void *handle) {
 EXPORT int32_t hbDNNGetInputTensorProperties(Properties *properties, void *handle, int32_t index) {
   int32_t status = 0;
   pthread_mutex_lock(&lock);
-  Model *m = known_model(handle, &status, INVALID_HANDLE);
+  Model *m = known_model(handle, &status);
   if (m && (index < 0 || index >= m->inputs)) status = INVALID_ARGUMENT;
   if (!status) *properties = m->input;
   pthread_mutex_unlock(&lock);
@@ -474,7 +554,7 @@ EXPORT int32_t hbDNNGetInputTensorProperties(Properties *properties, void *handl
 EXPORT int32_t hbDNNGetOutputTensorProperties(Properties *properties, void *handle, int32_t index) {
   int32_t status = 0;
   pthread_mutex_lock(&lock);
-  Model *m = known_model(handle, &status, INVALID_HANDLE);
+  Model *m = known_model(handle, &status);
   if (m && (index < 0 || index >= m->outputs)) status = INVALID_ARGUMENT;
   if (!status) *properties = m->output;
   pthread_mutex_unlock(&lock);
@@ -570,24 +650,35 @@ static void start_device(void) {
   pthread_detach(thread);
 }
 
-// Copy a strided NV12 image out of device memory; 0 when it leaves its allocations.
-static int fetch_nv12(const Model *m, const Tensor *input, Task *task) {
+// Copy one strided NV12 image out of device memory; 0 when it leaves its allocations. Rows may have any
+// stride that holds the image: what the device cannot read as it is, libdnn pads inside.
+static int fetch_image(const Model *m, const Tensor *input, int image, Task *task) {
   const Shape *aligned = &input->properties.alignedShape;
   int stride = aligned->dimensionSize[m->input.tensorLayout == LAYOUT_NHWC ? 2 : 3];
   int separate = m->input.tensorType == TYPE_NV12_SEPARATE;
   int64_t y_bytes = (int64_t)stride * m->height, uv_bytes = y_bytes / 2;
-  if (stride < m->width || stride % 16) return 0;
+  if (stride < m->width) return 0;
   const uint8_t *y = device_bytes(&input->sysMem[0], separate ? y_bytes : y_bytes + uv_bytes);
   const uint8_t *uv = separate ? device_bytes(&input->sysMem[1], uv_bytes) : y + y_bytes;
   if (!y || !uv) return 0;
-  task->used[0] = input->sysMem[0].virAddr;
-  task->used[1] = separate ? input->sysMem[1].virAddr : NULL;
-  Memory *memory = memory_at(input->sysMem[0].virAddr);
-  if (memcmp(memory->cpu, memory->device, memory->size)) stats.stale_inputs += 1;
+  task->used[2 * image] = input->sysMem[0].virAddr;
+  task->used[2 * image + 1] = separate ? input->sysMem[1].virAddr : NULL;
+  for (int plane = 0; plane < 1 + separate; ++plane) {
+    Memory *memory = memory_at(input->sysMem[plane].virAddr);
+    if (memcmp(memory->cpu, memory->device, memory->size)) stats.stale_inputs += 1;
+  }
+  uint8_t *nv12 = task->nv12 + (size_t)image * m->width * m->height * 3 / 2;
   for (int row = 0; row < m->height; ++row)
-    memcpy(task->nv12 + row * m->width, y + row * stride, m->width);
+    memcpy(nv12 + row * m->width, y + row * stride, m->width);
   for (int row = 0; row < m->height / 2; ++row)
-    memcpy(task->nv12 + (m->height + row) * m->width, uv + row * stride, m->width);
+    memcpy(nv12 + (m->height + row) * m->width, uv + row * stride, m->width);
+  return 1;
+}
+
+// A batch comes as that many tensors of one image each.
+static int fetch_nv12(const Model *m, const Tensor *input, Task *task) {
+  for (int i = 0; i < m->batch; ++i)
+    if (input[i].properties.validShape.dimensionSize[0] != 1 || !fetch_image(m, &input[i], i, task)) return 0;
   return 1;
 }
 
@@ -597,7 +688,7 @@ EXPORT int32_t hbDNNInfer(void **handle, Tensor **output, const Tensor *input, v
   pthread_once(&once, start_device);
   pthread_mutex_lock(&lock);
   int32_t status = injected("infer");
-  Model *m = status ? NULL : known_model(model, &status, INVALID_HANDLE);
+  Model *m = status ? NULL : known_model(model, &status);
   // The X5 has one BPU core; a handle that is not null would mean "append to that task".
   if (m && (!handle || *handle || !output || !input || !control || control->bpuCoreId < 0 ||
             control->bpuCoreId > 1 || control->priority < 0 || control->priority > 255))
@@ -605,10 +696,10 @@ EXPORT int32_t hbDNNInfer(void **handle, Tensor **output, const Tensor *input, v
   if (!status && stats.live_tasks >= MAX_TASKS) status = TOO_MANY_TASKS;
   if (!status) {
     Task *task = calloc(1, sizeof *task);
-    task->nv12 = calloc(1, (size_t)m->width * m->height * 3 / 2 + 8);
+    task->nv12 = calloc(m->batch + 1, (size_t)m->width * m->height * 3 / 2 + 8);
     task->model = m;
     task->output = (*output)->sysMem[0];
-    task->used[2] = task->output.virAddr;
+    task->used[2 * MAX_BATCH] = task->output.virAddr;
     task->priority = control->priority;
     task->custom_id = control->customId;
     task->ready = now() + m->overhead_ns / 2;
@@ -648,7 +739,7 @@ static void hash_logits(const uint8_t *nv12, int width, int height, float *logit
 }
 
 static void store(const Properties *p, uint8_t *out, const float *logits, int classes) {
-  int step = p->alignedShape.dimensionSize[3];
+  int step = p->stride[1] / element_size(p->tensorType);
   for (int i = 0; i < classes; ++i) {
     float value = logits[i];
     if (p->quantiType == QUANTI_SCALE) {
@@ -694,11 +785,14 @@ EXPORT int32_t hbDNNWaitTaskDone(void *handle, int32_t timeout_ms) {
   pthread_mutex_unlock(&lock);
   if (status) return status;
   if (!task->computed) {
-    float *logits = calloc(m->classes, sizeof *logits);
-    logits_of(task->nv12, m->width, m->height, logits, m->classes);
+    float *logits = calloc((size_t)m->batch * m->classes, sizeof *logits);
+    size_t image = (size_t)m->width * m->height * 3 / 2;
+    for (int i = 0; i < m->batch; ++i)
+      logits_of(task->nv12 + i * image, m->width, m->height, logits + i * m->classes, m->classes);
     pthread_mutex_lock(&lock);
     uint8_t *out = device_bytes(&task->output, m->output.alignedByteSize);
-    if (out) store(&m->output, out, logits, m->classes);
+    for (int i = 0; out && i < m->batch; ++i)
+      store(&m->output, out + (size_t)i * m->output.stride[0], logits + i * m->classes, m->classes);
     task->computed = 1;
     pthread_mutex_unlock(&lock);
     free(logits);
@@ -756,6 +850,21 @@ EXPORT void emu_reset(void) {
   pthread_mutex_unlock(&lock);
 }
 
+// Everything is freed, as when a process ends: for users that leak by nature.
+EXPORT void emu_restart(void) {
+  pthread_mutex_lock(&lock);
+  for (Task *t = tasks, *next; t; t = next) {
+    next = t->next;
+    if (t->state == QUEUED) stats.in_flight -= 1;
+    if (t->state == RUNNING) t->released = 1;
+    else unlink_task(t);
+  }
+  pthread_cond_signal(&device_wakes);
+  pthread_mutex_unlock(&lock);
+  while (packs) hbDNNRelease(packs);
+  while (memories) hbSysFreeMem(&(SysMem){.virAddr = memories->cpu});
+}
+
 // `Struct.field offset` and `Struct size` lines, to compare other definitions with.
 EXPORT const char *emu_layout(void) {
 #define PRINT_OFFSET(type, field, offset) #type "." #field " " #offset "\n"
@@ -765,49 +874,52 @@ EXPORT const char *emu_layout(void) {
 
 // One thread of emu_limit: infer as fast as the device lets it until the deadline.
 typedef struct {
-  void *model;
-  Properties input, output;
-  int64_t deadline, inferences;
+  Model *model;
+  int64_t deadline, images;
 } Loop;
 
 static void *run_loop(void *argument) {
   Loop *loop = argument;
-  Tensor input = {.properties = loop->input}, output = {.properties = loop->output}, *outputs = &output;
+  Model *m = loop->model;
+  Tensor input[MAX_BATCH] = {0}, output = {.properties = m->output}, *outputs = &output;
   InferControl control = {0};
-  hbSysAllocCachedMem(&input.sysMem[0], loop->input.alignedByteSize);
-  hbSysAllocCachedMem(&output.sysMem[0], loop->output.alignedByteSize);
+  for (int i = 0; i < m->batch; ++i) {
+    input[i].properties = m->input;
+    input[i].properties.validShape.dimensionSize[0] = 1;
+    hbSysAllocCachedMem(&input[i].sysMem[0], m->input.alignedByteSize / m->batch);
+  }
+  hbSysAllocCachedMem(&output.sysMem[0], m->output.alignedByteSize);
   while (now() < loop->deadline) {
     void *task = NULL;
-    hbSysFlushMem(&input.sysMem[0], CACHE_CLEAN);
-    if (hbDNNInfer(&task, &outputs, &input, loop->model, &control)) break;
+    for (int i = 0; i < m->batch; ++i) hbSysFlushMem(&input[i].sysMem[0], CACHE_CLEAN);
+    if (hbDNNInfer(&task, &outputs, input, m, &control)) break;
     if (hbDNNWaitTaskDone(task, 0)) break;
     hbDNNReleaseTask(task);
     hbSysFlushMem(&output.sysMem[0], CACHE_INVALIDATE);
-    loop->inferences += 1;
+    loop->images += m->batch;
   }
-  hbSysFreeMem(&input.sysMem[0]);
+  for (int i = 0; i < m->batch; ++i) hbSysFreeMem(&input[i].sysMem[0]);
   hbSysFreeMem(&output.sysMem[0]);
   return NULL;
 }
 
-// Inferences a second that the device itself allows, with nothing around it but this loop.
+// Images a second that the device itself allows, with nothing around it but this loop. Of a file of
+// several models the last one counts, which is the one with the largest batch.
 EXPORT double emu_limit(const char *path, int threads, double seconds) {
-  void *packed = NULL, *model = NULL;
+  void *packed = NULL;
   if (threads < 1 || threads > MAX_TASKS || hbDNNInitializeFromFiles(&packed, &path, 1)) return -1;
-  hbDNNGetModelHandle(&model, packed, ((Model *)packed)->name);
+  Pack *pack = packed;
   Loop loops[MAX_TASKS] = {0};
   pthread_t running[MAX_TASKS];
   int64_t start = now(), total = 0;
   for (int i = 0; i < threads; ++i) {
-    loops[i].model = model;
+    loops[i].model = pack->models[pack->count - 1];
     loops[i].deadline = start + (int64_t)(seconds * 1e9);
-    hbDNNGetInputTensorProperties(&loops[i].input, model, 0);
-    hbDNNGetOutputTensorProperties(&loops[i].output, model, 0);
     pthread_create(&running[i], NULL, run_loop, &loops[i]);
   }
   for (int i = 0; i < threads; ++i) {
     pthread_join(running[i], NULL);
-    total += loops[i].inferences;
+    total += loops[i].images;
   }
   double elapsed = (now() - start) / 1e9;
   hbDNNRelease(packed);

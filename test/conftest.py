@@ -39,8 +39,15 @@ def caplog(
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emulated libdnn.so."""
-    return build(tmp_path_factory.mktemp("libdnn"))
+    """The emulated libdnn.so; REPGHOST_EMULATOR names one that was compiled elsewhere."""
+    built = os.environ.get("REPGHOST_EMULATOR")
+    return Path(built) if built else build(tmp_path_factory.mktemp("libdnn"))
+
+
+@pytest.fixture(autouse=True)
+def not_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader knows the emulated libdnn.so by its name once a test has loaded it."""
+    monkeypatch.setattr("repghost_ros.backends.libdnn._BY_NAME", "libdnn-of-a-board.so")
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emulator.board import Emulator, hash_logits, timings, write_model
+from emulator.board import Emulator, fused_timings, hash_logits, timings, write_model
 from repghost_ros.backends import libdnn
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.libdnn import LibdnnBackend
@@ -140,6 +143,105 @@ def test_the_whole_bpu_path_names_what_onnx_names(board: Emulator, tmp_path: Pat
     backend.close()
 
 
+# --- batches and files of several models ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {},
+        {"input_type": 2, "aligned_width": 256},
+        {"class_step": 4},
+        {"output_type": 8, "quanti": 2, "scales": 1},
+        {"output_type": 14, "quanti": 2, "scales": 1000, "zero_points": 1000},
+        {"output_dimensions": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["alone", "with batch 1"])
+def test_every_frame_of_a_batch_has_its_own_answer(
+    board: Emulator, tmp_path: Path, properties: dict[str, Any], packed: bool
+) -> None:
+    path = tmp_path / "model.bin"
+    if packed:
+        write_model(path, {"name": "four", "batch": 4}, **properties)
+    else:
+        write_model(path, batch=4, **properties)
+    backend = LibdnnBackend(path)
+    assert (backend.batch, backend.classes) == (4, 1000)
+    slot = backend.open_slot()
+    assert len(slot.inputs) == 4
+    assert slot.inputs[0] is slot.nv12
+    for count in (4, 1, 3, 2):
+        images = [RNG.integers(0, 256, slot.nv12.shape, dtype=np.uint8) for _ in range(count)]
+        for buffer, image in zip(slot.inputs, images):
+            buffer[...] = image
+        logits = slot.infer_batch(count)
+        assert logits.shape == (count, 1000)
+        assert logits.dtype == np.float32
+        for row, image in zip(logits, images):
+            true = hash_logits(image, 1000)
+            step = 3 / 8 if "quanti" in properties else 2e-5
+            assert np.abs(row - true).max() <= step / 2
+    slot.close()
+    backend.close()
+
+
+def test_a_lone_frame_takes_the_small_model(board: Emulator, tmp_path: Path) -> None:
+    path = write_model(
+        tmp_path / "model.bin", {"name": "four", **fused_timings(4)}, **fused_timings(1)
+    )
+    backend = LibdnnBackend(path)
+    assert [program.batch for program in backend.programs] == [1, 4]
+    slot = backend.open_slot()
+    for count, busy_us in ((1, 822), (4, 1679), (2, 1679), (1, 822)):
+        before = board.stats()["busy_ns"]
+        slot.infer_batch(count)
+        assert board.stats()["busy_ns"] - before == busy_us * 1000  # the device's own clock
+    slot.close()
+    backend.close()
+
+
+def test_a_failed_batch_leaves_the_next_one_alone(board: Emulator, tmp_path: Path) -> None:
+    backend = LibdnnBackend(write_model(tmp_path / "model.bin", batch=4))
+    slot = backend.open_slot()
+    board.fail("run", -6000001)
+    with pytest.raises(BackendError, match="did not finish"):
+        slot.infer_batch(4)
+    image = fill(slot)
+    np.testing.assert_allclose(slot.infer(), hash_logits(image, 1000), atol=1e-5)
+    slot.close()
+    backend.close()
+
+
+def test_a_file_of_several_models_needs_a_name(board: Emulator, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.bin", {"name": "small", "classes": 10})
+    with pytest.raises(BackendError, match="2 models.*repghost, small with model_name"):
+        LibdnnBackend(path)
+    with pytest.raises(BackendError, match=r"repghost, small\), none named 'large'"):
+        LibdnnBackend(path, BackendOptions(model_name="large"))
+    backend = LibdnnBackend(path, BackendOptions(model_name="small"))
+    slot = backend.open_slot()
+    image = fill(slot)
+    np.testing.assert_allclose(slot.infer(), hash_logits(image, 10), atol=1e-5)
+    slot.close()
+    backend.close()
+
+
+def test_the_loaders_path_is_searched(library: Path, model: Path) -> None:
+    program = f"""
+from pathlib import Path
+from repghost_ros.backends.libdnn import LibdnnBackend
+print(LibdnnBackend(Path({str(model)!r})).runtime)
+"""
+    environment = {name: os.environ[name] for name in os.environ if name != "REPGHOST_LIBDNN"}
+    environment["LD_LIBRARY_PATH"] = str(library.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "libdnn 1.24.5\n", done.stderr
+
+
 # --- faults --------------------------------------------------------------------------------------
 
 
@@ -164,14 +266,12 @@ def test_a_missing_or_corrupt_file_is_named(board: Emulator, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [
-        ({"models": 2}, "2 models"),
         ({"inputs": 2}, "2 inputs"),
         ({"outputs": 3}, "3 outputs"),
         ({"input_type": 3}, "type 3.*input_type_rt: nv12"),
         ({"input_dimensions": 3}, "expected NV12"),
         ({"input_dimensions": -4}, "expected NV12"),
         ({"input_dimensions": 100}, "expected NV12"),
-        ({"batch": 2}, "one image of even"),
         ({"width": 223}, "one image of even"),
         ({"height": -2}, "one image of even"),
         ({"aligned_width": 208}, "208 of 224 pixels"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from repghost_ros.backends.base import SingleSlot
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.model import Model
 from repghost_ros.stream.job import Counts, Job, Outcome
@@ -24,6 +25,7 @@ class HeldBackend:
     runtime = "held"
     width = height = 2
     classes = 1
+    batch = 1
     labels: tuple[str, ...] = ()
 
     def __init__(self, room: int = 64, *, open_gates: bool = True, offset: int = 0) -> None:
@@ -51,7 +53,7 @@ class HeldBackend:
         assert self.open_slots == 0
 
 
-class HeldSlot:
+class HeldSlot(SingleSlot):
     def __init__(self, backend: HeldBackend) -> None:
         self.backend = backend
         self.nv12 = np.zeros((3, 2), np.uint8)

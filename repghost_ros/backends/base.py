@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,11 +15,15 @@ from repghost_ros.vision.nv12 import ColorRange
 
 
 class Slot(Protocol):
-    """What one worker needs to infer: its input buffer and its place on the device."""
+    """What one worker needs to infer: its input buffers and its place on the device."""
 
     @property
     def nv12(self) -> np.ndarray:
-        """uint8 (height * 3 // 2, width): the frame goes here, in the device's memory if it has one."""
+        """uint8 (height * 3 // 2, width): a lone frame goes here, into device memory if any."""
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """Such buffers for as many frames as the backend's `batch`; the first is `nv12`."""
 
     def infer(self) -> np.ndarray:
         """Run the model on `nv12`.
@@ -32,8 +36,39 @@ class Slot(Protocol):
 
         """
 
+    def infer_batch(self, count: int) -> np.ndarray:
+        """Run the model on the first `count` of `inputs`, in one task of the device.
+
+        Returns:
+            float32 (count, classes) logits, the caller's own copy.
+
+        Raises:
+            BackendError: the device refused, failed or timed out: none of the frames has an answer.
+
+        """
+
     def close(self) -> None:
         """Give the slot's buffers back; further calls do nothing."""
+
+
+class SingleSlot:
+    """What a slot of a runtime that takes one frame at a time makes of a batch."""
+
+    nv12: np.ndarray
+
+    @property
+    def inputs(self) -> tuple[np.ndarray, ...]:
+        """The one buffer."""
+        return (self.nv12,)
+
+    def infer(self) -> np.ndarray:
+        """To be written by the runtime."""
+        raise NotImplementedError
+
+    def infer_batch(self, count: int) -> np.ndarray:
+        """Run the model on the one buffer: float32 (1, classes)."""
+        assert count == 1
+        return self.infer()[np.newaxis]
 
 
 class Backend(Protocol):
@@ -54,6 +89,10 @@ class Backend(Protocol):
     @property
     def classes(self) -> int:
         """Number of logits."""
+
+    @property
+    def batch(self) -> int:
+        """How many frames a slot can infer together, at most."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -83,6 +122,8 @@ class BackendOptions:
     """Task priority on the BPU, 0 (lowest) to 255."""
     timeout_s: float = 1.0
     """Seconds to wait for one inference on the BPU before it counts as failed."""
+    model_name: str = ""
+    """Which of the models in a compiled file to run; may be empty where there is one."""
     color_range: ColorRange = "full"
     """Range of the NV12 that the ONNX backend is given: full or limited (BT.601)."""
     onnx_threads: int = 1
@@ -120,21 +161,35 @@ class Runtime:
         return self.suffixes[0][1:]
 
 
-def why_not(module: str, install: str) -> str | None:
-    """None where a runtime's Python module can be imported, else why not.
+def load_module(*names: str, install: str) -> Any:
+    """Import the first of a runtime's Python modules that is installed.
 
     Args:
-        module: its name.
+        names: it may be packaged under several.
         install: what installs it, or makes a broken installation work.
 
+    Raises:
+        BackendError: none is installed, or the one that is cannot be imported, and why.
+
     """
+    broken = ""
+    for name in names:
+        try:
+            return import_module(name)
+        except Exception as error:  # a vendor's package raises anything
+            package = name.partition(".")[0]
+            if not (isinstance(error, ModuleNotFoundError) and error.name == package):
+                broken = broken or f"{name} cannot be imported ({type(error).__name__}: {error})"
+    absent = f"{names[0].partition('.')[0]} is not installed"
+    raise BackendError(f"{broken or absent}: {install}")
+
+
+def why_not(load: Callable[[], object]) -> str | None:
+    """None where a runtime's library can be loaded, else why not and what to do about it."""
     try:
-        import_module(module)
-    except Exception as error:  # a vendor's package raises anything where its libraries are missing
-        package = module.partition(".")[0]
-        if isinstance(error, ModuleNotFoundError) and error.name == package:
-            return f"{package} is not installed: {install}"
-        return f"{module} cannot be imported ({type(error).__name__}: {error}): {install}"
+        load()
+    except BackendError as error:
+        return str(error)
     return None
 
 

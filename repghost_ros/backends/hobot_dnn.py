@@ -1,37 +1,120 @@
 """NV12 -> logits on the BPU through the vendor's Python package, hobot_dnn (pyeasy_dnn).
 
-Its `forward` holds the GIL until the BPU is done, so workers wait for each other: correct, but not
-parallel. libdnn is the faster way to the same device.
+It is for boards on which libdnn cannot be called directly. What follows was measured with version
+3.0.6: `forward` holds Python's lock until the BPU is done and waits without a time limit, so workers
+do not work in parallel, and where the BPU hangs the whole process does. No model and no failed task
+is ever released. Of a file of several models the first is loaded.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
+from repghost_ros.backends.base import (
+    DEFAULTS,
+    BackendOptions,
+    Runtime,
+    SingleSlot,
+    image_size,
+    load_module,
+    why_not,
+)
+from repghost_ros.backends.libdnn import Shape
 from repghost_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
-_MODULE = "hobot_dnn.pyeasy_dnn"
-_INSTALL = "it comes with the board's image (apt install hobot-dnn)"
+_PACKAGES = ("hobot_dnn", "hobot_dnn_rdkx5")  # of the board's image, of PyPI
+_INSTALL = (
+    "it comes with the board's image (apt install hobot-dnn); elsewhere "
+    "pip install hobot-dnn-rdkx5 'numpy<2'"
+)
+_MOST_MODELS = 8  # loaded by one process, as none is ever released
+_TASKS = 32  # that the device takes at a time
+
+
+def library() -> Any:
+    """The pyeasy_dnn module.
+
+    Raises:
+        BackendError: it is not installed, or cannot be imported.
+
+    """
+    return load_module(*(f"{package}.pyeasy_dnn" for package in _PACKAGES), install=_INSTALL)
 
 
 def available() -> str | None:
     """None where hobot_dnn can be imported, else why not and what to install."""
-    return why_not(_MODULE, _INSTALL)
+    return why_not(library)
 
 
+@lru_cache
 def version() -> str:
-    """The version of the package that brought hobot_dnn, empty where it has none."""
+    """The version of the distribution that brought hobot_dnn, empty where none did."""
+    package = library().__name__.partition(".")[0]
     return ", ".join(
-        metadata.version(name) for name in metadata.packages_distributions().get("hobot_dnn", [])
+        metadata.version(name) for name in metadata.packages_distributions().get(package, [])
     )
+
+
+@dataclass
+class _Loaded:
+    """A model that stays in the BPU's memory until the process ends."""
+
+    model: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held for every task: the package says nothing of calls from several threads."""
+    failures: int = 0
+    """Tasks that failed; each may stay occupied for ever."""
+
+
+_loaded: dict[tuple[Path, int, int, str], _Loaded] = {}
+_loading = threading.Lock()
+
+
+def _load(path: Path, name: str) -> _Loaded:
+    """The model in a file, loaded once for as long as the file does not change."""
+    if not path.is_file():
+        raise BackendError(f"model file '{path}' does not exist")
+    status = path.stat()
+    key = path.resolve(), status.st_mtime_ns, status.st_size, name
+    with _loading:
+        if key not in _loaded:
+            if len(_loaded) >= _MOST_MODELS:
+                raise BackendError(
+                    f"hobot_dnn never releases a model, and this process has loaded {_MOST_MODELS}: "
+                    "restart it, or use bpu_runtime libdnn"
+                )
+            pyeasy_dnn = library()
+            try:
+                models = list(pyeasy_dnn.load(str(path)))
+            except Exception as error:
+                raise BackendError(f"'{path}' cannot be loaded: {_reason(error)}") from error
+            _loaded[key] = _Loaded(_named(path, models, name))
+        return _loaded[key]
+
+
+def _named(path: Path, models: list[Any], name: str) -> Any:
+    listed = ", ".join(str(model.name) for model in models)
+    fitting = [model for model in models if name in ("", model.name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise BackendError(
+        f"hobot_dnn finds {len(models)} models in '{path}' ({listed}): choose one with model_name, "
+        "or use bpu_runtime libdnn"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong: the package's errors come wrapped in a SystemError that says nothing."""
+    return str(error.__cause__ or error)
 
 
 class HobotDnnBackend:
@@ -39,34 +122,25 @@ class HobotDnnBackend:
 
     Args:
         path: the .bin file.
+        options: `bpu_core`, `bpu_priority` and `model_name` are read; `timeout_s` cannot be kept.
 
     Raises:
-        BackendError: hobot_dnn is missing, or the file is missing, corrupt, or no NV12 classifier.
+        BackendError: hobot_dnn is missing, or the file is missing, corrupt, or no NV12 classifier
+            whose output hobot_dnn can read.
 
     """
 
     labels: tuple[str, ...] = ()  # compiled models carry none
+    batch = 1
 
     def __init__(self, path: Path, options: BackendOptions = DEFAULTS) -> None:
-        unusable = available()
-        if unusable:
-            raise BackendError(unusable)
-        from hobot_dnn import pyeasy_dnn
-
-        if not path.is_file():
-            raise BackendError(f"model file '{path}' does not exist")
-        try:
-            models = pyeasy_dnn.load(str(path))
-        except Exception as error:  # the package raises what its C++ threw
-            raise BackendError(f"'{path}' cannot be loaded: {error}") from error
-        if len(models) != 1:
-            raise BackendError(f"'{path}' holds {len(models)} models: expected one")
-        self.model: Any = models[0]
-        self.runtime = "hobot_dnn"
-        self.lock = threading.Lock()
-        if len(self.model.inputs) != 1 or len(self.model.outputs) != 1:
+        self.loaded = _load(path, options.model_name)
+        self.runtime = f"hobot_dnn {version()}".strip()
+        self.scheduling = {"core_id": options.bpu_core, "priority": options.bpu_priority}
+        model = self.loaded.model
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise BackendError(f"'{path}' is no classifier: expected one input and one output")
-        image = self.model.inputs[0].properties
+        image = model.inputs[0].properties
         if "NV12" not in str(image.tensor_type).upper():
             raise BackendError(
                 f"the input of '{path}' is {image.tensor_type}: expected NV12; compile the model "
@@ -74,19 +148,45 @@ class HobotDnnBackend:
             )
         shape = [int(size) for size in image.shape]
         self.width, self.height = image_size(path, shape, channels_last=str(image.layout) == "NHWC")
-        self.classes = int(np.prod(self.model.outputs[0].properties.shape))
-        _log.warning("hobot_dnn holds Python's lock while the BPU works: more workers do not help")
+        self._read_output(path, model.outputs[0].properties)
+        _log.warning(
+            "hobot_dnn holds Python's lock while the BPU works and waits without a time limit: more "
+            "workers do not help, and no watchdog can act where the BPU hangs; prefer libdnn"
+        )
+
+    def _read_output(self, path: Path, logits: Any) -> None:
+        shape = [int(size) for size in logits.shape]
+        self.classes = max(shape, default=0)
+        if self.classes < 2 or np.prod(shape) != self.classes:
+            raise BackendError(f"the output of '{path}' has shape {shape}: expected 1xCLASSESx1x1")
+        aligned = getattr(logits, "alignedShape", shape)
+        if isinstance(aligned, int):  # the address of the vendor's structure
+            aligned = Shape.from_address(aligned).sizes()
+        if list(aligned) != shape:
+            raise BackendError(
+                f"the output of '{path}' is padded from {shape} to {list(aligned)}, which hobot_dnn "
+                "cannot read: use bpu_runtime libdnn"
+            )
+        self.factor = np.ones(1, np.float32)
+        if "float" in str(logits.dtype):
+            return
+        self.factor = np.asarray(logits.scale_data, np.float32).reshape(-1)
+        if self.factor.size not in (1, self.classes):
+            raise BackendError(
+                f"the output of '{path}' is {logits.dtype} with {self.factor.size} scales, which "
+                "hobot_dnn does not explain: use bpu_runtime libdnn"
+            )
+        _log.warning("hobot_dnn does not tell zero points: the output is taken as symmetric")
 
     def open_slot(self) -> HobotDnnSlot:
         """A buffer for one worker."""
         return HobotDnnSlot(self)
 
     def close(self) -> None:
-        """Let go of the model."""
-        self.model = None
+        """Nothing can be released: the next one to open this file is given the same model."""
 
 
-class HobotDnnSlot:
+class HobotDnnSlot(SingleSlot):
     """One worker's NV12 buffer."""
 
     def __init__(self, backend: HobotDnnBackend) -> None:
@@ -97,16 +197,27 @@ class HobotDnnSlot:
         """Run the model on `nv12`: float32 (classes,).
 
         Raises:
-            BackendError: the BPU failed.
+            BackendError: the BPU failed, or what came back is no answer.
 
         """
-        try:
-            # The package says nothing of calls from several threads: one at a time.
-            with self._backend.lock:
-                outputs = self._backend.model.forward(self.nv12.reshape(-1))
-                logits = np.array(outputs[0].buffer, np.float32).reshape(-1)
-        except Exception as error:
-            raise BackendError(f"hobot_dnn failed: {error}") from error
+        backend, loaded = self._backend, self._backend.loaded
+        with loaded.lock:
+            try:
+                outputs = loaded.model.forward(self.nv12.reshape(-1), **backend.scheduling)
+            except Exception as error:
+                loaded.failures += 1
+                raise BackendError(
+                    f"hobot_dnn failed: {_reason(error)} ({loaded.failures} times so far; each may "
+                    f"cost one of the device's {_TASKS} tasks until the process ends)"
+                ) from error
+            answer = np.asarray(outputs[0].buffer)
+            if answer.size != backend.classes:
+                raise BackendError(
+                    f"hobot_dnn answered with shape {answer.shape} for {backend.classes} classes: use "
+                    "bpu_runtime libdnn"
+                )
+            logits: np.ndarray = answer.reshape(-1).astype(np.float32)
+        logits *= backend.factor
         return logits
 
     def close(self) -> None:

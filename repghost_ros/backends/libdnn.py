@@ -32,11 +32,12 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size
+from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
 from repghost_ros.errors import BackendError
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
 _DEPENDENCIES = "/usr/hobot/lib"
+_BY_NAME = "libdnn.so"  # as the loader finds it, on LD_LIBRARY_PATH too
 _INSTALL = "libdnn.so is not here: it comes with the board's image (apt install hobot-dnn)"
 
 _DIMENSIONS = 8  # HB_DNN_TENSOR_MAX_DIMENSIONS
@@ -44,6 +45,7 @@ _NHWC = 0
 _NV12, _NV12_SEPARATE = 1, 2
 _NO_QUANTIZATION, _SHIFT, _SCALE = 0, 1, 2
 _ELEMENTS: dict[int, Any] = {8: c_int8, 11: c_int16, 13: c_float, 14: c_int32}  # S8 S16 F32 S32
+_MAX_BATCH = 256  # more is no batch but a corrupt file
 _INVALIDATE, _CLEAN = 1, 2  # HB_SYS_MEM_CACHE_*
 
 
@@ -141,13 +143,17 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
+def check(dnn: ctypes.CDLL, status: int, what: str) -> None:
+    """Raise a BackendError with the vendor's words unless `status` is 0."""
+    if status:
+        described = dnn.hbDNNGetErrorDesc(status)
+        reason = described.decode(errors="replace") if described else "unknown error"
+        raise BackendError(f"{what} ({reason}, {status})")
+
+
 def available() -> str | None:
     """None where libdnn can be loaded, else why not and what to install."""
-    try:
-        library()
-    except BackendError as error:
-        return str(error)
-    return None
+    return why_not(library)
 
 
 def library() -> ctypes.CDLL:
@@ -175,23 +181,34 @@ def version() -> str:
 def _load(override: str) -> ctypes.CDLL:
     installed = (path for path in _PATHS if Path(path).is_file())
     path = override or next(installed, None) or ctypes.util.find_library("dnn")
-    if path is None:
-        raise BackendError(_INSTALL)
-    try:
-        dnn = ctypes.CDLL(path)
-    except OSError:
-        dnn = _load_with_dependencies(path)
+    dnn = _load_by_name() if path is None else _load_file(path)
     for name, arguments in _SIGNATURES.items():
         try:
             function = getattr(dnn, name)
         except AttributeError as error:
-            raise BackendError(f"'{path}' lacks {name}: it is no libdnn of an RDK X5") from error
+            raise BackendError(
+                f"'{path or _BY_NAME}' lacks {name}: it is no libdnn of an RDK X5"
+            ) from error
         function.argtypes = arguments
         function.restype = c_int32
     dnn.hbDNNGetVersion.restype = c_char_p
     dnn.hbDNNGetErrorDesc.argtypes = (c_int32,)
     dnn.hbDNNGetErrorDesc.restype = c_char_p
     return dnn
+
+
+def _load_by_name() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(_BY_NAME)
+    except OSError as error:
+        raise BackendError(_INSTALL) from error
+
+
+def _load_file(path: str) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(path)
+    except OSError:
+        return _load_with_dependencies(path)
 
 
 def _load_with_dependencies(path: str) -> ctypes.CDLL:
@@ -214,12 +231,127 @@ def _load_with_dependencies(path: str) -> ctypes.CDLL:
         raise BackendError(f"libdnn cannot be loaded: {error}") from error
 
 
+class Program:
+    """One of the models in a compiled file: what its input and output look like.
+
+    Args:
+        dnn: the library.
+        handle: the model's.
+        name: the model's.
+        path: of its file, for messages.
+
+    Raises:
+        BackendError: it is no NV12 classifier, or its properties contradict each other.
+
+    """
+
+    def __init__(self, dnn: ctypes.CDLL, handle: c_void_p, name: str, path: Path) -> None:
+        self.handle = handle
+        self.name = name
+        self._path = path
+        count = c_int32()
+        for kind in ("Input", "Output"):
+            get_count = getattr(dnn, f"hbDNNGet{kind}Count")
+            check(dnn, get_count(byref(count), handle), f"'{path}' has no {kind} count")
+            if count.value != 1:
+                raise BackendError(f"'{path}' has {count.value} {kind.lower()}s: expected one")
+        self.input, self.output = Properties(), Properties()
+        status = dnn.hbDNNGetInputTensorProperties(byref(self.input), handle, 0)
+        check(dnn, status, f"the input of '{path}' cannot be read")
+        status = dnn.hbDNNGetOutputTensorProperties(byref(self.output), handle, 0)
+        check(dnn, status, f"the output of '{path}' cannot be read")
+        self._read_input()
+        self._read_output()
+
+    def _read_input(self) -> None:
+        kind, shape = self.input.tensorType, self.input.validShape.sizes()
+        aligned = self.input.alignedShape.sizes()
+        if kind not in (_NV12, _NV12_SEPARATE) or len(shape) != 4 or len(aligned) != 4:
+            raise BackendError(
+                f"the input of '{self._path}' has type {kind} and shape {shape}: expected NV12; "
+                "compile the model with input_type_rt: nv12"
+            )
+        channels_last = self.input.tensorLayout == _NHWC
+        self.batch = shape[0]
+        if not 1 <= self.batch <= _MAX_BATCH or aligned[0] != self.batch:
+            raise BackendError(
+                f"the input of '{self._path}' has shape {shape}: what batch is that?"
+            )
+        size = image_size(self._path, [1, *shape[1:]], channels_last=channels_last)
+        self.width, self.height = size
+        self.stride = aligned[2 if channels_last else 3]
+        if self.stride < self.width:
+            raise BackendError(
+                f"the rows of '{self._path}' have {self.stride} of {self.width} pixels"
+            )
+        # The images of a batch are given as a tensor each: see hbDNNInfer in the vendor's manual.
+        self.input.validShape.dimensionSize[0] = self.input.alignedShape.dimensionSize[0] = 1
+        self.input.alignedByteSize //= self.batch
+        self.input_bytes = max(self.stride * self.height * 3 // 2, self.input.alignedByteSize)
+
+    def _read_output(self) -> None:
+        path = self._path
+        shape, aligned = self.output.validShape.sizes(), self.output.alignedShape.sizes()
+        wide = [axis for axis, size in enumerate(shape) if axis and size > 1]
+        if len(wide) != 1 or min(shape) < 1 or len(aligned) != len(shape) or min(aligned) < 1:
+            raise BackendError(f"the output of '{path}' has shape {shape}: expected 1xCLASSESx1x1")
+        if shape[0] != self.batch:
+            raise BackendError(f"'{path}' has {shape[0]} answers for {self.batch} images")
+        axis = wide[0]
+        self.classes = shape[axis]
+        self.class_step = int(np.prod(aligned[axis + 1 :], dtype=np.int64))
+        self.image_step = int(np.prod(aligned[1:], dtype=np.int64))
+        element = _ELEMENTS.get(self.output.tensorType)
+        if element is None:
+            raise BackendError(f"the output of '{path}' has type {self.output.tensorType}: unknown")
+        self.element = element
+        last = (self.batch - 1) * self.image_step + (self.classes - 1) * self.class_step
+        self.elements = last + 1
+        if self.elements * ctypes.sizeof(element) > self.output.alignedByteSize:
+            raise BackendError(
+                f"the output of '{path}' has {self.output.alignedByteSize} bytes, too few for "
+                f"{self.classes} classes: the file is corrupt"
+            )
+        self.factor, self.offset = self._quantization()
+
+    def _quantization(self) -> tuple[np.ndarray, np.ndarray]:
+        """float32 factor and offset, one or one a class: logit = (value - offset) * factor."""
+        kind, scale, shift = self.output.quantiType, self.output.scale, self.output.shift
+        none = np.zeros(1, np.float32)
+        if kind == _NO_QUANTIZATION:
+            return none + 1, none
+        if kind == _SCALE:
+            factor = self._table(scale.scaleData, scale.scaleLen)
+            if not scale.zeroPointLen:
+                return factor, none
+            return factor, self._table(scale.zeroPointData, scale.zeroPointLen)
+        if kind == _SHIFT:
+            return np.exp2(-self._table(shift.shiftData, shift.shiftLen)), none
+        raise BackendError(f"the output of '{self._path}' is quantized in an unknown way: {kind}")
+
+    def _table(self, data: Any, length: int) -> np.ndarray:
+        if length not in (1, self.classes) or not data:
+            raise BackendError(
+                f"the output of '{self._path}' has {length} quantization factors for "
+                f"{self.classes} classes: the file is corrupt"
+            )
+        return np.ctypeslib.as_array(data, (length,)).astype(np.float32)
+
+    def logits(self, address: int) -> np.ndarray:
+        """The raw output in memory, seen as (batch, classes)."""
+        values = np.ctypeslib.as_array((self.element * self.elements).from_address(address))
+        steps = (self.image_step * values.itemsize, self.class_step * values.itemsize)
+        return np.lib.stride_tricks.as_strided(values, (self.batch, self.classes), steps)
+
+
 class LibdnnBackend:
     """A compiled model on the BPU.
 
+    A file may hold the model for several batch sizes: each inference takes the smallest that does.
+
     Args:
         path: the .bin file.
-        options: `bpu_core`, `bpu_priority` and `timeout_s` are read.
+        options: `bpu_core`, `bpu_priority`, `timeout_s` and `model_name` are read.
 
     Raises:
         BackendError: libdnn is missing, or the file is missing, corrupt, or no NV12 classifier.
@@ -245,98 +377,47 @@ class LibdnnBackend:
             f"'{path}' cannot be loaded; is it compiled for bayes-e?",
         )
         try:
-            self._read_model(path)
+            self.programs = self._read_programs(path, options.model_name)
         except BaseException:
             self.close()
             raise
+        largest = self.programs[-1]
+        self.width, self.height, self.classes = largest.width, largest.height, largest.classes
+        self.batch = largest.batch
 
-    def _read_model(self, path: Path) -> None:
+    def _read_programs(self, path: Path, wanted: str) -> list[Program]:
+        """The programs to run, by growing batch size."""
         names, count = POINTER(c_char_p)(), c_int32()
         status = self.dnn.hbDNNGetModelNameList(byref(names), byref(count), self._packed)
         self.check(status, f"the models in '{path}' cannot be listed")
-        if count.value != 1:
-            raise BackendError(f"'{path}' holds {count.value} models: expected one")
-        self.handle = c_void_p()
-        status = self.dnn.hbDNNGetModelHandle(byref(self.handle), self._packed, names[0])
-        self.check(status, f"the model in '{path}' cannot be opened")
-        for kind in ("Input", "Output"):
-            get_count = getattr(self.dnn, f"hbDNNGet{kind}Count")
-            self.check(get_count(byref(count), self.handle), f"'{path}' has no {kind} count")
-            if count.value != 1:
-                raise BackendError(f"'{path}' has {count.value} {kind.lower()}s: expected one")
-        self.input, self.output = Properties(), Properties()
-        status = self.dnn.hbDNNGetInputTensorProperties(byref(self.input), self.handle, 0)
-        self.check(status, f"the input of '{path}' cannot be read")
-        status = self.dnn.hbDNNGetOutputTensorProperties(byref(self.output), self.handle, 0)
-        self.check(status, f"the output of '{path}' cannot be read")
-        self._read_input(path)
-        self._read_output(path)
-
-    def _read_input(self, path: Path) -> None:
-        kind, shape = self.input.tensorType, self.input.validShape.sizes()
-        aligned = self.input.alignedShape.sizes()
-        if kind not in (_NV12, _NV12_SEPARATE) or len(shape) != 4 or len(aligned) != 4:
+        listed = [(names[i] or b"").decode(errors="replace") for i in range(count.value)]
+        if not listed or (wanted and wanted not in listed):
             raise BackendError(
-                f"the input of '{path}' has type {kind} and shape {shape}: expected NV12; compile "
-                "the model with input_type_rt: nv12"
+                f"'{path}' holds {len(listed)} models ({', '.join(listed)}), none named '{wanted}'"
             )
-        channels_last = self.input.tensorLayout == _NHWC
-        self.width, self.height = image_size(path, shape, channels_last=channels_last)
-        self.stride = aligned[2 if channels_last else 3]
-        if self.stride < self.width:
-            raise BackendError(f"the rows of '{path}' have {self.stride} of {self.width} pixels")
-        needed = self.stride * self.height * 3 // 2
-        self.input_bytes = max(needed, self.input.alignedByteSize)
-
-    def _read_output(self, path: Path) -> None:
-        shape, aligned = self.output.validShape.sizes(), self.output.alignedShape.sizes()
-        wide = [axis for axis, size in enumerate(shape) if size > 1]
-        if len(wide) != 1 or min(shape) < 1 or len(aligned) != len(shape) or min(aligned) < 1:
-            raise BackendError(f"the output of '{path}' has shape {shape}: expected 1xCLASSESx1x1")
-        axis = wide[0]
-        self.classes = shape[axis]
-        self.class_step = int(np.prod(aligned[axis + 1 :], dtype=np.int64))
-        element = _ELEMENTS.get(self.output.tensorType)
-        if element is None:
-            raise BackendError(f"the output of '{path}' has type {self.output.tensorType}: unknown")
-        self.element = element
-        self.elements = self.class_step * (self.classes - 1) + 1
-        if self.elements * ctypes.sizeof(element) > self.output.alignedByteSize:
+        programs = []
+        for i, name in enumerate(listed):
+            if wanted in ("", name):
+                handle = c_void_p()
+                status = self.dnn.hbDNNGetModelHandle(byref(handle), self._packed, names[i])
+                self.check(status, f"the model '{name}' in '{path}' cannot be opened")
+                programs.append(Program(self.dnn, handle, name, path))
+        programs.sort(key=lambda program: program.batch)
+        alike = {(p.width, p.height, p.stride, p.classes, p.input.tensorType) for p in programs}
+        if len(alike) != 1 or len({program.batch for program in programs}) != len(programs):
             raise BackendError(
-                f"the output of '{path}' has {self.output.alignedByteSize} bytes, too few for "
-                f"{self.classes} classes: the file is corrupt"
+                f"'{path}' holds {len(listed)} models, which are not one for several batch sizes: "
+                f"choose one of {', '.join(listed)} with model_name"
             )
-        self.factor, self.offset = self._quantization(path)
+        return programs
 
-    def _quantization(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """float32 factor and offset, one or one a class: logit = (value - offset) * factor."""
-        kind, scale, shift = self.output.quantiType, self.output.scale, self.output.shift
-        none = np.zeros(1, np.float32)
-        if kind == _NO_QUANTIZATION:
-            return none + 1, none
-        if kind == _SCALE:
-            factor = self._table(path, scale.scaleData, scale.scaleLen)
-            if not scale.zeroPointLen:
-                return factor, none
-            return factor, self._table(path, scale.zeroPointData, scale.zeroPointLen)
-        if kind == _SHIFT:
-            return np.exp2(-self._table(path, shift.shiftData, shift.shiftLen)), none
-        raise BackendError(f"the output of '{path}' is quantized in an unknown way: {kind}")
-
-    def _table(self, path: Path, data: Any, length: int) -> np.ndarray:
-        if length not in (1, self.classes) or not data:
-            raise BackendError(
-                f"the output of '{path}' has {length} quantization factors for {self.classes} "
-                "classes: the file is corrupt"
-            )
-        return np.ctypeslib.as_array(data, (length,)).astype(np.float32)
+    def program_for(self, count: int) -> Program:
+        """The one with the smallest batch that takes so many images."""
+        return next(program for program in self.programs if program.batch >= count)
 
     def check(self, status: int, what: str) -> None:
         """Raise a BackendError with the vendor's words unless `status` is 0."""
-        if status:
-            described = self.dnn.hbDNNGetErrorDesc(status)
-            reason = described.decode(errors="replace") if described else "unknown error"
-            raise BackendError(f"{what} ({reason}, {status})")
+        check(self.dnn, status, what)
 
     def open_slot(self) -> LibdnnSlot:
         """Allocate one worker's buffers in the BPU's memory."""
@@ -366,36 +447,26 @@ class LibdnnBackend:
 
 
 class LibdnnSlot:
-    """One worker's tensors; everything an inference needs is made once."""
+    """One worker's tensors; everything an inference needs is made once.
+
+    Frames are written into the same buffers whichever program takes them.
+    """
 
     def __init__(self, backend: LibdnnBackend) -> None:
         self._backend = backend
         self._memory: list[SysMem] = []
+        largest = backend.programs[-1]
+        input_bytes = max(program.input_bytes for program in backend.programs)
+        output_bytes = max(program.output.alignedByteSize for program in backend.programs)
         try:
-            image = self._allocate(backend.input_bytes)
-            logits = self._allocate(backend.output.alignedByteSize)
+            self._images = [self._allocate(input_bytes) for _ in range(largest.batch)]
+            self._logits = self._allocate(output_bytes)
         except BackendError:
             self._free()
             raise
-        rows = backend.height * 3 // 2
-        pixels = (c_uint8 * (rows * backend.stride)).from_address(image.virAddr)
-        whole = np.frombuffer(pixels, np.uint8).reshape(rows, backend.stride)
-        whole[...] = 128
-        self.nv12: np.ndarray = whole[:, : backend.width]
-        values = (backend.element * backend.elements).from_address(logits.virAddr)
-        self._values = np.ctypeslib.as_array(values)[:: backend.class_step]
-        self._input = Tensor(properties=backend.input)
-        self._input.sysMem[0] = image
-        if backend.input.tensorType == _NV12_SEPARATE:
-            # Both planes lie in one allocation, so that frames are written as one buffer.
-            luma = backend.height * backend.stride
-            self._input.sysMem[0].memSize = luma
-            self._input.sysMem[1] = SysMem(image.phyAddr + luma, image.virAddr + luma, luma // 2)
-        self._output = Tensor(properties=backend.output)
-        self._output.sysMem[0] = logits
-        self._outputs = POINTER(Tensor)(self._output)
-        self._image = byref(image)
-        self._logits = byref(logits)
+        self.inputs = tuple(self._view(image, largest) for image in self._images)
+        self.nv12: np.ndarray = self.inputs[0]
+        self._tasks = {program.batch: self._task(program) for program in backend.programs}
 
     def _allocate(self, size: int) -> SysMem:
         memory = SysMem()
@@ -406,6 +477,29 @@ class LibdnnSlot:
         self._memory.append(memory)
         return memory
 
+    @staticmethod
+    def _view(image: SysMem, program: Program) -> np.ndarray:
+        rows = program.height * 3 // 2
+        pixels = (c_uint8 * (rows * program.stride)).from_address(image.virAddr)
+        whole = np.frombuffer(pixels, np.uint8).reshape(rows, program.stride)
+        whole[...] = 128
+        return whole[:, : program.width]
+
+    def _task(self, program: Program) -> tuple[Any, Any, np.ndarray]:
+        """A program's input tensors, output tensor, and logits in memory."""
+        images = (Tensor * program.batch)()
+        for image, tensor in zip(self._images, images):
+            tensor.properties = program.input
+            tensor.sysMem[0] = image
+            if program.input.tensorType == _NV12_SEPARATE:
+                # Both planes lie in one allocation, so that frames are written as one buffer.
+                luma = program.height * program.stride
+                tensor.sysMem[0].memSize = luma
+                tensor.sysMem[1] = SysMem(image.phyAddr + luma, image.virAddr + luma, luma // 2)
+        output = Tensor(properties=program.output)
+        output.sysMem[0] = self._logits
+        return images, POINTER(Tensor)(output), program.logits(self._logits.virAddr)
+
     def infer(self) -> np.ndarray:
         """Run the model on `nv12` and wait: float32 (classes,).
 
@@ -413,22 +507,33 @@ class LibdnnSlot:
             BackendError: the BPU refused, failed or timed out.
 
         """
+        logits: np.ndarray = self.infer_batch(1)[0]
+        return logits
+
+    def infer_batch(self, count: int) -> np.ndarray:
+        """Run the model on the first `count` of `inputs` and wait: float32 (count, classes).
+
+        Raises:
+            BackendError: the BPU refused, failed or timed out.
+
+        """
         backend, dnn = self._backend, self._backend.dnn
+        program = backend.program_for(count)
+        images, outputs, values = self._tasks[program.batch]
+        for image in self._images[: program.batch]:
+            backend.check(dnn.hbSysFlushMem(byref(image), _CLEAN), "the frame cannot be flushed")
         task = c_void_p()
-        backend.check(dnn.hbSysFlushMem(self._image, _CLEAN), "the frame cannot be flushed")
         status = dnn.hbDNNInfer(
-            byref(task),
-            byref(self._outputs),
-            byref(self._input),
-            backend.handle,
-            byref(backend.control),
+            byref(task), byref(outputs), images, program.handle, byref(backend.control)
         )
         backend.check(status, "the BPU refused the inference")
         status = dnn.hbDNNWaitTaskDone(task, backend.timeout_ms)
         dnn.hbDNNReleaseTask(task)
         backend.check(status, f"the BPU did not finish within {backend.timeout_ms} ms")
-        backend.check(dnn.hbSysFlushMem(self._logits, _INVALIDATE), "the answer cannot be read")
-        logits: np.ndarray = (self._values - backend.offset) * backend.factor
+        status = dnn.hbSysFlushMem(byref(self._logits), _INVALIDATE)
+        backend.check(status, "the answer cannot be read")
+        logits: np.ndarray = np.subtract(values[:count], program.offset, dtype=np.float32)
+        logits *= program.factor
         return logits
 
     def close(self) -> None:
@@ -443,4 +548,4 @@ class LibdnnSlot:
         self._memory = []
 
 
-RUNTIME = Runtime("libdnn", "bpu", (".bin", ".hbm"), available, version, LibdnnBackend)
+RUNTIME = Runtime("libdnn", "bpu", (".bin",), available, version, LibdnnBackend)

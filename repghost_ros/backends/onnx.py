@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, why_not
+from repghost_ros.backends.base import (
+    DEFAULTS,
+    BackendOptions,
+    Runtime,
+    SingleSlot,
+    load_module,
+    why_not,
+)
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import to_rgb
 from repghost_ros.zoo.catalogue import MEAN, SCALE
@@ -18,16 +25,24 @@ COLOR_RANGE_KEY = "color_range"
 """Metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
 
 
+def library() -> Any:
+    """The onnxruntime package.
+
+    Raises:
+        BackendError: it is not installed, or broken.
+
+    """
+    return load_module("onnxruntime", install="pip install onnxruntime")
+
+
 def available() -> str | None:
     """None where ONNX Runtime can be imported, else why not and what to install."""
-    return why_not("onnxruntime", "pip install onnxruntime")
+    return why_not(library)
 
 
 def version() -> str:
     """ONNX Runtime's own version."""
-    import onnxruntime
-
-    told: str = onnxruntime.__version__
+    told: str = library().__version__
     return told
 
 
@@ -45,12 +60,10 @@ class OnnxBackend:
 
     """
 
-    def __init__(self, path: Path, options: BackendOptions = DEFAULTS) -> None:
-        unusable = available()
-        if unusable:
-            raise BackendError(unusable)
-        import onnxruntime
+    batch = 1
 
+    def __init__(self, path: Path, options: BackendOptions = DEFAULTS) -> None:
+        onnxruntime = library()
         if not path.is_file():
             raise BackendError(f"model file '{path}' does not exist")
         session_options = onnxruntime.SessionOptions()
@@ -157,7 +170,7 @@ class OnnxBackend:
         self.session = None
 
 
-class OnnxSlot:
+class OnnxSlot(SingleSlot):
     """One worker's NV12 buffer."""
 
     def __init__(self, backend: OnnxBackend) -> None:

@@ -1,1 +1,1 @@
-"""Emulation of the vendor's package, as far as a classifier uses it."""
+"""Emulation of the package in the board's image, as far as a classifier uses it."""

@@ -1,0 +1,1 @@
+"""Emulation of the package on PyPI, as far as a classifier uses it."""

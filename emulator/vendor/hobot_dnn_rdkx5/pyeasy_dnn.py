@@ -1,0 +1,5 @@
+"""Under the vendor's name."""
+
+from emulator.pyeasy_dnn import Model, load
+
+__all__ = ["Model", "load"]

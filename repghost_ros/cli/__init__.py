@@ -27,6 +27,7 @@ COMMANDS = (
     "bench",
     "eval",
     "export",
+    "fuse",
     "quantize",
     "doctor",
     "completion",

@@ -19,6 +19,22 @@ LARGEST = 1 << 30
 """Bytes; no model is larger."""
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place at the end; a failure leaves nothing.
+
+    Raises:
+        OSError: it cannot take that place.
+
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def place(file: Path, path: Path) -> None:
     """Move a file to where it is wanted, whole or not at all, from another file system too.
 
@@ -26,12 +42,8 @@ def place(file: Path, path: Path) -> None:
         OSError: it cannot be written there.
 
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as temporary:
         shutil.move(file, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_format(path: Path, origin: str) -> None:
@@ -61,13 +73,8 @@ def sidecar_of(path: Path) -> Path:
 
 def record(path: Path) -> None:
     """Write the file's SHA-256 beside it, as sha256sum does."""
-    sidecar = sidecar_of(path)
-    temporary = sidecar.with_name(f"{sidecar.name}.{os.getpid()}")
-    try:
+    with whole(sidecar_of(path)) as temporary:
         temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
-        temporary.replace(sidecar)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

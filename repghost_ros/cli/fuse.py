@@ -1,0 +1,84 @@
+"""Fuse the branches of an .onnx model into single convolutions: the same answers, sooner.
+
+IN.onnx is a model as it is trained and published, such as the model zoo's. The result is compared
+with it on random inputs, on pictures too where they are given, and kept only if both answer alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.cli.common import print_error
+from repghost_ros.convert.calibration import see, spread
+from repghost_ros.convert.fusing import Fused, fuse_file
+from repghost_ros.convert.graph import load
+from repghost_ros.convert.quantization import normalise, open_float
+from repghost_ros.errors import FrameError, UsageError
+from repghost_ros.sources.pictures import VIDEOS, find
+
+HELP = "fuse the branches of an .onnx model"
+_PICTURES = 20  # compared on, at most
+
+
+@dataclass(frozen=True)
+class FuseReport:
+    """The file that was written, and how exactly it answers."""
+
+    fused: Fused
+    failed = False
+
+    def text(self) -> Iterator[str]:
+        """What fusing changed."""
+        fused = self.fused
+        yield (
+            f"{fused.path}: {fused.nodes_before} -> {fused.nodes} nodes, "
+            f"{fused.parameters_before:,} -> {fused.parameters:,} parameters"
+        )
+        if fused.nodes == fused.nodes_before:
+            yield "there was nothing to fuse"
+        yield (
+            f"largest change of a logit on {fused.inputs} inputs, relative to the largest logit: "
+            f"{fused.drift:.1e}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The one file."""
+        return {"results": [{**asdict(self.fused), "path": str(self.fused.path)}]}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost fuse`."""
+    parser.add_argument("source", type=Path, metavar="IN.onnx")
+    parser.add_argument("out", type=Path, metavar="OUT.onnx")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help=f"compare on up to {_PICTURES} of these too, not on random inputs alone",
+    )
+
+
+def run(options: argparse.Namespace) -> FuseReport:
+    """Write the fused model."""
+    if options.out.suffix.lower() != ".onnx":
+        raise UsageError(f"'{options.out}' must end in .onnx")
+    load(options.source)  # says better than ONNX Runtime what is no model
+    pictures = list(_pictures(options.source, options.pictures)) if options.pictures else []
+    return FuseReport(fuse_file(options.source, options.out, pictures))
+
+
+def _pictures(model: Path, folder: Path) -> Iterator[np.ndarray]:
+    """Pictures as the model sees them on the board."""
+    backend = open_float(model)
+    paths = [path for path in find([folder]) if path.suffix.lower() not in VIDEOS]
+    for path in spread(paths, _PICTURES):
+        try:
+            yield normalise(see(path, backend.height, backend.width))
+        except (FrameError, OSError) as error:
+            print_error(f"'{path}' was left out: {error}")

@@ -1,0 +1,106 @@
+"""ONNX files and graphs: read with a clear error, asked what conversions must know, written whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.errors import ConversionError, OutputError, need
+from repghost_ros.zoo.files import whole
+
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_QUANTIZED_PREFIXES = ("QLinear", "QGemm", "QAttention", "Hz")
+_QUANTIZED_SUFFIX = "Integer"
+
+
+def load(path: Path) -> Any:
+    """An .onnx file with its weights, wherever they are.
+
+    Returns:
+        an onnx.ModelProto.
+
+    Raises:
+        ConversionError: onnx is missing, or the file is missing or no ONNX model.
+
+    """
+    onnx = need("onnx", "pip install onnx")
+    if not path.is_file():
+        raise ConversionError(f"model file '{path}' does not exist")
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's own, and what reading weights beside the file raises
+        raise ConversionError(f"'{path}' is no ONNX model: {error}") from error
+    if not model.graph.node:
+        raise ConversionError(f"'{path}' is no ONNX model: it holds no graph")
+    return model
+
+
+def opset(model: Any) -> int:
+    """Version of ONNX's own operators that an onnx.ModelProto uses."""
+    return max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=1)
+
+
+def constants(graph: Any) -> dict[str, np.ndarray]:
+    """The values of an onnx.GraphProto that are known before it runs, by name."""
+    onnx = need("onnx", "pip install onnx")
+    values = {e.name: onnx.numpy_helper.to_array(e) for e in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+    return values
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether an onnx.ModelProto computes with 8-bit integers, by any toolchain."""
+    return any(
+        node.op_type in _QUANTIZED
+        or node.op_type.startswith(_QUANTIZED_PREFIXES)
+        or node.op_type.endswith(_QUANTIZED_SUFFIX)
+        for node in model.graph.node
+    )
+
+
+def refuse_quantized(model: Any, name: str = "the model") -> None:
+    """Refuse what has been quantized before.
+
+    Raises:
+        ConversionError: it has.
+
+    """
+    if is_quantized(model):
+        raise ConversionError(f"{name} is already quantized: give the float model it was made from")
+
+
+def fixed_shape(image: Any, path: Path) -> tuple[int, ...]:
+    """The shape of an input, an onnx.ValueInfoProto, with 1 for a batch that is not fixed.
+
+    Raises:
+        ConversionError: another dimension is not fixed.
+
+    """
+    dimensions = image.type.tensor_type.shape.dim
+    shape = [dimension.dim_value for dimension in dimensions]
+    if not shape or 0 in shape[1:]:
+        named = [dimension.dim_value or dimension.dim_param or "?" for dimension in dimensions]
+        raise ConversionError(
+            f"input '{image.name}' of '{path}' has no fixed size: {named}; export it with one"
+        )
+    return (shape[0] or 1, *shape[1:])
+
+
+def save(model: Any, path: Path) -> None:
+    """Write an onnx.ModelProto as one file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+
+    """
+    onnx = need("onnx", "pip install onnx")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as temporary:
+            onnx.save(model, temporary)
+    except (OSError, ValueError) as error:  # ValueError: larger than a protobuf may be
+        raise OutputError(f"'{path}' cannot be written: {error}") from error

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
+import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from repghost_ros.backends.registry import RUNTIMES, choose
 from repghost_ros.errors import BackendError, StoreError
+from repghost_ros.paths import share
 from repghost_ros.runs.batch import cores
-from repghost_ros.zoo.catalogue import MODELS, archive_url
+from repghost_ros.zoo.catalogue import DEFAULT, DEMO, MODELS, check_archive
 from repghost_ros.zoo.store import ModelStore
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -22,15 +27,19 @@ _BOARD = Path("/proc/device-tree/model")
 _BOARD_IMAGE = Path("/etc/version")
 _ROS_PACKAGES = ("rclpy", "sensor_msgs", "vision_msgs", "diagnostic_msgs", "lifecycle_msgs")
 _OPTIONAL = {
-    "cv_bridge": "image encodings beyond the common ones: apt install ros-$ROS_DISTRO-cv-bridge",
-    "rosbags": "repghost replay and play: pip install rosbags",
-    "matplotlib": "plots: pip install matplotlib",
-    "onnx": "repghost export and quantize, parameter counts: pip install onnx",
-    "yaml": "repghost quantize: pip install pyyaml",
-    "torch": "repghost export: pip install torch timm",
-    "timm": "repghost export: pip install torch timm",
-    "shtab": "repghost completion: pip install shtab",
+    "rosbags": ("repghost replay and play", "rosbags"),
+    "matplotlib": ("plots", "matplotlib"),
+    "onnx": ("repghost export and quantize, parameter counts", "onnx"),
+    "yaml": ("repghost quantize", "pyyaml"),
+    "torch": ("repghost export", "torch timm"),
+    "timm": ("repghost export", "torch timm"),
+    "shtab": ("repghost completion", "shtab"),
+    "rich": ("colours and tables on a terminal", "rich"),
+    "PIL": ("labels in any script on annotated pictures", "pillow"),
 }
+"""Modules, what they are for, and what pip calls them."""
+_LEAST_FREE = 100_000_000
+"""Bytes; the largest model is a third of that."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ def _machine() -> Iterator[Finding]:
         ("cv2", "opencv-python-headless"),
         ("tqdm", "tqdm"),
     ):
-        yield _import(module, PROBLEM, f"pip install {install}")
+        yield _import(module, PROBLEM, pip_install(install))
 
 
 def _runtimes() -> Iterator[Finding]:
@@ -91,12 +100,12 @@ def _runtimes() -> Iterator[Finding]:
                 "backend auto",
                 PROBLEM,
                 "onnx, though this is a board: no BPU runtime is usable",
-                "install the board's runtime (apt install hobot-dnn), see the lines above",
+                "sudo apt install hobot-dnn",
             )
         else:
             yield Finding("backend auto", OK, "onnx: no BPU runtime is usable here")
     except BackendError as error:
-        yield Finding("backend auto", PROBLEM, str(error), "see the lines above")
+        yield Finding("backend auto", PROBLEM, str(error), pip_install("onnxruntime"))
 
 
 def _ros() -> Iterator[Finding]:
@@ -105,27 +114,34 @@ def _ros() -> Iterator[Finding]:
     if not missing:
         yield Finding("ROS", OK, distro or "importable; ROS_DISTRO is not set")
     elif distro or len(missing) < len(_ROS_PACKAGES):
-        names = " ".join(finding.subject.replace("_", "-") for finding in missing)
+        distro = distro or "$ROS_DISTRO"
+        names = [f"ros-{distro}-{finding.subject.replace('_', '-')}" for finding in missing]
         yield Finding(
             "ROS",
             PROBLEM,
-            f"{distro or 'some distribution'}, without {names}",
-            f"apt install {' '.join(f'ros-$ROS_DISTRO-{name}' for name in names.split())}",
+            f"without {', '.join(finding.subject for finding in missing)}",
+            f"sudo apt install {' '.join(names)}",
         )
     else:
+        installed = sorted(Path("/opt/ros").glob("*/setup.bash"))
         yield Finding(
             "ROS",
             NOTE,
             "not here: the node needs it, this command does not",
-            "source /opt/ros/$ROS_DISTRO/setup.bash",
+            f"source {installed[-1]}"
+            if installed
+            else "https://docs.ros.org/en/humble/Installation",
         )
+        return  # what follows is about ROS
+    cv_bridge = f"sudo apt install ros-{distro or '$ROS_DISTRO'}-cv-bridge"
+    yield _import("cv_bridge", NOTE, f"for image encodings beyond the common ones: {cv_bridge}")
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") or os.environ.get(
         "FASTDDS_DEFAULT_PROFILES_FILE"
     )
+    ours = share() / "config" / "fastdds_images.xml"
+    variable = f"export FASTRTPS_DEFAULT_PROFILES_FILE={ours} FASTDDS_DEFAULT_PROFILES_FILE={ours}"
     if profile and not Path(profile).is_file():
-        yield Finding(
-            "Fast DDS profile", PROBLEM, f"'{profile}' does not exist", "correct the path"
-        )
+        yield Finding("Fast DDS profile", PROBLEM, f"'{profile}' does not exist", variable)
     elif profile:
         yield Finding("Fast DDS profile", OK, profile)
     else:
@@ -133,36 +149,64 @@ def _ros() -> Iterator[Finding]:
             "Fast DDS profile",
             NOTE,
             "none: images above 512 KB may be lost on one machine",
-            "FASTRTPS_DEFAULT_PROFILES_FILE=.../repghost_ros/config/fastdds_images.xml",
+            variable,
         )
 
 
 def _store() -> Iterator[Finding]:
     store = ModelStore()
     writable = next(p for p in (store.root, *store.root.parents) if p.exists())
+    free = shutil.disk_usage(writable).free
+    elsewhere = "export REPGHOST_HOME=DIR, a folder that can be written and has room"
     if not (writable.is_dir() and os.access(writable, os.W_OK)):
-        yield Finding(
-            "store", PROBLEM, f"'{store.root}' cannot be written", "set REPGHOST_HOME elsewhere"
-        )
+        yield Finding("store", PROBLEM, f"'{store.root}' cannot be written", elsewhere)
+    elif free < _LEAST_FREE:
+        full = f"'{store.root}' has {free / 1e6:.0f} MB left, too little for a model"
+        yield Finding("store", PROBLEM, full, elsewhere)
     else:
-        free = shutil.disk_usage(writable).free
-        yield Finding(
-            "store",
-            OK,
-            f"{store.root}, {len(store.entries())} models, {free / 1e9:.1f} GB free; "
-            f"archive {archive_url()}",
-        )
+        models = f"{store.root}, {len(store.entries())} models, {free / 1e9:.1f} GB free"
+        yield Finding("store", OK, models)
+    try:
+        check_archive(store.url)
+        yield Finding("archive", OK, store.url)
+    except StoreError as error:
+        yield Finding("archive", PROBLEM, str(error), "unset REPGHOST_MODEL_URL")
     for name in MODELS:
         for format in ("bin", "onnx"):
             try:
                 store.check(name, format)
             except (StoreError, OSError) as error:
-                yield Finding(f"model {name}", PROBLEM, str(error), "see the message")
+                path = store.path(name, format)
+                remedy = f"rm {shlex.quote(str(path))}*; repghost download {name} --format {format}"
+                yield Finding(f"model {name}", PROBLEM, str(error), remedy)
+    yield from _default_model(store)
+
+
+def _default_model(store: ModelStore) -> Iterator[Finding]:
+    """What it takes to run the default model here."""
+    try:
+        format = choose().format
+    except BackendError:
+        return  # reported above
+    if store.path(DEFAULT, format).is_file():
+        return
+    if format == "bin":
+        detail, advice = "not in the store yet", f"repghost download {DEFAULT}"
+    else:
+        detail = "not in the store, and the vendor publishes compiled models only"
+        install = [name for name in ("torch", "timm") if find_spec(name) is None]
+        steps = [pip_install(" ".join(install))] if install else []
+        steps.append(f"repghost export {DEFAULT}")
+        advice = f"{' && '.join(steps)}  (or use the built-in model: --model {DEMO})"
+    yield Finding(f"model {DEFAULT}", NOTE, detail, advice)
 
 
 def _optional() -> Iterator[Finding]:
-    for module, use in _OPTIONAL.items():
-        yield _import(module, NOTE, f"for {use}")
+    for module, (use, names) in _OPTIONAL.items():
+        if find_spec(module) is None:
+            yield Finding(module, NOTE, "not installed", f"for {use}: {pip_install(names)}")
+        else:
+            yield _import(module, NOTE, pip_install(f"--force-reinstall {names}"))
     mapper = shutil.which("hb_mapper")
     yield Finding(
         "hb_mapper",
@@ -170,6 +214,17 @@ def _optional() -> Iterator[Finding]:
         mapper or "not on PATH",
         "" if mapper else "for compiling .bin models: the vendor's toolchain image, on a PC",
     )
+
+
+def pip_install(packages: str) -> str:
+    """The command that installs packages where this Python finds them."""
+    if sys.prefix != sys.base_prefix:
+        return f"{sys.executable} -m pip install {packages}"
+    if (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file():
+        venv = "~/.venvs/repghost"
+        make = f"{sys.executable} -m venv --system-site-packages {venv}"
+        return f"{make} && {venv}/bin/pip install {packages}"
+    return f"{sys.executable} -m pip install --user {packages}"
 
 
 def _import(module: str, otherwise: str, advice: str = "") -> Finding:

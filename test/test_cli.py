@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +25,7 @@ from repghost_ros.cli import COMMANDS, main
 from repghost_ros.demo.signs import LABELS, render, sequence
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, pictures
+from repghost_ros.version import __version__
 from repghost_ros.zoo.catalogue import MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -239,7 +242,56 @@ def test_errors_are_one_line(store: Path) -> None:
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
     assert line.startswith("repghost: ")
-    assert "repghost export" in line
+    assert "repghost export 150" in line
+
+
+def test_what_is_typed_wrongly_is_named(capsys: Any) -> None:
+    assert main([]) == 0
+    assert "COMMAND" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"repghost_ros {__version__}"
+    for line, told in {
+        "clasify x": "did you mean 'classify'?",
+        "classify docs --model dem": "did you mean 'demo'?",
+        "download 15": "did you mean '150'?",
+        "replay x --min-agreement 0.9": "--min-agreement",
+        "replay x --max-drift 0.9": "--max-drift",
+    }.items():
+        assert main(line.split()) == 2
+        assert told in capsys.readouterr().err
+    for line, told in {
+        "classify x --top-k none": "argument --top-k: 'none' is no whole number",
+        "replay x --min-agreement 2": "argument --min-agreement: '2' is no number from 0 to 1",
+        "replay x --roi 1,b": "argument --roi: '1,b' is not X,Y,W,H",
+        "bench --seconds x": "argument --seconds: 'x' is no number above zero",
+    }.items():
+        with pytest.raises(SystemExit, match="2"):
+            main(line.split())
+        assert told in capsys.readouterr().err
+    assert main(["classify", str(ROOT / "docs"), "--model", "absent.onnx"]) == 1
+    assert "check --model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["garbage", "ftp://x", "http://"])
+def test_an_archive_that_is_none(
+    url: str, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("REPGHOST_MODEL_URL", url)
+    assert main(["download", "150", "--format", "bin"]) == 1
+    assert "REPGHOST_MODEL_URL must begin with" in capsys.readouterr().err
+    assert main(["doctor", "--json"]) == 1
+    findings = {f["subject"]: f for f in json.loads(capsys.readouterr().out)["results"]}
+    assert findings["archive"]["status"] == "problem"
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, capsys: Any) -> None:
+    """/dev/full, as a folder's file system that is full would answer."""
+    full = tmp_path / "bench.csv"
+    full.with_name("bench.partial.csv").symlink_to("/dev/full")
+    assert main(["bench", "--model", "demo", "--seconds", "0.1", "--csv", str(full)]) == 1
+    assert f"'{full}' cannot be written: No space left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reader_that_ends_early_is_no_error() -> None:
@@ -293,20 +345,72 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_measuring(capsys: Any) ->
     assert "must end in .png" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion(shell: str, tmp_path: Path, capsys: Any) -> None:
+COMPLETED = {
+    "repghost cl": "classify",
+    "repghost classify --model de": "demo",
+    "repghost classify --model pict": "picture.png",
+    "repghost classify pict": "picture.png",
+    "repghost eval --resize le": "letterbox",
+    "repghost eval --out fol": "folder",
+}
+
+
+def complete_bash(script: Path, line: str) -> str:
+    program = (
+        f"source {script}; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); "
+        "_shtab_repghost; echo ${COMPREPLY[@]}"
+    )
+    made = subprocess.run(
+        ["bash", "-c", program], cwd=script.parent, capture_output=True, text=True
+    )
+    return made.stdout
+
+
+def complete_fish(script: Path, line: str) -> str:
+    program = f"source {script}; complete -C '{line}'"
+    made = subprocess.run(
+        ["fish", "-c", program], cwd=script.parent, capture_output=True, text=True
+    )
+    return made.stdout
+
+
+def complete_zsh(script: Path, line: str) -> str:
+    """As typed on a terminal: zsh completes in its line editor alone."""
+    script.rename(script.with_name("_repghost"))
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(script.parent)
+        os.execvp("zsh", ["zsh", "-f", "-i"])
+    try:
+        found = f"fpath=({script.parent} $fpath); autoload -U compinit; compinit -u -D"
+        os.write(terminal, f"PS1=; {found}; repghost() {{ :; }}; echo rea''dy\n".encode())
+        read_until(terminal, "ready")
+        os.write(terminal, f"{line}\t; echo do''ne\n".encode())
+        return read_until(terminal, "done").rpartition("repghost")[2]
+    finally:
+        os.close(terminal)
+        os.waitpid(child, 0)
+
+
+def read_until(terminal: int, mark: str) -> str:
+    text = ""
+    while mark not in text:
+        text += os.read(terminal, 4096).decode(errors="replace")
+    return text
+
+
+@pytest.mark.parametrize("line", COMPLETED)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, line: str, tmp_path: Path, capsys: Any) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
     assert main(["completion", shell]) == 0
-    script = capsys.readouterr().out
-    assert all(command in script for command in COMMANDS)
-    if shell == "bash":
-        assert "-o default " in script  # files are completed where nothing else is
-        (tmp_path / "script").write_text(script)
-        completed = (
-            f"source {tmp_path}/script; COMP_WORDS=(repghost cl); COMP_CWORD=1; "
-            "_shtab_repghost; echo ${COMPREPLY[@]}"
-        )
-        ended = subprocess.run(["bash", "-c", completed], capture_output=True, text=True)
-        assert ended.stdout.split() == ["classify"]
+    script = tmp_path / "script"
+    script.write_text(capsys.readouterr().out)
+    (tmp_path / "picture.png").touch()
+    (tmp_path / "folder").mkdir()
+    told = globals()[f"complete_{shell}"](script, line)
+    assert COMPLETED[line] in re.split(r"[\s/\x1b]+", told), told
 
 
 def test_doctor(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

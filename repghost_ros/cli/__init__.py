@@ -14,9 +14,10 @@ import threading
 from collections.abc import Sequence
 from importlib import import_module
 
-from repghost_ros.cli.common import INTERRUPTED, print_error
+from repghost_ros.cli.common import INTERRUPTED, did_you_mean, print_error
 from repghost_ros.cli.report import Interrupted, print_report
 from repghost_ros.errors import RepghostError, UsageError
+from repghost_ros.version import __version__
 
 COMMANDS = (
     "models",
@@ -37,19 +38,24 @@ exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command 
 130 interrupted. REPGHOST_HOME names the model store, REPGHOST_MODEL_URL a mirror of the archive."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole command line; what shell completion is made from."""
+def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:
+    """The whole command line; what shell completion is made from, which wants brief descriptions."""
     parser = argparse.ArgumentParser(
         prog="repghost",
         description="RepGhost image classification beside the ROS 2 node: models, measurements, files.",
         epilog=_EXIT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"repghost_ros {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = import_module(f"{__name__}.{name}")
         command = commands.add_parser(
-            name, help=module.HELP, description=module.__doc__, epilog=_EXIT
+            name,
+            help=module.HELP,
+            description=module.HELP if brief else module.__doc__,
+            epilog=_EXIT,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print JSON on stdout instead")
@@ -67,6 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        parser.print_help()
+        return 0
+    if arguments[0][:1] != "-" and arguments[0] not in COMMANDS:
+        print_error(f"'{arguments[0]}' is no command{did_you_mean(arguments[0], COMMANDS)}")
+        return 2
     options = parser.parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
         # As on Ctrl-C, so that files are closed: a bag without its index is lost.

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, several=True)
     parser.add_argument(
         "--threads",
-        type=_numbers,
+        type=_thread_counts,
         default=[1, 4],
         metavar="N,N,...",
         help="how many inferences at a time (default: 1,4 as published)",
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, PNG or SVG")
 
 
-def _numbers(text: str) -> list[int]:
+def _thread_counts(text: str) -> list[int]:
     return [positive(number) for number in text.split(",")]
 
 

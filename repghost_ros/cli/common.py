@@ -6,20 +6,27 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from repghost_ros import model as models
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
-from repghost_ros.errors import UsageError, need
+from repghost_ros.errors import RepghostError, UsageError, need
 from repghost_ros.model import Model
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
-from repghost_ros.zoo.catalogue import MODEL_NAMES
+from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES
 from repghost_ros.zoo.download import Progress
 
 Item = TypeVar("Item")
 _PLOTS = (".png", ".svg", ".pdf")
+_OPTIONS = {
+    "model_path": "--model",
+    "labels_path": "--labels",
+    "bpu_runtime": "--bpu-runtime",
+    "color_range": "--color-range",
+}
 INTERRUPTED = 130
 """Exit code."""
 
@@ -36,9 +43,9 @@ def add_model(
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help=f"{', '.join(MODEL_NAMES)}, or a model file (default: 150)",
+        help=f"{', '.join(MODEL_NAMES)}, or a model file (default: {DEFAULT})",
         nargs="+" if several else None,
-        default=["150"] if several else "150",
+        default=[DEFAULT] if several else DEFAULT,
     )
     parser.add_argument("--labels", default="", metavar="FILE", help="class names, one a line")
     parser.add_argument(
@@ -69,26 +76,40 @@ def add_model(
 
 def positive(text: str) -> int:
     """An argument that is a whole number above zero."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above zero")
+    return int(text)
 
 
 def positive_float(text: str) -> float:
     """An argument that is a number above zero."""
-    value = float(text)
+    value = _number(text)
     if not 0 < value < float("inf"):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above zero")
     return value
 
 
 def share(text: str) -> float:
     """An argument that is a number from 0 to 1."""
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 to 1")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to append to an error about an unknown word: the likely one, and those there are."""
+    known = list(known)
+    close = get_close_matches(word, known, n=1)
+    likely = f"; did you mean '{close[0]}'?" if close else ":"
+    return f"{likely} There are {', '.join(known)}"
 
 
 def check_plot(path: Path | None) -> None:
@@ -122,8 +143,10 @@ def open_model(
     model = model or options.model
     is_size = model in MODEL_NAMES
     if not is_size and Path(model).suffix == "":
-        raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, or a model file")
-    with download_bar(model) as progress:
+        raise UsageError(
+            f"'{model}' is no model{did_you_mean(model, MODEL_NAMES)}, or a model file"
+        )
+    with download_bar(model) as progress, _in_words_of_the_command():
         return models.open_model(
             model if is_size else "",
             model_path="" if is_size else model,
@@ -134,6 +157,18 @@ def open_model(
             ),
             progress=progress,
         )
+
+
+@contextmanager
+def _in_words_of_the_command() -> Iterator[None]:
+    """Errors of the API name its parameters: put the options there that the user typed."""
+    try:
+        yield
+    except RepghostError as error:
+        text = str(error)
+        for parameter, option in _OPTIONS.items():
+            text = text.replace(parameter, option)
+        raise type(error)(text) from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from repghost_ros.backends.registry import choose
-from repghost_ros.cli.common import download_bar, print_error
+from repghost_ros.cli.common import did_you_mean, download_bar, print_error
 from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.store import ModelStore
@@ -67,5 +67,5 @@ def run(options: argparse.Namespace) -> DownloadReport:
         raise UsageError("name at least one SIZE, or --all")
     unknown = [size for size in sizes if size not in MODELS]
     if unknown:
-        raise UsageError(f"unknown size {', '.join(unknown)}: choose of {', '.join(MODELS)}")
+        raise UsageError(f"'{unknown[0]}' is no size{did_you_mean(unknown[0], MODELS)}")
     return DownloadReport(sizes, options.format or choose().format)

@@ -71,6 +71,7 @@ class EvalReport:
                     for row in shown
                 ],
             )
+            yield f"pictures fitted to the model by --resize {self.resize}"
         if self.pairs:
             pictures, same, differing = self.pairs
             yield f"same top-1: {same} of {pictures} ({same / max(1, pictures):.2%})"

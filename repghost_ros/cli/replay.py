@@ -39,6 +39,7 @@ from repghost_ros.vision.view import View
 
 HELP = "classify a bag offline; compare with an earlier result"
 _SHOWN = 5  # refused or changed frames printed
+_MIN_AGREEMENT, _MAX_DRIFT = 1.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--roi",
-        type=_region,
+        type=_roi,
         default=(0, 0, 0, 0),
         metavar="X,Y,W,H",
         help="classify this region of each frame only, in pixels",
@@ -204,21 +205,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-agreement",
         type=share,
-        default=1.0,
         metavar="SHARE",
-        help="of frames with the same best class, else fail (default: %(default)s)",
+        help=f"of frames with the same best class, else fail (default: {_MIN_AGREEMENT:g})",
     )
     parser.add_argument(
         "--max-drift",
         type=share,
-        default=0.02,
         metavar="SCORE",
-        help="by which the best class's score may change, else fail (default: %(default)s)",
+        help=f"by which the best class's score may change, else fail (default: {_MAX_DRIFT:g})",
     )
 
 
-def _region(text: str) -> tuple[int, ...]:
-    roi = tuple(map(int, text.split(",")))
+def _roi(text: str) -> tuple[int, ...]:
+    try:
+        roi = tuple(map(int, text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in whole pixels") from error
     try:
         View(roi)
     except ParameterError as error:
@@ -231,6 +233,11 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport:
     if options.list:
         with Bag(options.bag) as bag:
             return TopicsReport(bag.topics(IMAGE, COMPRESSED))
+    if not options.compare:
+        for option in ("min_agreement", "max_drift", "compare_topic"):
+            if getattr(options, option) not in (None, ""):
+                name = option.replace("_", "-")
+                raise UsageError(f"--{name} is about a comparison: name the other with --compare")
     if options.compare and options.out and options.compare.resolve() == options.out.resolve():
         raise UsageError("--out would overwrite what --compare compares with")
     check_plot(options.plot)
@@ -249,8 +256,8 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport:
         report.compared = Compared(
             options.compare,
             compare(expected, answers),
-            min_agreement=options.min_agreement,
-            max_drift=options.max_drift,
+            _MIN_AGREEMENT if options.min_agreement is None else options.min_agreement,
+            _MAX_DRIFT if options.max_drift is None else options.max_drift,
         )
     return report
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from repghost_ros.errors import SourceError, need
+from repghost_ros.output import named_errors
 from repghost_ros.results import Result
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bag_writer import ClassificationWriter
@@ -49,7 +50,7 @@ def open_results(
     Raises:
         SourceError: the bag exists already, or the name is that of another kind of file.
         DependencyError: pyarrow is missing.
-        OSError: the file cannot be written.
+        OutputError: the file cannot be written.
 
     """
     suffix = path.suffix.lower()
@@ -72,7 +73,7 @@ def open_results(
         with _write_parquet(partial, bag) as write_row:
             yield write_row
     else:
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with named_errors(path), partial.open("w", newline="", encoding="utf-8") as file:
             yield _write_csv(file, top_k) if suffix == ".csv" else _write_jsonl(file)
     partial.replace(path)
 

@@ -15,6 +15,7 @@ import numpy as np
 from repghost_ros.backends.base import Slot
 from repghost_ros.errors import need
 from repghost_ros.model import Model
+from repghost_ros.output import whole_file
 from repghost_ros.zoo.catalogue import MODELS
 
 MEASURED, PUBLISHED = "measured here", "published, RDK X5"
@@ -126,8 +127,7 @@ def parameters_m(path: Path) -> float | None:
 
 def write_csv(path: Path, timings: Sequence[Timing]) -> None:
     """One line a timing, with a header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Timing)])
         writer.writeheader()
         writer.writerows(asdict(timing) for timing in timings)

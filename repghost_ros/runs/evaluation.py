@@ -17,6 +17,7 @@ from pathlib import Path
 
 from repghost_ros.errors import SourceError
 from repghost_ros.model import Model
+from repghost_ros.output import named_errors, whole_file
 from repghost_ros.results import Reporting
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.folders import IMAGES, files_in
@@ -31,7 +32,10 @@ _COLUMNS = (
     "resize",
     "path",
     "picture",
+    "truth",
+    "truth_class",
     *(f"top{k + 1}" for k in range(TOP)),
+    "top1_class",
     "score",
     "error",
 )
@@ -192,18 +196,18 @@ def predict(
     known = _read(path, identity, resize)
     done = {s: replace(known[key], sample=s) for s in samples if (key := _identity(s)) in known}
     missing = [sample for sample in samples if sample not in done]
-    with path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        named_errors(path),
+        path.open("a", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         if file.tell() == 0:
             writer.writerow(_COLUMNS)
         for prediction in progress(_predict(model, missing, resize, workers), len(missing)):
-            sample = prediction.sample
-            best = [*prediction.best, *("" for _ in range(TOP - len(prediction.best)))]
-            writer.writerow(
-                (identity, resize, *_identity(sample), *best, prediction.score, prediction.error)
-            )
+            about = (identity, resize, *_identity(prediction.sample))
+            writer.writerow((*about, *_cells(prediction, model.labels)))
             file.flush()
-            done[sample] = prediction
+            done[prediction.sample] = prediction
     return [done[sample] for sample in samples]
 
 
@@ -224,6 +228,18 @@ def _predict(
             continue
         best = tuple(int(result.class_id) for result in job.results)
         yield Prediction(job.message, best, job.results[0].score)
+
+
+def _cells(prediction: Prediction, labels: Sequence[str]) -> tuple[object, ...]:
+    """A line of predictions.csv, from the truth on."""
+    truth, best = prediction.sample.truth, prediction.best
+    return (
+        *(("", "") if truth is None else (truth, labels[truth])),
+        *(*best, *("" for _ in range(TOP - len(best)))),
+        labels[best[0]] if best else "",
+        prediction.score,
+        prediction.error,
+    )
 
 
 def _identity(sample: Sample) -> tuple[str, str]:
@@ -298,9 +314,8 @@ def agreement(
 
 def write_per_class(path: Path, labels: Sequence[str], accuracies: Mapping[str, Accuracy]) -> None:
     """A CSV with a line a class: pictures, and of every model the shares of top-1 and top-5 hits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     classes = sorted({index for each in accuracies.values() for index in each.per_class})
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         heads = [f"{name} {top}" for name in accuracies for top in ("top-1", "top-5")]
         writer.writerow(("index", "class", "pictures", *heads))

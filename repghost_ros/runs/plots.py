@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.errors import need
+from repghost_ros.output import whole_file
 from repghost_ros.runs.benchmark import PUBLISHED, Timing
 from repghost_ros.runs.replay import Summary
 
@@ -32,8 +33,8 @@ def _figure(path: Path, columns: int, width: float, height: float) -> Iterator[t
     figure, axes = pyplot.subplots(1, columns, figsize=(width, height), layout="constrained")
     try:
         yield figure, axes
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100)
+        with whole_file(path) as partial:
+            figure.savefig(partial, dpi=100)
     finally:
         pyplot.close(figure)
 

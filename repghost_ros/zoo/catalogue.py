@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from repghost_ros.errors import StoreError
 
 MEAN = (123.675, 116.28, 103.53)
 """ImageNet's mean of R, G and B, 0 to 255."""
@@ -57,12 +60,29 @@ MODELS = {
 }
 DEMO = "demo"
 """The built-in model of the package's own road signs, ONNX only."""
+DEFAULT = "150"
+"""What the command and the node run unless told otherwise."""
 MODEL_NAMES = (*MODELS, DEMO)
 
 
 def archive_url() -> str:
     """Where model files are downloaded from; REPGHOST_MODEL_URL names a mirror."""
     return os.environ.get("REPGHOST_MODEL_URL", _ARCHIVE).rstrip("/") + "/"
+
+
+def check_archive(url: str) -> None:
+    """Whether that can be the address of an archive.
+
+    Raises:
+        StoreError: it is no address of a web server.
+
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise StoreError(
+            f"'{url}' is no address of an archive: REPGHOST_MODEL_URL must begin with https:// or "
+            "http:// and a server's name"
+        )
 
 
 def formats(model: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from repghost_ros.errors import StoreError
 from repghost_ros.paths import share
-from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS, archive_url
+from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS, archive_url, check_archive
 from repghost_ros.zoo.download import Progress, receive
 from repghost_ros.zoo.files import check_format, locked, place, record, sha256, sidecar_of
 
@@ -138,7 +138,7 @@ class ModelStore:
         path = self.path(model, format)
         with self._writing(path):
             if self.find(model, format) is None:
-                self._download(path, progress)
+                self._download(model, path, progress)
         return path
 
     @contextmanager
@@ -154,8 +154,10 @@ class ModelStore:
                 "REPGHOST_HOME names another directory"
             ) from error
 
-    def _download(self, path: Path, progress: Progress | None) -> None:
+    def _download(self, model: str, path: Path, progress: Progress | None) -> None:
+        check_archive(self.url)
         url = self.url + path.name
+        make_it = f"make it (pip install torch timm; repghost export {model}), or use '{DEMO}'"
         part = path.with_name(f"{path.name}.part")
         validator = path.with_name(f"{path.name}.part.etag")
         try:
@@ -163,13 +165,13 @@ class ModelStore:
         except urllib.error.HTTPError as error:
             itself = "look at its address, REPGHOST_MODEL_URL"
             if path.suffix == ".onnx":
-                itself = "the vendor publishes compiled models only; make it: repghost export SIZE"
+                itself = f"the vendor publishes compiled models only; {make_it}"
             raise StoreError(
                 f"the archive does not have {url} ({error.code} {error.reason}): {itself}"
             ) from error
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            itself = ", or make it: repghost export SIZE" if path.suffix == ".onnx" else ""
+            itself = f", or {make_it}" if path.suffix == ".onnx" else ""
             raise StoreError(
                 f"{url} cannot be downloaded ({reason}). Without a network, download it elsewhere and "
                 f"put it at {path}{itself}"

@@ -1,0 +1,43 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from repghost_ros.errors import OutputError
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """What the system says about a full disk does not name the file: add that.
+
+    Raises:
+        OutputError: the block raised an OSError.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which becomes `path` at the end of the block.
+
+    Folders above are made; what the block wrote is removed where it fails.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    """
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")  # writers go by the ending
+    with named_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

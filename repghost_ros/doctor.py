@@ -82,12 +82,14 @@ def _machine() -> Iterator[Finding]:
 
 def _runtimes() -> Iterator[Finding]:
     for runtime in RUNTIMES:
-        on_bpu = runtime.backend == "bpu"
-        subject = f"BPU: {runtime.name}" if on_bpu else "onnxruntime"
+        optional = runtime.backend != "onnx"
+        subject = {"bpu": f"BPU: {runtime.name}", "sim": "simulator"}.get(
+            runtime.backend, "onnxruntime"
+        )
         reason = runtime.available()
         if reason is None:
             yield Finding(subject, OK, runtime.version() or "usable")
-        elif on_bpu:
+        elif optional:
             yield Finding(subject, NOTE, reason)
         else:
             yield Finding(subject, PROBLEM, "not usable", reason)

@@ -1,10 +1,12 @@
-"""Quantizing on drawn pictures: ONNX Runtime's own way, and the vendor's toolchain emulated."""
+"""Quantizing on drawn pictures: ONNX Runtime's own way, and what surrounds the vendor's toolchain."""
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import yaml
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
 from repghost_ros.cli import main
+from repghost_ros.cli import quantize as quantize_command
+from repghost_ros.cli.common import INTERRUPTED
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
 from repghost_ros.convert.quantization import Comparison, compare, normalise, quantize
+from repghost_ros.convert.toolchain import Toolchain
 from repghost_ros.demo.signs import LABELS, render
-from repghost_ros.errors import ConversionError
+from repghost_ros.errors import ConversionError, DependencyError
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange, to_nv12, to_rgb
@@ -30,27 +35,20 @@ DEMO = share() / "models" / "demo.onnx"
 PER_CLASS = 6
 BYTES = 224 * 224 * 3 * 4
 
-# What hb_mapper reads and writes; MAPPER_FAULT makes it misbehave.
+# A toolchain that goes wrong, as MAPPER_FAULT says; test_toolchain.py runs the real one.
 MAPPER = f"""\
 #!{sys.executable}
-import os, sys
+import os, subprocess, sys, time
 from pathlib import Path
-import onnx, yaml
-command, flag, config, kind, value = sys.argv[1:]
-assert (command, flag, kind, value) == ("makertbin", "--config", "--model-type", "onnx"), sys.argv
-groups = yaml.safe_load(Path(config).read_text())
-model, data = groups["model_parameters"], groups["calibration_parameters"]
-onnx.checker.check_model(model["onnx_model"])
-tensors = sorted(Path(data["cal_data_dir"]).iterdir())
-assert tensors and all(tensor.stat().st_size == {BYTES} for tensor in tensors), tensors
-print("calibrating with", len(tensors))
-if os.environ.get("MAPPER_FAULT") == "fails":
+print("Start to calibrate the model.", flush=True)
+if os.environ["MAPPER_FAULT"] == "fails":
     print("ERROR the model holds an operator that nobody knows", file=sys.stderr)
     sys.exit(3)
-if os.environ.get("MAPPER_FAULT") != "makes nothing":
-    made = Path(model["working_dir"]) / (model["output_model_file_prefix"] + ".bin")
-    made.parent.mkdir(exist_ok=True)
-    made.write_bytes(b"compiled")
+if os.environ["MAPPER_FAULT"] == "hangs":
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path("children").write_text(f"{{os.getpid()}} {{child.pid}}")
+    time.sleep(600)
+print("Start to compile the model with march bayes-e.", flush=True)
 """
 
 
@@ -93,13 +91,24 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def mapper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """hb_mapper on PATH."""
+def mapper(no_toolchain: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toolchain with an hb_mapper of our own."""
     program = tmp_path / "bin" / "hb_mapper"
     program.parent.mkdir()
     program.write_text(MAPPER)
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    toolchain = Toolchain(program.parent, Path(sys.executable), "3.49.15")
+    monkeypatch.setattr(quantize_command, "find_toolchain", lambda: toolchain)
+
+
+@pytest.fixture(autouse=True)
+def no_toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed here."""
+
+    def find() -> Toolchain:
+        raise DependencyError("there is none")
+
+    monkeypatch.setattr(quantize_command, "find_toolchain", find)
 
 
 def small_model(path: Path, *, opset: int = 11, weight: float = 1.0) -> Path:
@@ -298,25 +307,6 @@ def test_yaml_for_the_toolchain(
 
 
 @pytest.mark.usefixtures("mapper")
-def test_runs_the_toolchain(store: Path, signs: Path, tmp_path: Path, capsys: Any) -> None:
-    out = tmp_path / "out"
-    arguments = ["--calibration", str(signs), "--out", str(out), "--samples", "17", "--json"]
-    assert main(["quantize", "150", *arguments]) == 0
-    report = json.loads(capsys.readouterr().out)
-    int8, vendor = report["results"]
-    made = Path(vendor["makes"])
-    assert vendor["compiled"]
-    assert made.name == MODELS["150"].file_name("bin")
-    assert made.read_bytes() == b"compiled"
-    assert (out / "hb_mapper.log").read_text() == "calibrating with 17\n"
-    assert report["calibration"]["pictures"] == 17
-    assert int8["path"] == str(out / "repghostnet_150_int8.onnx")
-    assert int8["pictures"] == (PER_CLASS - 1) * len(LABELS)
-    float_model = store / "repghostnet_150.onnx"
-    assert int8["eval"] == (f"repghost eval DIR --model {float_model} --against {int8['path']}")
-
-
-@pytest.mark.usefixtures("mapper")
 @pytest.mark.parametrize(
     ("fault", "said"),
     [("fails", ("exit code 3", "nobody knows")), ("makes nothing", ("it made no",))],
@@ -330,14 +320,38 @@ def test_says_why_the_toolchain_failed(
     capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = ["--calibration", str(signs), "--out", str(tmp_path), "--samples", "3"]
-    assert main(["quantize", "150", *arguments, "--skip", "int8"]) == 0
-    assert "compiled: " in capsys.readouterr().out
-    # What the first run made must not pass for the second one's.
     monkeypatch.setenv("MAPPER_FAULT", fault)
-    assert main(["quantize", "150", *arguments, "--skip", "int8"]) == 1
+    arguments = ["--calibration", str(signs), "--out", str(tmp_path), "--samples", "3"]
+    options = ["--methods", "max", "--labels", str(share() / "labels" / "demo.txt")]
+    assert main(["quantize", "150", *arguments, *options, "--skip", "int8"]) == 1
     error = capsys.readouterr().err
-    assert all(words in error for words in (*said, "hb_mapper.log", "calibrating with 3"))
+    assert all(words in error for words in (*said, "hb_mapper.log", "Start to calibrate"))
+    assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.usefixtures("mapper")
+def test_an_interrupt_leaves_no_process_and_no_bin(
+    signs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAPPER_FAULT", "hangs")
+    out = tmp_path / "out"
+    children = out / "tried" / "max" / "children"
+
+    def interrupt() -> None:
+        while not (children.is_file() and children.read_text().count(" ")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    arguments = ["--calibration", str(signs), "--out", str(out), "--samples", "3", "--skip", "int8"]
+    assert main(["quantize", "demo", *arguments, "--methods", "max"]) == INTERRUPTED
+    watcher.join()
+    for pid in children.read_text().split():
+        assert (
+            not Path("/proc", pid).exists() or "zombie" in Path("/proc", pid, "status").read_text()
+        )
+    assert not list(out.rglob("*.bin"))
 
 
 def test_int8_alone_in_the_default_folder(

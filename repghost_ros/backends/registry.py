@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from repghost_ros.backends import hobot_dnn, libdnn, onnx
+from repghost_ros.backends import hobot_dnn, libdnn, onnx, sim
 from repghost_ros.backends.base import Runtime
 from repghost_ros.errors import BackendError
 
-RUNTIMES = (libdnn.RUNTIME, hobot_dnn.RUNTIME, onnx.RUNTIME)
-"""Fastest first."""
+RUNTIMES = (libdnn.RUNTIME, hobot_dnn.RUNTIME, onnx.RUNTIME, sim.RUNTIME)
+"""Fastest first. `auto` never stands for the last, the simulator."""
 BACKENDS = ("auto", *dict.fromkeys(runtime.backend for runtime in RUNTIMES))
 BPU_RUNTIMES = ("auto", *(runtime.name for runtime in RUNTIMES if runtime.backend == "bpu"))
 
@@ -25,7 +25,8 @@ def choose(
     """The fastest usable runtime for a model; slower ones are not even looked at.
 
     Args:
-        backend: one of BACKENDS; `auto` is the model file's own, else the BPU where there is one.
+        backend: one of BACKENDS; `auto` is the model file's own, else the BPU where there is one. The
+            simulator, `sim`, is chosen by its name alone.
         bpu_runtime: one of BPU_RUNTIMES; says nothing about models that run elsewhere.
         path: the model's file, where the user gave one.
         formats: those that the model exists in, where it is found by its name.
@@ -46,7 +47,8 @@ def choose(
         raise BackendError(
             f"'{path}' is no model file: expected one that ends in {', '.join(known)}"
         )
-    wanted = [runtime for runtime in fitting if backend in ("auto", runtime.backend)]
+    auto = [runtime for runtime in fitting if runtime.backend != sim.RUNTIME.backend]
+    wanted = auto if backend == "auto" else [r for r in fitting if r.backend == backend]
     if not wanted:
         model = f"'{path}' is a file" if path else f"this model exists as {fitting[0].format} only,"
         raise BackendError(

@@ -97,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against-backend",
         choices=BACKENDS,
-        help="what runs the second one; --against may then be the same model (default: --backend)",
+        help="what runs the second one; --against may then be the same model (default: --backend; "
+        "auto where that is sim)",
     )
     parser.add_argument(
         "--val-list", type=Path, metavar="FILE", help="lines of PATH CLASS; PATH below DIR"
@@ -115,7 +116,9 @@ def run(options: argparse.Namespace) -> EvalReport:
     runs = {options.model: (options.model, options.backend)}
     if options.against or options.against_backend:
         model = options.against or options.model
-        backend = options.against_backend or options.backend
+        # The simulator is usually compared with the float model, which it cannot run.
+        default = "auto" if options.backend == "sim" and options.against else options.backend
+        backend = options.against_backend or default
         if (model, backend) in runs.values():
             raise UsageError(f"--against is the same model, '{model}'")
         runs[model if model not in runs else f"{model} on {backend}"] = (model, backend)

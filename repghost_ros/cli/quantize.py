@@ -1,14 +1,17 @@
-"""Quantize a model: files for the vendor's toolchain, and an INT8 ONNX to measure on a PC.
+"""Quantize a model: a .bin with a certificate, and an INT8 ONNX for ONNX Runtime.
 
-hb_mapper is run where it is on PATH. DIR holds pictures like those the model will see, best a folder a
-class.
+The .bin needs the vendor's toolchain; where that is not installed, all that it needs is written. DIR
+holds pictures like those the model will see, best a folder a class.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,31 @@ from repghost_ros.cli.common import (
     download_bar,
     positive,
     print_error,
+    share,
     with_bar,
 )
 from repghost_ros.cli.report import Table
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
+from repghost_ros.convert.certificate import HELD_OUT, Certificate, certify
+from repghost_ros.convert.certificate_page import write_page
+from repghost_ros.convert.compilation import METHODS, Progress, check, prepare
 from repghost_ros.convert.quantization import compare, open_float, quantize
-from repghost_ros.convert.toolchain import MAPPER, compile_bin, prepare
-from repghost_ros.errors import ConversionError, StoreError, UsageError, need
+from repghost_ros.convert.toolchain import find_toolchain
+from repghost_ros.errors import (
+    BackendError,
+    ConversionError,
+    DependencyError,
+    StoreError,
+    UsageError,
+    need,
+)
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
-from repghost_ros.zoo.store import resolve
+from repghost_ros.zoo.labels import labels_for, read_labels
+from repghost_ros.zoo.store import ModelStore, resolve
 
-HELP = "make int8 models: for the vendor's toolchain and for ONNX Runtime"
+HELP = "make int8 models: for the board, with a certificate, and for ONNX Runtime"
+_LAYERS = 3  # named where too much was lost
 
 
 @dataclass(frozen=True)
@@ -42,8 +58,8 @@ class QuantizeReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the vendor's toolchain was run and failed."""
-        return any("error" in result for result in self.results)
+        """Whether the vendor's toolchain failed, or what it made agrees too rarely with float."""
+        return any("error" in r or r.get("passed") is False for r in self.results)
 
     def text(self) -> Iterator[str | Table]:
         """What was written, and what it costs."""
@@ -84,14 +100,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="range of the NV12 that the node will send (default: %(default)s)",
     )
+    parser.add_argument(
+        "--methods",
+        type=_methods,
+        default=tuple(METHODS),
+        metavar="A,B",
+        help=f"calibrations to try, of {', '.join(METHODS)} (default: all; `default` is the slowest)",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=positive,
+        default=HELD_OUT,
+        metavar="N",
+        help="pictures to compare the calibrations on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=share,
+        default=0.97,
+        metavar="SHARE",
+        help="of these pictures, how many must keep float's class (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="pictures in one inference of the .bin (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="class names, where the model carries none"
+    )
+    parser.add_argument(
+        "--store", action="store_true", help="put a .bin that passed into the store, as this size's"
+    )
     parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
 
 
 def run(options: argparse.Namespace) -> QuantizeReport:
     """Write the files, and run what is there to run."""
-    if options.skip != "vendor":
-        need("yaml", "pip install pyyaml")  # before long work
+    if options.store and (options.model not in MODELS or options.batch > 1):
+        raise UsageError(f"--store is for the sizes {', '.join(MODELS)}, one picture an inference")
     model = _resolve(options.model)
+    if options.skip != "vendor":  # before long work
+        need("yaml", "pip install pyyaml")
+        check(model)
     name = options.model if options.model in MODELS else model.stem
     out = options.out or Path(f"quantized_{name}")
     backend = open_float(model)
@@ -119,8 +172,16 @@ def run(options: argparse.Namespace) -> QuantizeReport:
     if options.skip != "int8":
         results.append(_int8(model, calibration, out))
     if options.skip != "vendor":
-        results.append(_vendor(model, name, calibration, out))
+        results.append(_vendor(options, model, name, calibration, out))
     return QuantizeReport(about, results)
+
+
+def _methods(text: str) -> Sequence[str]:
+    """An argument that lists calibrations."""
+    names = tuple(text.split(","))
+    if not set(names) <= METHODS.keys():
+        raise ValueError
+    return names
 
 
 def _resolve(model: str) -> Path:
@@ -170,31 +231,164 @@ def _int8_text(report: dict[str, Any], model: str) -> Iterator[str | Table]:
     )
 
 
-def _vendor(model: Path, name: str, calibration: Calibration, out: Path) -> dict[str, Any]:
-    job = prepare(model, name, calibration, out)
-    report = {
+def _vendor(
+    options: argparse.Namespace, model: Path, name: str, calibration: Calibration, out: Path
+) -> dict[str, Any]:
+    """The .bin and its certificate, or what is needed to make it elsewhere."""
+    job = prepare(model, name, calibration, out, batch=options.batch)
+    report: dict[str, Any] = {
         "kind": "vendor",
         "yaml": str(job.yaml),
         "command": f"cd {shlex.quote(str(out))} && {shlex.join(job.command)}",
-        "makes": str(job.bin),
+        "makes": str(job.work / f"{job.prefix}.bin"),
         "compiled": False,
     }
     try:
-        report["compiled"] = compile_bin(job) is not None
-    except ConversionError as error:
-        report["error"] = str(error)
+        toolchain = find_toolchain()
+    except DependencyError as error:
+        return {**report, "why_not": str(error)}
+    backend = open_float(model)
+    labels = (
+        read_labels(options.labels, backend.classes)
+        if options.labels
+        else backend.labels or labels_for(options.model, backend.classes)
+    )
+    try:
+        with _work_bar() as progress:
+            certificate = certify(
+                model,
+                name,
+                calibration,
+                out,
+                toolchain,
+                options.calibration,
+                labels,
+                [METHODS[method] for method in options.methods],
+                batch=options.batch,
+                held_out=options.held_out,
+                min_agreement=options.min_agreement,
+                progress=progress,
+                with_bar=_with_bar,
+            )
+    except (ConversionError, BackendError) as error:
         print_error(str(error))
+        return {**report, "error": str(error)}
+    report |= _certified(certificate, options.model)
+    (out / "certificate.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    page = out / "report.html"
+    size = MODELS.get(options.model)
+    write_page(page, certificate, size.published if size else None)
+    report["page"] = str(page)
+    if options.store and certificate.passed:
+        copy = out / f"{job.prefix}.copy.bin"
+        shutil.copyfile(certificate.bin, copy)
+        report["stored"] = str(ModelStore().adopt(options.model, "bin", copy))
     return report
 
 
-def _vendor_text(report: dict[str, Any]) -> Iterator[str]:
-    if report["compiled"]:
-        yield (f"compiled: {report['makes']}")
-    if report["compiled"] or "error" in report:
+def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
+    best, predicted = certificate.best, certificate.predicted
+    published = MODELS[model].published if model in MODELS else None
+    return {
+        "compiled": True,
+        "makes": str(certificate.bin),
+        "bytes": certificate.bin.stat().st_size,
+        "quantized": str(certificate.job.quantized),
+        "batch": certificate.batch,
+        "passed": certificate.passed,
+        "min_agreement": certificate.min_agreement,
+        "pictures": len(certificate.of_float.samples),
+        "method": best.method.name,
+        "agreement": best.agreement,
+        "float_top1": certificate.of_float.accuracy(),
+        "int8_top1": best.answers.accuracy(),
+        "trials": [
+            {
+                "method": trial.method.name,
+                "agreement": trial.agreement,
+                "top1": trial.answers.accuracy(),
+                "score_drift": trial.drift,
+            }
+            for trial in certificate.trials
+        ],
+        "failed_methods": certificate.failed,
+        "simulated": certificate.simulated,
+        "simulator_drift": certificate.simulator_drift,
+        "predicted": asdict(predicted),
+        "published": asdict(published) if published else None,
+        "worst_layers": [asdict(layer) for layer in certificate.layers[:10]],
+        "worst_classes": [
+            {"class": label, "pictures": count, "float_right": of_float, "int8_right": of_int8}
+            for label, count, of_float, of_int8 in certificate.worst_classes()[:10]
+        ],
+        "changed": [
+            str(certificate.of_float.samples[number].path) for number in certificate.changed()
+        ],
+    }
+
+
+def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
+    if "error" in report:
         return
-    yield (
-        f"{MAPPER} is not on PATH; where it is, this makes {report['makes']}:\n  {report['command']}"
+    if not report["compiled"]:
+        yield (
+            f"no .bin was made: {report['why_not']}. Where the toolchain is, this makes "
+            f"{report['makes']}:\n  {report['command']}"
+        )
+        return
+    yield Table(
+        ("calibration", "agreement", "top-1", "score changes by"),
+        [
+            (
+                trial["method"],
+                f"{trial['agreement']:.2%}",
+                None if trial["top1"] is None else f"{trial['top1']:.2%}",
+                f"{trial['score_drift']:.4f}",
+            )
+            for trial in report["trials"]
+        ],
     )
+    for name, why in report["failed_methods"].items():
+        yield f"{name} failed: {why.splitlines()[0]}"
+    predicted = report["predicted"]
+    yield (
+        f"compiled with {report['method']}: {report['makes']}, {report['bytes'] / 1e6:.2f} MB\n"
+        f"in the simulator: like the quantized model on {report['simulated']} pictures (to "
+        f"{report['simulator_drift']:.0e})\n"
+        f"predicted by the compiler: {predicted['latency_us']:.0f} us an inference, "
+        f"{predicted['fps']:.0f} frames a second, {predicted['ddr_bytes'] / 1e6:.2f} MB of memory "
+        "traffic a frame"
+    )
+    if report["published"]:
+        published = report["published"]
+        yield f"published: {published['latency_1_ms']} ms, {published['fps']} frames a second"
+    yield f"report: {report['page']}"
+    if "stored" in report:
+        yield f"stored: {report['stored']}"
+    if not report["passed"]:
+        layers = ", ".join(
+            f"{layer['layer']} ({layer['cosine']:.3f})"
+            for layer in report["worst_layers"][:_LAYERS]
+        )
+        yield (
+            f"FAILED: it gives float's class to {report['agreement']:.2%} of {report['pictures']} "
+            f"pictures, {report['min_agreement']:.2%} was asked for. Least like float are {layers}"
+        )
+
+
+@contextmanager
+def _work_bar() -> Iterator[Progress]:
+    """A bar on stderr that says what the toolchain does."""
+    tqdm = need("tqdm", "pip install tqdm").tqdm
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=100, disable=None, bar_format=form, leave=False) as bar:
+
+        def progress(stage: str, percent: int) -> None:
+            bar.set_description_str(stage, refresh=False)
+            bar.n = percent
+            bar.refresh()
+
+        yield progress
 
 
 def _warn(skipped: Iterable[tuple[Path, str]]) -> None:

@@ -1,0 +1,263 @@
+"""NV12 -> logits as the board computes them, bit for bit, on a PC with the vendor's toolchain.
+
+A .bin runs in the vendor's simulator of the BPU, one process a frame; a quantized model
+(MODEL_quantized_model.onnx, which the compiler leaves beside the .bin) in the vendor's executor, one
+process a worker and several times as fast. Both answer alike. For files; far too slow for a node.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from repghost_ros.backends import _vendor_executor
+from repghost_ros.backends.base import Backend, BackendOptions, Runtime, SingleSlot
+from repghost_ros.backends.hybrid import Hybrid, read_hybrid
+from repghost_ros.convert.toolchain import Toolchain, find_toolchain
+from repghost_ros.errors import BackendError, DependencyError
+
+_TIMEOUT_S = 600  # of one simulated inference
+
+
+def available() -> str | None:
+    """None where the vendor's toolchain is usable, else why not."""
+    try:
+        find_toolchain()
+    except DependencyError as error:
+        return str(error)
+    return None
+
+
+def version() -> str:
+    """The compiler's version."""
+    return find_toolchain().compiler
+
+
+def simulate(
+    toolchain: Toolchain, model: Hybrid, frames: Sequence[np.ndarray], folder: Path
+) -> np.ndarray:
+    """One inference in the vendor's simulator.
+
+    Args:
+        toolchain: where it is.
+        model: whose .hbm lies in `folder` as model.hbm.
+        frames: `model.batch` of uint8 (height * 3 // 2, width).
+        folder: for input and output; one simulation at a time.
+
+    Returns:
+        float32 (batch, classes) logits.
+
+    Raises:
+        BackendError: the simulator failed.
+
+    """
+    size, count = f"{model.height}x{model.width}", len(frames)
+    for number, frame in enumerate(frames):
+        np.ascontiguousarray(frame).tofile(folder / f"{number}.yuv")
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+
+    def each(value: str) -> str:
+        return ",".join([value] * count)
+
+    command = [
+        *(toolchain.program("hbdk-sim"), "-f", "model.hbm", "-n", model.unit, "-o", "out"),
+        *("-i", ",".join(f"{number}.yuv" for number in range(count))),
+        *("--yuv-size", each(size), "--yuv-stride", each(str(model.width))),
+        *("--yuv-roi-coord", each("0x0"), "--yuv-roi-size", each(size)),
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=toolchain.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendError(f"the vendor's simulator failed: {error}") from error
+    answers = sorted(out.glob("*_int.txt"))
+    if done.returncode or len(answers) != 1:
+        said = done.stdout.decode(errors="replace").strip().splitlines()
+        raise BackendError(f"the vendor's simulator failed ({done.returncode}): {said[-3:]}")
+    integers = np.loadtxt(answers[0], comments="#", dtype=np.int64)
+    answers[0].unlink()  # so that it cannot pass for a later one's
+    if integers.size != model.batch * model.classes:
+        raise BackendError(
+            f"the vendor's simulator answered {integers.size} numbers for {model.batch} pictures of "
+            f"{model.classes} classes"
+        )
+    logits: np.ndarray = integers.reshape(model.batch, -1).astype(np.float32) * model.scale
+    return logits
+
+
+class CompiledBackend:
+    """A .bin in the vendor's simulator of the BPU."""
+
+    labels: tuple[str, ...] = ()  # compiled models carry none
+
+    def __init__(self, path: Path) -> None:
+        self.model = read_hybrid(path)
+        self.toolchain = _toolchain()
+        self.runtime = f"simulator (hbdk-sim {self.toolchain.compiler})"
+        self.width, self.height = self.model.width, self.model.height
+        self.classes, self.batch = self.model.classes, self.model.batch
+
+    def open_slot(self) -> CompiledSlot:
+        """A folder for one worker's simulations."""
+        return CompiledSlot(self)
+
+    def close(self) -> None:
+        """Nothing is kept between inferences."""
+
+
+class CompiledSlot:
+    """One worker's frames and folder. Places of a batch model that no frame is for stay grey."""
+
+    def __init__(self, backend: CompiledBackend) -> None:
+        self._backend = backend
+        self._folder = tempfile.TemporaryDirectory(prefix="repghost_sim_")
+        Path(self._folder.name, "model.hbm").write_bytes(backend.model.program)
+        shape = (backend.batch, backend.height * 3 // 2, backend.width)
+        self.inputs: tuple[np.ndarray, ...] = tuple(np.full(shape, 128, np.uint8))
+        self.nv12 = self.inputs[0]
+
+    def infer(self) -> np.ndarray:
+        """Simulate one inference on `nv12`: float32 (classes,)."""
+        first: np.ndarray = self.infer_batch(1)[0]
+        return first
+
+    def infer_batch(self, count: int) -> np.ndarray:
+        """Simulate one inference on `inputs`: float32 (count, classes)."""
+        backend = self._backend
+        folder = Path(self._folder.name)
+        return simulate(backend.toolchain, backend.model, self.inputs, folder)[:count]
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()
+
+
+class QuantizedBackend:
+    """A quantized ONNX in the vendor's executor."""
+
+    labels: tuple[str, ...] = ()
+    batch = 1
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise BackendError(f"model file '{path}' does not exist")
+        self.path = path
+        self.toolchain = _toolchain()
+        self.runtime = f"simulator (the quantizer's executor, hbdk {self.toolchain.compiler})"
+        # The first process tells the sizes and becomes the first slot's.
+        self._first: _Process | None = _Process(self)
+        head = self._first.head
+        self.width, self.height = head["width"], head["height"]
+        self.classes = head["classes"]
+
+    def open_slot(self) -> QuantizedSlot:
+        """A process for one worker."""
+        process, self._first = self._first or _Process(self), None
+        return QuantizedSlot(self, process)
+
+    def close(self) -> None:
+        """End the process that no slot took."""
+        if self._first is not None:
+            self._first.close()
+            self._first = None
+
+
+class _Process:
+    """The executor in the toolchain's Python."""
+
+    def __init__(self, backend: QuantizedBackend) -> None:
+        toolchain = backend.toolchain
+        # A file, for a pipe that nobody reads would fill.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            # Isolated (-I), for beside the script lies a module named onnx.
+            [str(toolchain.python), "-I", _vendor_executor.__file__, str(backend.path.absolute())],
+            env={**toolchain.environment(), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            start_new_session=True,  # Ctrl-C is the parent's to handle; it ends with its stdin
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        try:
+            head = self._stdout.readline()
+            if not head:
+                raise BackendError(f"'{backend.path}' cannot be simulated: {self._why()}")
+        except BaseException:
+            self.close()
+            raise
+        self.head: dict[str, int] = json.loads(head)
+
+    def run(self, frame: np.ndarray) -> np.ndarray:
+        """float32 (classes,) logits of a uint8 (height * 3 // 2, width) frame."""
+        size = 4 * self.head["classes"]
+        try:
+            self._stdin.write(frame.tobytes())
+            self._stdin.flush()
+            answer = self._stdout.read(size)
+        except OSError:
+            answer = b""
+        if len(answer) != size:
+            raise BackendError(f"the vendor's executor failed: {self._why()}")
+        return np.frombuffer(answer, np.float32).copy()
+
+    def _why(self) -> str:
+        """Its last words."""
+        self._process.wait()
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"exit code {self._process.returncode}"
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for file in (self._stdin, self._stdout, self._said):
+            with suppress(BrokenPipeError):  # of a frame that it will not read any more
+                file.close()
+
+
+class QuantizedSlot(SingleSlot):
+    """One worker's frame and process."""
+
+    def __init__(self, backend: QuantizedBackend, process: _Process) -> None:
+        self._process = process
+        self.nv12 = np.full((backend.height * 3 // 2, backend.width), 128, np.uint8)
+
+    def infer(self) -> np.ndarray:
+        """Run the model on `nv12`: float32 (classes,)."""
+        return self._process.run(self.nv12)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+
+def _toolchain() -> Toolchain:
+    try:
+        return find_toolchain()
+    except DependencyError as error:
+        raise BackendError(str(error)) from error
+
+
+def _open(path: Path, options: BackendOptions) -> Backend:
+    return QuantizedBackend(path) if path.suffix.lower() == ".onnx" else CompiledBackend(path)
+
+
+RUNTIME = Runtime("simulator", "sim", (".bin", ".onnx"), available, version, _open)

@@ -1,0 +1,327 @@
+"""A .bin with its proof: the best of several calibrations, measured bit for bit, simulated, predicted.
+
+Each way to calibrate is quantized and answers pictures that it was not calibrated with, in the vendor's
+executor, which computes what the board does. The best one is compiled; the compiled model then answers
+some of the pictures in the vendor's simulator of the BPU and must not differ.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.hybrid import read_hybrid
+from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.backends.sim import QuantizedBackend, simulate
+from repghost_ros.convert.calibration import Calibration, spread
+from repghost_ros.convert.compilation import (
+    Job,
+    Method,
+    Prediction,
+    Progress,
+    Similarity,
+    compile_bin,
+    prediction,
+    prepare,
+    quantize_only,
+    similarities,
+)
+from repghost_ros.convert.toolchain import Toolchain
+from repghost_ros.errors import ConversionError, FrameError, SourceError
+from repghost_ros.model import Model
+from repghost_ros.results import softmax
+from repghost_ros.runs.batch import classify_each
+from repghost_ros.runs.evaluation import Sample, find_samples
+from repghost_ros.sources.pictures import read_image
+from repghost_ros.vision.nv12 import ColorRange, to_nv12
+from repghost_ros.vision.view import View
+
+HELD_OUT = 200
+"""Pictures that the calibrations are compared on, at most."""
+SIMULATED = 4
+"""Pictures that the compiled model answers in the simulator."""
+TOLERANCE = 1e-5
+"""Largest difference of a logit between simulator and executor, relative to the largest logit."""
+
+Pictures = Callable[[Iterable[Path], int], Iterable[Path]]
+"""Wraps the pictures that are worked through; told how many."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model said to the held-out pictures that it could read, in their order."""
+
+    samples: tuple[Sample, ...]
+    logits: np.ndarray
+    """float32 (pictures, classes)."""
+
+    @property
+    def top1(self) -> np.ndarray:
+        """Int (pictures,): the best class of each."""
+        best: np.ndarray = self.logits.argmax(axis=1)
+        return best
+
+    def accuracy(self) -> float | None:
+        """Share of right answers, 0.0 to 1.0, among labelled pictures; None where there are none."""
+        labelled = [
+            (int(best), sample.truth)
+            for best, sample in zip(self.top1, self.samples, strict=True)
+            if sample.truth is not None
+        ]
+        return sum(best == truth for best, truth in labelled) / len(labelled) if labelled else None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One calibration, measured."""
+
+    method: Method
+    answers: Answers
+    agreement: float
+    """Share of the pictures with float's best class, 0.0 to 1.0."""
+    drift: float
+    """Mean change of the probability of float's best class."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was found out about a compiled model."""
+
+    bin: Path
+    job: Job
+    calibration: Calibration
+    labels: tuple[str, ...]
+    batch: int
+    of_float: Answers
+    trials: tuple[Trial, ...]
+    """The best first; that one was compiled."""
+    failed: dict[str, str]
+    """Calibrations that the toolchain could not do, and why."""
+    simulated: int
+    """Pictures that the compiled model answered in the simulator, like the quantized model."""
+    simulator_drift: float
+    """Largest difference of a logit there, relative to the largest logit."""
+    predicted: Prediction
+    layers: tuple[Similarity, ...]
+    """Of the compiled one, the worst first."""
+    min_agreement: float
+
+    @property
+    def best(self) -> Trial:
+        """The one that was compiled."""
+        return self.trials[0]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the compiled model agrees with the float model as often as was asked for."""
+        return self.best.agreement >= self.min_agreement
+
+    def changed(self) -> list[int]:
+        """Numbers of the pictures to which the compiled model gives another class than float."""
+        return [int(i) for i in np.flatnonzero(self.best.answers.top1 != self.of_float.top1)]
+
+    def worst_classes(self) -> list[tuple[str, int, int, int]]:
+        """Label, pictures, right in float, right in int8; those that lost most come first.
+
+        Classes are the folders' or, where these name none, what the float model answers.
+        """
+        counts: dict[int, list[int]] = {}
+        for number, sample in enumerate(self.of_float.samples):
+            float_best = int(self.of_float.top1[number])
+            truth = float_best if sample.truth is None else sample.truth
+            count = counts.setdefault(truth, [0, 0, 0])
+            count[0] += 1
+            count[1] += float_best == truth
+            count[2] += int(self.best.answers.top1[number]) == truth
+        rows = [(self.labels[i], n, right, kept) for i, (n, right, kept) in counts.items()]
+        return sorted(rows, key=lambda row: (row[3] - row[2], row[3] / row[1]))
+
+
+def certify(
+    model: Path,
+    name: str,
+    calibration: Calibration,
+    out: Path,
+    toolchain: Toolchain,
+    pictures: Path,
+    labels: Sequence[str],
+    methods: Sequence[Method],
+    *,
+    batch: int = 1,
+    held_out: int = HELD_OUT,
+    min_agreement: float = 0.97,
+    progress: Progress = lambda *_: None,
+    with_bar: Pictures = lambda items, _: items,
+) -> Certificate:
+    """Try the methods, compile the best, and prove the result.
+
+    Args:
+        model: the float .onnx.
+        name: one of the catalogue's sizes, or of a model of one's own.
+        calibration: made from `pictures` in `out`.
+        out: the folder for everything.
+        toolchain: the vendor's.
+        pictures: the folder; its subfolders may name classes.
+        labels: the model's class names.
+        methods: tried in this order; the first wins a tie.
+        batch: pictures in one inference of the compiled model.
+        held_out: pictures to compare on, at most.
+        min_agreement: see Certificate.passed.
+        progress: told what the toolchain does.
+        with_bar: wraps the pictures that are classified.
+
+    Raises:
+        ConversionError: no picture is left, no method works, the compiler fails, or the compiled model
+            answers other than the quantized one.
+        BackendError: a model cannot be run.
+
+    """
+    samples = _held_out(calibration, pictures, labels, held_out)
+    of_float = _answers(
+        OnnxBackend(model, BackendOptions(color_range=calibration.color_range)),
+        model,
+        labels,
+        samples,
+        calibration.color_range,
+        with_bar,
+    )
+    if not of_float.samples:
+        raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
+    trials: list[Trial] = []
+    failed: dict[str, str] = {}
+    for method in methods:
+        job = prepare(model, name, calibration, out / "tried" / method.name, method=method)
+        try:
+            quantized = quantize_only(job, toolchain, _named(progress, method.name))
+        except ConversionError as error:
+            failed[method.name] = str(error)
+            continue
+        answers = _answers(
+            QuantizedBackend(quantized),
+            quantized,
+            labels,
+            of_float.samples,
+            calibration.color_range,
+            with_bar,
+        )
+        trials.append(_compare(method, of_float, answers))
+    if not trials:
+        raise ConversionError(next(iter(failed.values())))
+    trials.sort(key=lambda t: (-t.agreement, -(t.answers.accuracy() or 0.0), t.drift))
+    best = trials[0]
+    job = prepare(model, name, calibration, out, method=best.method, batch=batch)
+    compiled = compile_bin(job, toolchain, _named(progress, f"compiling {best.method.name}"))
+    simulated, drift = _prove(compiled, best.answers, calibration, toolchain)
+    return Certificate(
+        compiled,
+        job,
+        calibration,
+        tuple(labels),
+        batch,
+        of_float,
+        tuple(trials),
+        failed,
+        simulated,
+        drift,
+        prediction(job),
+        tuple(similarities(job)),
+        min_agreement,
+    )
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda stage, percent: progress(f"{name}: {stage}", percent)
+
+
+def _held_out(
+    calibration: Calibration, pictures: Path, labels: Sequence[str], count: int
+) -> list[Sample]:
+    paths = spread(calibration.held_out, count)
+    if not paths:
+        raise ConversionError(
+            f"all pictures in '{pictures}' were calibrated with, none is left to measure on: give "
+            "more, or fewer --samples"
+        )
+    try:
+        known = {sample.path: sample for sample in find_samples(pictures, labels)}
+    except SourceError:  # folders that name something else than classes
+        known = {}
+    return [known.get(path, Sample(path, None)) for path in paths]
+
+
+def _answers(
+    backend: OnnxBackend | QuantizedBackend,
+    path: Path,
+    labels: Sequence[str],
+    samples: Sequence[Sample],
+    color_range: ColorRange,
+    with_bar: Pictures,
+) -> Answers:
+    with Model(path.name, path, tuple(labels), color_range, backend) as model:
+        jobs = classify_each(
+            model, samples, lambda sample: read_image(sample.path), View(resize="crop")
+        )
+        read, logits = [], []
+        shown = with_bar((sample.path for sample in samples), len(samples))
+        for _, job in zip(shown, jobs, strict=False):
+            if job.logits is None:
+                if isinstance(job.error, (FrameError, OSError)):
+                    continue
+                raise job.error or ConversionError(f"'{path}' gives no answer")
+            read.append(job.message)
+            logits.append(job.logits)
+    return Answers(tuple(read), np.array(logits, np.float32))
+
+
+def _compare(method: Method, of_float: Answers, answers: Answers) -> Trial:
+    drifts = []
+    for mine, theirs in zip(of_float.logits, answers.logits, strict=True):
+        best = int(mine.argmax())
+        drifts.append(abs(softmax(mine)[best] - softmax(theirs)[best]))
+    agreement = float((of_float.top1 == answers.top1).mean())
+    return Trial(method, answers, agreement, float(np.mean(drifts)))
+
+
+def _prove(
+    compiled: Path, answers: Answers, calibration: Calibration, toolchain: Toolchain
+) -> tuple[int, float]:
+    """Let the simulator answer some pictures: how many, and the largest difference.
+
+    Raises:
+        ConversionError: it answers other than the quantized model.
+
+    """
+    hybrid = read_hybrid(compiled)
+    chosen = spread(range(len(answers.samples)), max(SIMULATED, hybrid.batch))
+    worst, count = 0.0, 0
+    with tempfile.TemporaryDirectory(prefix="repghost_sim_") as scratch:
+        folder = Path(scratch)
+        (folder / "model.hbm").write_bytes(hybrid.program)
+        for first in range(0, len(chosen), hybrid.batch):
+            numbers = chosen[first : first + hybrid.batch]
+            # The last batch is filled with its last picture.
+            frames = [
+                _frame(answers.samples[number].path, calibration)
+                for number in (*numbers, *numbers[-1:] * (hybrid.batch - len(numbers)))
+            ]
+            logits = simulate(toolchain, hybrid, frames, folder)[: len(numbers)]
+            expected = answers.logits[numbers]
+            worst = max(worst, float(np.abs(logits - expected).max() / np.abs(expected).max()))
+            count += len(numbers)
+    if not worst <= TOLERANCE:
+        raise ConversionError(
+            f"'{compiled}' answers other than the quantized model, by {worst:.1e} of the largest "
+            "logit: it is not to be used"
+        )
+    return count, worst
+
+
+def _frame(picture: Path, calibration: Calibration) -> np.ndarray:
+    nv12 = np.empty((calibration.height * 3 // 2, calibration.width), np.uint8)
+    to_nv12(read_image(picture), nv12, resize="crop", color_range=calibration.color_range)
+    return nv12

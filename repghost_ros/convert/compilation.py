@@ -1,0 +1,354 @@
+"""Float ONNX -> .bin for the BPU: the vendor's hb_mapper, its settings, its progress, its failures.
+
+Paths in the yaml are relative to its folder, which can so be moved to where the toolchain is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from repghost_ros.convert.calibration import Calibration
+from repghost_ros.convert.export import OPSET
+from repghost_ros.convert.toolchain import MAPPER, Toolchain
+from repghost_ros.errors import ConversionError, need
+from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
+from repghost_ros.zoo.files import place
+
+_RANGES = {"full": "regular", "limited": "bt601_video"}
+"""Our color ranges -> the toolchain's input_space_and_range."""
+_TAIL = 8  # lines of a failed run's log to show
+_STAGES = ("prepare", "optimize", "calibrate", "quantize", "compile")
+_STAGE = re.compile(rf"Start to ({'|'.join(_STAGES)}) the (?:onnx )?model")
+_PERCENT = re.compile(r"\] *(\d+)%|: +(\d+)%\|")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_GRACE_S = 5.0  # between asking the toolchain to end and ending it
+
+Progress = Callable[[str, int], None]
+"""Told the stage of the work, in words, and how many percent of it are done."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the ranges of the activations are found."""
+
+    name: str
+    calibration_type: str
+    max_percentile: float | None = None
+    per_channel: bool = False
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("default", "default"),
+        Method("max", "max"),
+        Method("kl", "kl"),
+        Method("max-percentile", "max", max_percentile=0.9999),
+        Method("per-channel", "max", per_channel=True),
+    )
+}
+"""What is tried; `default` lets the vendor's quantizer search, which takes the longest."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A folder ready for the toolchain."""
+
+    folder: Path
+    """Where the command is to be run."""
+    yaml: Path
+    command: tuple[str, ...]
+    work: Path
+    """The toolchain's own folder, with all that it makes on the way."""
+    prefix: str
+    """What its files' names begin with."""
+
+    @property
+    def bin(self) -> Path:
+        """Where the compiled model is put once it is whole."""
+        return self.folder / f"{self.prefix}.bin"
+
+    @property
+    def quantized(self) -> Path:
+        """The quantized model, which the vendor's executor runs bit for bit like the board."""
+        return self.work / f"{self.prefix}_quantized_model.onnx"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the vendor's compiler predicts of a model on one core; no board measured it."""
+
+    latency_us: float
+    """Of one inference, of all pictures of a batch."""
+    fps: float
+    """Pictures a second."""
+    ddr_bytes: int
+    """Read and written for a picture."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A layer's output, quantized against float, by the toolchain's own table."""
+
+    layer: str
+    cosine: float
+
+
+def check(model: Path) -> None:
+    """Refuse what the toolchain cannot take, before long work.
+
+    Raises:
+        ConversionError: the model has a newer opset, no fixed shapes, or is quantized already.
+
+    """
+    onnx = need("onnx", "pip install onnx")
+    try:
+        loaded = onnx.load(model)
+    except Exception as error:  # protobuf's own errors
+        raise ConversionError(f"'{model}' is no ONNX model: {error}") from error
+    domains = {node.domain for node in loaded.graph.node}
+    operators = {node.op_type for node in loaded.graph.node}
+    quantized = {name for name in operators if re.search("Quantize|QLinear|Integer$", name)}
+    if quantized or "horizon" in domains:
+        raise ConversionError(
+            f"'{model}' is already quantized: give the float model that it was made from"
+        )
+    opset = max(entry.version for entry in loaded.opset_import)
+    if opset > OPSET:
+        raise ConversionError(
+            f"'{model}' has opset {opset}, the vendor's toolchain takes {OPSET} at most: export it "
+            "with that one, or --skip vendor"
+        )
+    for image in loaded.graph.input:
+        shape = image.type.tensor_type.shape.dim
+        # A free batch is set by the toolchain; nothing else may be free.
+        if any(dimension.dim_value < 1 for dimension in list(shape)[1:]):
+            raise ConversionError(
+                f"the input '{image.name}' of '{model}' has no fixed size: export it with one"
+            )
+
+
+def prepare(
+    model: Path,
+    name: str,
+    calibration: Calibration,
+    out: Path,
+    *,
+    method: Method = METHODS["default"],
+    batch: int = 1,
+    optimize_level: str = "O3",
+) -> Job:
+    """Write OUT/NAME.yaml beside a copy of the model and the tensors.
+
+    Args:
+        model: the float .onnx.
+        name: one of MODELS, or of a model of one's own.
+        calibration: made in `out` or in a folder above it.
+        out: the folder.
+        method: how to calibrate.
+        batch: pictures in one inference.
+        optimize_level: of the compiler, O0 to O3.
+
+    Raises:
+        ConversionError: onnx or PyYAML is missing, or the toolchain cannot take the model.
+
+    """
+    yaml = need("yaml", "pip install pyyaml")
+    check(model)
+    name = f"RepGhost_{name}" if name in MODELS else name
+    batched = f"_batch{batch}" if batch > 1 else ""
+    prefix = f"{name}_{calibration.width}x{calibration.height}_nv12{batched}"
+    out.mkdir(parents=True, exist_ok=True)
+    copy = out / model.name
+    if not (copy.exists() and copy.samefile(model)):
+        shutil.copyfile(model, copy)
+    inputs: dict[str, Any] = {
+        "input_name": "",
+        "input_type_rt": "nv12",
+        "input_type_train": "rgb",
+        "input_layout_train": "NCHW",
+        "input_shape": "",
+        "input_space_and_range": _RANGES[calibration.color_range],
+        "norm_type": "data_mean_and_scale",
+        "mean_value": " ".join(map(str, MEAN)),
+        "scale_value": " ".join(map(str, SCALE)),
+    }
+    if batch > 1:
+        inputs["input_batch"] = batch
+    tensors = Path(os.path.relpath(calibration.folder, out))
+    quantizer: dict[str, Any] = {
+        "cal_data_dir": f"./{tensors}" if tensors.parts[0] != ".." else str(tensors),
+        "cal_data_type": "float32",
+        "calibration_type": method.calibration_type,
+    }
+    if method.max_percentile is not None:
+        quantizer["max_percentile"] = method.max_percentile
+    if method.per_channel:
+        quantizer["per_channel"] = True
+    config = {
+        "model_parameters": {
+            "onnx_model": f"./{copy.name}",
+            "march": "bayes-e",
+            "layer_out_dump": False,
+            "working_dir": prefix,
+            "output_model_file_prefix": prefix,
+        },
+        "input_parameters": inputs,
+        "calibration_parameters": quantizer,
+        "compiler_parameters": {
+            "compile_mode": "latency",
+            "debug": False,
+            "optimize_level": optimize_level,
+        },
+    }
+    path = out / f"{name}.yaml"
+    command = (MAPPER, "makertbin", "--config", path.name, "--model-type", "onnx")
+    header = f"# For NV12 of the {calibration.color_range} range: color_range of the node.\n"
+    path.write_text(header + yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return Job(out, path, command, out / prefix, prefix)
+
+
+def compile_bin(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: None) -> Path:
+    """Quantize and compile, the toolchain's words in FOLDER/hb_mapper.log.
+
+    Returns:
+        the compiled model, which is there whole or not at all.
+
+    Raises:
+        ConversionError: the toolchain failed; with the last lines it said.
+        OSError: it cannot be started, or the disk is full.
+
+    """
+    job.bin.unlink(missing_ok=True)  # an earlier run's must not pass for this one's
+    _run(job, toolchain, progress)
+    made = job.work / f"{job.prefix}.bin"
+    if not made.is_file():
+        raise _failure(job, f"it made no '{made.name}'")
+    place(made, job.bin)
+    return job.bin
+
+
+def quantize_only(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: None) -> Path:
+    """Quantize, and end the toolchain where it begins to compile, which takes longest.
+
+    Returns:
+        the quantized model.
+
+    Raises:
+        ConversionError: the toolchain failed; with the last lines it said.
+        OSError: it cannot be started, or the disk is full.
+
+    """
+    _run(job, toolchain, progress, until="compile")
+    if not job.quantized.is_file():
+        raise _failure(job, f"it made no '{job.quantized.name}'")
+    return job.quantized
+
+
+def prediction(job: Job) -> Prediction:
+    """What the compiler predicted of the model that it made.
+
+    Raises:
+        ConversionError: it left no prediction.
+
+    """
+    for path in sorted(job.work.glob("*_subgraph_*.json")):
+        summary = json.loads(path.read_text(encoding="utf-8")).get("summary", {})
+        if "latency (us)" in summary:
+            return Prediction(
+                float(summary["latency (us)"]),
+                float(summary["FPS"]),
+                int(summary["DDR bytes per frame"]),
+            )
+    raise ConversionError(f"the compiler left no prediction in '{job.work}'")
+
+
+def similarities(job: Job) -> list[Similarity]:
+    """Every layer's cosine similarity, the worst first; empty where the toolchain left none."""
+    path = job.work / f"{job.prefix}_quant_info.json"
+    if not path.is_file():
+        return []
+    layers = json.loads(path.read_text(encoding="utf-8"))
+    found = [
+        Similarity(name, float(layer["cosine_similarity"]))
+        for name, layer in layers.items()
+        if layer.get("cosine_similarity", "--").lstrip("-") not in ("", "nan")
+    ]
+    return sorted(found, key=lambda each: each.cosine)
+
+
+def _run(job: Job, toolchain: Toolchain, progress: Progress, until: str = "") -> None:
+    """Run the job's command to its end, or to the beginning of the stage `until`."""
+    shutil.rmtree(job.work, ignore_errors=True)
+    with (job.folder / f"{MAPPER}.log").open("wb") as log, tempfile.TemporaryDirectory() as scratch:
+        process = subprocess.Popen(
+            [toolchain.program(MAPPER), *job.command[1:]],
+            cwd=job.folder,
+            # Its compiler's files of a megabyte and more go with the folder, however it ends.
+            env={**toolchain.environment(), "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        try:
+            stage = "start"
+            for line in _lines(process.stdout, log):
+                if began := _STAGE.search(line):
+                    stage = began[1]
+                    if stage == until:
+                        return
+                done = _PERCENT.findall(line)
+                progress(stage, int("".join(done[-1])) if done else 0)
+            code = process.wait()
+        finally:  # an interrupt ends the processes that it started, too
+            _end(process)
+    if code:
+        raise _failure(job, f"exit code {code}")
+
+
+def _lines(output: IO[bytes], log: IO[bytes]) -> Iterator[str]:
+    """What a program prints, line by line and step by step of its progress bars."""
+    rest = b""
+    while chunk := os.read(output.fileno(), 1 << 14):
+        log.write(chunk)
+        *whole, rest = re.split(rb"[\r\n]", rest + chunk)
+        # A compiler's bar is one long line.
+        for line in (*whole, *([rest] if b"%" in rest else [])):
+            yield line.decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and those that it started."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, kind)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _failure(job: Job, why: str) -> ConversionError:
+    log = job.folder / f"{MAPPER}.log"
+    text = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
+    tail = [line for line in text.splitlines() if line.strip()][-_TAIL:]
+    return ConversionError(
+        "\n  ".join([f"{MAPPER} failed ({why}); '{log}' ends with:", *(tail or ["(nothing)"])])
+    )

@@ -5,7 +5,7 @@ FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv torch demo lint format test test-jammy coverage bench soak clean
+.PHONY: help venv torch demo lint format test test-arm test-jammy coverage bench soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -29,6 +29,9 @@ format: venv ## let ruff fix what it can
 
 test: lint torch ## lint, types and all tests
 	@$(ENV) && pytest
+
+test-arm: venv ## what the board's processor runs, with the vendor's own Python binding, under QEMU
+	@$(ENV) && tools/test_arm.sh
 
 test-jammy: ## what needs no ROS, with the board's Python, numpy and OpenCV
 	python3.10 -m venv .venv-jammy && .venv-jammy/bin/pip install -qq -r tools/requirements-jammy.txt

@@ -27,7 +27,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     python_requires=">=3.10",
-    install_requires=["setuptools", "numpy", "opencv-python-headless", "tqdm"],
+    install_requires=["setuptools", "numpy", "opencv-python-headless", "pillow", "tqdm"],
     extras_require={
         # For `pip install .[pc]`; in a ROS workspace rosdep installs what package.xml names.
         "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rosbags", "shtab"],

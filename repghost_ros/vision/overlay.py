@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,30 +16,109 @@ from repghost_ros.results import Result
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
 
+_LEAST = 11  # pixels a line's letters are high at least
+_LINES = 24  # that the picture has room for, where it is large enough
+_SHADE = 0.35  # of the picture's light that is left behind the text
+_FONTS = (
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+    "/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf",
+)
+
 
 def picture(frame: Frame, source_color_range: ColorRange = "limited") -> np.ndarray:
-    """The frame in RGB, uint8 (height, width, 3), odd sizes rounded up to even ones."""
+    """The frame in RGB, uint8 (height, width, 3)."""
     height, width = frame.height + frame.height % 2, frame.width + frame.width % 2
     nv12 = np.empty((height * 3 // 2, width), np.uint8)
     to_nv12(frame, nv12, source_color_range=source_color_range)
-    return to_rgb(nv12, "full")
+    return np.ascontiguousarray(to_rgb(nv12, "full")[: frame.height, : frame.width])
 
 
 def draw_overlay(rgb: np.ndarray, results: Iterable[Result]) -> None:
-    """Write `class_id score` lines onto a uint8 (height, width, 3) picture, best on top."""
-    scale = max(rgb.shape[0] / 480, 0.4)
-    line = int(22 * scale)
-    for row, result in enumerate(results, start=1):
-        text = f"{result.score:6.1%} {result.class_id}"
-        # Dark below light, so that it reads on any background.
-        for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-            cv2.putText(
-                rgb,
-                text,
-                (line // 3, row * line),
-                cv2.FONT_HERSHEY_SIMPLEX,
-                0.6 * scale,
-                color,
-                thickness,
-                cv2.LINE_AA,
-            )
+    """Write `score class_id` lines onto a uint8 (height, width, 3) picture, best on top.
+
+    The text stands in a darkened box. What does not fit is left out: the end of a long name, lines
+    below the middle. Names in other scripts than Latin need Pillow and a font that has their letters.
+    """
+    height, width = rgb.shape[:2]
+    size = max(_LEAST, height // _LINES)
+    margin = size // 3
+    line = size + margin
+    rows = max(1, (height // 2 - margin) // line)
+    texts = [f"{result.score:4.0%} {result.class_id}" for result in list(results)[:rows]]
+    masks = [_fitting(text, size, width - 2 * margin) for text in texts]
+    if not masks:
+        return
+    right = 2 * margin + max(mask.shape[1] for mask in masks)
+    box = rgb[: len(masks) * line + margin, :right]
+    box[...] = cv2.convertScaleAbs(box, alpha=_SHADE)
+    for row, mask in enumerate(masks):
+        top = margin + row * line
+        place = rgb[top : top + mask.shape[0], margin : margin + mask.shape[1]]
+        mask = mask[: place.shape[0], : place.shape[1], None].astype(np.float32) / 255
+        place[...] = place * (1 - mask) + 255 * mask
+
+
+def _fitting(text: str, size: int, width: int) -> np.ndarray:
+    """The text's mask, cut to a width in pixels."""
+    mask = _mask(text, size)
+    length = len(text)
+    while mask.shape[1] > width and length > 1:
+        length = min(length - 1, length * width // mask.shape[1] + 1)
+        mask = _mask(text[:length].rstrip(" ,") + "\N{HORIZONTAL ELLIPSIS}", size)
+    return mask
+
+
+def _mask(text: str, size: int) -> np.ndarray:
+    """How much of every pixel the letters cover, uint8 (about 1.25 * size, width)."""
+    font = _font(size, "".join(sorted({letter for letter in text if ord(letter) > 0x17F})))
+    if font is None:
+        return _plain_mask(text, size)
+    from PIL import Image, ImageDraw
+
+    ascent, descent = font.getmetrics()
+    canvas = Image.new("L", (max(1, int(font.getlength(text)) + 1), ascent + descent))
+    ImageDraw.Draw(canvas).text((0, 0), text, fill=255, font=font)
+    return np.asarray(canvas)
+
+
+def _plain_mask(text: str, size: int) -> np.ndarray:
+    """The same by OpenCV, whose letters are ASCII only."""
+    text = text.replace("\N{HORIZONTAL ELLIPSIS}", "...")
+    text = text.encode("ascii", "replace").decode()
+    face, scale, thickness = cv2.FONT_HERSHEY_SIMPLEX, size / 28, max(1, size // 14)
+    (width, height), below = cv2.getTextSize(text, face, scale, thickness)
+    canvas = np.zeros((height + below + thickness, width + thickness), np.uint8)
+    cv2.putText(canvas, text, (0, height), face, scale, (255,), thickness, cv2.LINE_AA)
+    return canvas
+
+
+@cache
+def _font(size: int, letters: str) -> Any:
+    """A font that has these letters beside Latin ones, as far as there is one; None without Pillow."""
+    try:
+        from PIL import ImageFont
+    except ImportError:
+        return None
+    for path, index in _font_files(letters):
+        try:
+            return ImageFont.truetype(path, size, index)
+        except OSError:
+            continue
+    try:
+        return ImageFont.load_default(size)  # Pillow's own, Latin only
+    except (TypeError, OSError):  # Pillow before 10.1 has none of that size
+        return None
+
+
+@cache
+def _font_files(letters: str) -> tuple[tuple[str, int], ...]:
+    """Paths of font files and the font's number in them, the best first."""
+    found = []
+    if shutil.which("fc-match"):
+        pattern = "sans" + (f":charset={' '.join(f'{ord(c):x}' for c in letters)}" * bool(letters))
+        command = ["fc-match", "--format=%{file}|%{index}", pattern]
+        told = subprocess.run(command, capture_output=True, text=True).stdout
+        path, _, index = told.partition("|")
+        if index.isdecimal():
+            found.append((path, int(index) & 0xFFFF))
+    return (*found, *((path, 0) for path in _FONTS if Path(path).is_file()))

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.backends.base import DEFAULTS, Backend, BackendOptions, Runtime, Slot
+from repghost_ros.backends.onnx_graph import gives_probabilities
 from repghost_ros.backends.registry import choose
-from repghost_ros.errors import LabelsError
-from repghost_ros.results import Reporting, Result
+from repghost_ros.errors import BackendError, LabelsError
+from repghost_ros.results import Reporting, Result, are_probabilities
 from repghost_ros.stream.job import Job, Outcome
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
@@ -44,6 +45,8 @@ class Model(AbstractContextManager["Model"]):
     color_range: ColorRange
     """BT.601 range of the NV12 it wants."""
     backend: Backend
+    activation: str = "softmax"
+    """What makes scores of its outputs: `softmax`, or `none` where it gives probabilities itself."""
     _idle: list[Slot] = field(default_factory=list, init=False, repr=False, compare=False)
     _lock: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
@@ -123,7 +126,7 @@ class Model(AbstractContextManager["Model"]):
         try:
             job.logits = slot.infer()
             job.inferred = time.monotonic()
-            job.results = job.reporting.results(job.logits, self.labels)
+            job.results = job.reporting.results(job.logits, self.labels, self.activation)
         except Exception as error:
             job.end(Outcome.FAILED, error)
             return
@@ -175,6 +178,13 @@ class ModelSpec:
         runtime = choose(
             self.backend, self.options.bpu_runtime, path=path, formats=formats(self.model)
         )
+        if runtime.backend == "bpu" and (
+            self.options.mean or self.options.scale or self.options.channel_order != "auto"
+        ):
+            raise BackendError(
+                "mean, scale and channel_order are for ONNX models: one for the BPU was compiled with "
+                "its own"
+            )
         if path is not None:
             resolve(self.model, runtime.format, model_path=self.model_path)
         return runtime
@@ -197,14 +207,26 @@ class ModelSpec:
             # The first inference is the slowest everywhere: have it before the first frame.
             slot = backend.open_slot()
             try:
-                slot.infer()
+                activation = self._activation(path, slot)
             finally:
                 slot.close()
         except BaseException:
             backend.close()
             raise
         name = path.name if self.model_path else self.model
-        return Model(name, path, labels, self.options.color_range, backend)
+        return Model(name, path, labels, self.options.color_range, backend, activation)
+
+    def _activation(self, path: Path, slot: Slot) -> str:
+        """What makes scores of the outputs: by the options, the graph, or two answers of the model."""
+        outputs = slot.infer()
+        if self.options.activation != "auto":
+            return self.options.activation
+        if path.suffix.lower() == ".onnx" and gives_probabilities(path):
+            return "none"
+        if not are_probabilities(outputs):
+            return "softmax"
+        slot.nv12[...] = np.arange(slot.nv12.shape[1]) % 256  # a gradient
+        return "none" if are_probabilities(slot.infer()) else "softmax"
 
     def _labels(self, backend: Backend) -> tuple[str, ...]:
         if self.labels_path:

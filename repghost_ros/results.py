@@ -22,7 +22,7 @@ class Result:
     class_id: str
     """Name of the class, or its index as text."""
     score: float
-    """Softmax probability, 0.0 to 1.0."""
+    """Probability, 0.0 to 1.0."""
     index: int | None = field(default=None, compare=False)
     """Class index, 0 to classes - 1; None where only the name was recorded."""
 
@@ -44,26 +44,52 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def top_k(logits: np.ndarray, k: int, threshold: float = 0.0) -> list[tuple[int, float]]:
+def probabilities(outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
+    """Probabilities of a model's float (classes,) outputs, as float64 (classes,).
+
+    Args:
+        outputs: logits, or with the activation `none` probabilities.
+        activation: `softmax` or `none`.
+
+    Raises:
+        BackendError: an output is NaN or infinite, or is to be a probability and is none.
+
+    """
+    if activation == "softmax":
+        return softmax(outputs)
+    # What int8 makes of 0 and 1 may lie a step outside.
+    if not (np.isfinite(outputs).all() and outputs.min() > -0.02 and outputs.max() < 1.02):
+        raise BackendError(
+            f"the model's outputs are no probabilities, they are from {outputs.min():g} to "
+            f"{outputs.max():g}: set activation to softmax"
+        )
+    return outputs.astype(np.float64).clip(0.0, 1.0)
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether float (classes,) outputs can be those of a softmax: none is negative, the sum is 1."""
+    return bool(outputs.size > 1 and outputs.min() >= 0 and abs(outputs.sum() - 1) < 0.02)
+
+
+def top_k(
+    outputs: np.ndarray, k: int, threshold: float = 0.0, activation: str = "softmax"
+) -> list[tuple[int, float]]:
     """Index and probability of the k most probable classes, best first.
 
     Args:
-        logits: float (classes,).
+        outputs: float (classes,).
         k: how many classes at most; more than there are gives all.
         threshold: least probability to report, 0.0 to 1.0.
+        activation: what makes probabilities of the outputs, `softmax` or `none`.
 
     Raises:
-        BackendError: a logit is NaN or infinite.
+        BackendError: an output is NaN or infinite, or no probability.
 
     """
-    probabilities = softmax(logits)
+    scores = probabilities(outputs, activation)
     # The stable sort names the lower index first where two classes tie.
-    best = np.argsort(-probabilities, kind="stable")[:k]
-    return [
-        (int(index), float(probabilities[index]))
-        for index in best
-        if probabilities[index] >= threshold
-    ]
+    best = np.argsort(-scores, kind="stable")[:k]
+    return [(int(index), float(scores[index])) for index in best if scores[index] >= threshold]
 
 
 @dataclass(frozen=True)
@@ -93,19 +119,22 @@ class Reporting:
                 f"class_id cannot be '{self.class_id}': choose one of {', '.join(CLASS_IDS)}"
             )
 
-    def results(self, logits: np.ndarray, labels: Sequence[str]) -> tuple[Result, ...]:
+    def results(
+        self, outputs: np.ndarray, labels: Sequence[str], activation: str = "softmax"
+    ) -> tuple[Result, ...]:
         """The reported classes, best first.
 
         Args:
-            logits: float (classes,).
+            outputs: float (classes,).
             labels: class names in index order.
+            activation: what makes probabilities of the outputs, `softmax` or `none`.
 
         Raises:
-            BackendError: a logit is NaN or infinite.
+            BackendError: an output is NaN or infinite, or no probability.
 
         """
         by_label = self.class_id == "label"
         return tuple(
             Result(labels[index] if by_label else str(index), score, index)
-            for index, score in top_k(logits, self.top_k, self.score_threshold)
+            for index, score in top_k(outputs, self.top_k, self.score_threshold, activation)
         )

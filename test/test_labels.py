@@ -24,7 +24,11 @@ def test_shipped_labels() -> None:
     [
         ("a\nb\n", "2 names"),
         ("a\n\nc\n", "blank line 2"),
-        ("a\nb\na\n", "'a' 2 times"),
+        ("heading\na\nb\nc\n", "4 names.*its first line is 'heading'"),
+        ("{0: 'a', 2: 'c', 3: 'd'}", "not 0 to 2"),
+        ("{0: 'a', 1: ", "neither a list nor a dict"),
+        ("{'x': [], 'y': 1}", "no dict of names"),
+        ("['a', '', 'c']", "blank line 2"),
         ("", "0 names"),
     ],
 )
@@ -47,3 +51,67 @@ def test_catalogue_has_the_archives_names() -> None:
     assert MODELS["150"].file_name("bin") == "RepGhost_150_224x224_nv12.bin"
     assert MODELS["150"].file_name("onnx") == "repghostnet_150.onnx"
     assert MODELS["200"].published.fps == 451
+
+
+AS_PEOPLE_HAVE_THEM = {
+    "lines": "tench\ngreat white shark\ncrane\n",
+    "CRLF, a byte order mark, blank last lines": (
+        "\ufefftench\r\ngreat white shark\r\ncrane\r\n\r\n \r\n"
+    ),
+    "no newline at the end": "tench\ngreat white shark\ncrane",
+    "quotes": "'tench'\n'great white shark'\n'crane'\n",
+    "quotes and commas": '"tench",\n"great white shark",\n"crane",\n',
+    "a dict of Python": "{0: 'tench',\n 1: 'great white shark',\n 2: 'crane'}",
+    "a dict in another order": "{2: 'crane', 0: 'tench', 1: 'great white shark'}",
+    "the lines of a dict": "0: 'tench',\n1: 'great white shark',\n2: 'crane',\n",
+    "a dict of JSON": '{"0": "tench", "1": "great white shark", "2": "crane"}',
+    "by name": '{"crane": 2, "tench": 0, "great white shark": 1}',
+    "a class index of Keras": (
+        '{"0": ["n01440764", "tench"], "1": ["n01484850", "great white shark"], '
+        '"2": ["n02012849", "crane"]}'
+    ),
+    "a configuration of Hugging Face": (
+        '{"id2label": {"0": "tench", "1": "great white shark", "2": "crane"}, "x": 1}'
+    ),
+    "a list": "['tench', 'great white shark', 'crane']",
+    "WordNet ids": "n01440764 tench\nn01484850 great white shark\nn02012849 crane\n",
+    "WordNet ids and tabs": "n01440764\ttench\nn01484850\tgreat white shark\nn02012849\tcrane\n",
+    "indices": "0 tench\n1 great white shark\n2 crane\n",
+    "indices and commas": "0,tench\n1,great white shark\n2,crane\n",
+}
+
+
+@pytest.mark.parametrize("text", AS_PEOPLE_HAVE_THEM.values(), ids=AS_PEOPLE_HAVE_THEM)
+def test_label_files_as_people_have_them(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(text.encode())
+    assert read_labels(path, 3) == ("tench", "great white shark", "crane")
+
+
+def test_utf16_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes("café\nthé\n".encode("utf-16"))
+    assert read_labels(path, 2) == ("café", "thé")
+
+
+def test_names_that_occur_twice_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("crane\nmaillot\ncrane\nmaillot, tank suit\nmaillot\n")
+    names = ("crane (0)", "maillot (1)", "crane (2)", "maillot, tank suit", "maillot (4)")
+    assert read_labels(path, 5) == names
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3 of hearts\n4 of hearts\n",  # no indices
+        "1\n0\n",
+        "007\n2001: A Space Odyssey\n",
+        "n01440764\nn01443537\n",
+        "rock 'n' roll\nit's, well,\n",
+    ],
+)
+def test_names_that_look_like_something_else_stay(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text(text)
+    assert read_labels(path, 2) == tuple(text.splitlines())

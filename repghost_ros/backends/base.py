@@ -6,12 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import ColorRange
+
+Activation = Literal["auto", "softmax", "none"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+ChannelOrder = Literal["auto", "rgb", "bgr"]
+CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
 
 
 class Slot(Protocol):
@@ -29,7 +34,8 @@ class Slot(Protocol):
         """Run the model on `nv12`.
 
         Returns:
-            float32 (classes,) logits, the caller's own copy.
+            float32 (classes,), the caller's own copy: logits, or probabilities where the model ends in
+            a softmax.
 
         Raises:
             BackendError: the device refused, failed or timed out.
@@ -126,8 +132,19 @@ class BackendOptions:
     """Which of the models in a compiled file to run; may be empty where there is one."""
     color_range: ColorRange = "full"
     """Range of the NV12 that the ONNX backend is given: full or limited (BT.601)."""
+    activation: Activation = "auto"
+    """What makes scores of the outputs; auto: softmax unless the model gives probabilities itself."""
+    onnx_providers: Sequence[str] = ("auto",)
+    """ONNX Runtime's execution providers, the best first, such as cuda; auto: all that it offers."""
     onnx_threads: int = 1
     """ONNX Runtime threads inside one inference; the workers run beside each other anyway."""
+    mean: Sequence[float] = ()
+    """What an ONNX model wants subtracted from R, G, B (0 to 255); empty: as the model says, else
+    ImageNet's."""
+    scale: Sequence[float] = ()
+    """What it wants that multiplied by; empty: as the model says, else ImageNet's."""
+    channel_order: ChannelOrder = "auto"
+    """Order of an ONNX model's channels; auto: as the model says, else rgb."""
 
 
 DEFAULTS = BackendOptions()

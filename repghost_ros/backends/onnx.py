@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ from repghost_ros.backends.base import (
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import to_rgb
 from repghost_ros.zoo.catalogue import MEAN, SCALE
+from repghost_ros.zoo.labels import parse_labels
 
 LABELS_KEY = "labels"
 """Metadata: the class names, one a line."""
+NAMES_KEY = "names"
+"""Metadata as other exporters have it: the class names as a dict by index."""
+MEAN_KEY, SCALE_KEY, CHANNEL_ORDER_KEY = "mean", "scale", "channel_order"
+"""Metadata: preprocessing other than ImageNet's, as in BackendOptions; numbers divided by commas."""
 COLOR_RANGE_KEY = "color_range"
 """Metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
 
@@ -46,14 +52,48 @@ def version() -> str:
     return told
 
 
+_KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+"""Types of image inputs; one of uint8 is given the pixels as they are."""
+_REMOTE = "AzureExecutionProvider"
+
+
+def providers(wanted: Sequence[str], offered: Sequence[str]) -> list[str]:
+    """ONNX Runtime's names of execution providers, the best first, the CPU last.
+
+    Args:
+        wanted: such as `cuda`, `CUDAExecutionProvider`; `auto` stands for all that are offered.
+        offered: by the installed ONNX Runtime, the best first.
+
+    Raises:
+        BackendError: one of them is not offered.
+
+    """
+    known = {name.removesuffix("ExecutionProvider").lower(): name for name in offered}
+    chosen: list[str] = []
+    for each in (name.strip() for name in wanted):
+        key = each.lower().removesuffix("executionprovider")
+        if key in ("auto", ""):
+            chosen += [name for name in offered if name != _REMOTE]
+        elif key in known:
+            chosen.append(known[key])
+        else:
+            raise BackendError(
+                f"onnx_providers: the installed ONNX Runtime has no '{each}', it offers "
+                f"{', '.join(known)}: install the onnxruntime package that has it (onnxruntime-gpu, "
+                "onnxruntime-openvino)"
+            )
+    cpu = "CPUExecutionProvider"
+    return [*dict.fromkeys(name for name in chosen if name != cpu), cpu]
+
+
 class OnnxBackend:
-    """A float classifier (RGB input, ImageNet normalisation), fed NV12 like the board.
+    """A classifier (RGB input, ImageNet's normalisation if it says no other), fed NV12 like the board.
 
     A model that `repghost export --fold-preprocess` made takes the NV12 itself.
 
     Args:
         path: the .onnx file.
-        options: `color_range` and `onnx_threads` are read.
+        options: all but those of the BPU are read.
 
     Raises:
         BackendError: ONNX Runtime is missing, or the file is missing, corrupt or no such model.
@@ -66,6 +106,7 @@ class OnnxBackend:
         onnxruntime = library()
         if not path.is_file():
             raise BackendError(f"model file '{path}' does not exist")
+        wanted = providers(options.onnx_providers, onnxruntime.get_available_providers())
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = options.onnx_threads
         session_options.inter_op_num_threads = 1
@@ -74,17 +115,28 @@ class OnnxBackend:
         session_options.log_severity_level = 3
         try:
             self.session: Any = onnxruntime.InferenceSession(
-                str(path), session_options, providers=["CPUExecutionProvider"]
+                str(path), session_options, providers=wanted
             )
         except Exception as error:  # ONNX Runtime raises many unrelated types
             raise BackendError(
                 f"ONNX Runtime cannot load '{path}': {error}. If it was downloaded, delete it to get "
                 "it afresh"
             ) from error
-        self.runtime = f"ONNX Runtime {version()}"
+        used = self.session.get_providers()
+        if "auto" not in options.onnx_providers and used[0] != wanted[0]:
+            raise BackendError(
+                f"onnx_providers: {wanted[0]} cannot be used here, its libraries or its device are "
+                f"missing: ONNX Runtime fell back to {used[0]}"
+            )
+        self.runtime = f"ONNX Runtime {version()} ({used[0].removesuffix('ExecutionProvider')})"
         self.color_range = options.color_range
         self._metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-        self.labels = tuple(self._metadata.get(LABELS_KEY, "").splitlines())
+        names = self._metadata.get(LABELS_KEY) or self._metadata.get(NAMES_KEY, "")
+        try:
+            self.labels = parse_labels(names)
+        except ValueError as error:
+            raise BackendError(f"the labels in '{path}' cannot be read: {error}") from error
+        self._options = options
         self._read_input(path)
         self._read_output(path)
 
@@ -100,11 +152,12 @@ class OnnxBackend:
             self._read_folded(path, shape)
             return
         batch_is_one = len(shape) == 4 and (shape[0] == 1 or not isinstance(shape[0], int))
-        if image.type != "tensor(float)" or not batch_is_one:
+        if image.type not in _KINDS or not batch_is_one:
             raise BackendError(
-                f"input '{image.name}' of '{path}' is {image.type} {shape}: expected one float "
-                "image, 1x3xHxW or 1xHxWx3"
+                f"input '{image.name}' of '{path}' is {image.type} {shape}: expected one image, "
+                "1x3xHxW or 1xHxWx3, of float, float16 or uint8"
             )
+        self.kind = _KINDS[image.type]
         self.channels_first = shape[1] == 3
         height, width = shape[2:] if self.channels_first else shape[1:3]
         if not self.channels_first and shape[3] != 3:
@@ -113,19 +166,81 @@ class OnnxBackend:
             raise BackendError(
                 f"input '{image.name}' of '{path}' has no fixed size: {shape}; export it with one"
             )
-        if height % 2 or width % 2:
-            raise BackendError(f"'{path}' wants {width}x{height}: NV12 needs even sizes")
-        self.height: int = height
-        self.width: int = width
+        # NV12 has even sides: of an odd input the last row or column of pixels is left out.
+        self.height: int = height + height % 2
+        self.width: int = width + width % 2
         self.input_shape: tuple[int, ...] = (
             (1, 3, height, width) if self.channels_first else (1, height, width, 3)
         )
+        self._read_preprocessing(path)
+
+    def _read_preprocessing(self, path: Path) -> None:
+        """Mean, scale and order of the channels: of the options, else the metadata, else ImageNet's."""
+        plain = self.kind is np.uint8
+        self.mean = self._numbers(path, "mean", MEAN_KEY, (0.0,) * 3 if plain else MEAN)
+        self.scale = self._numbers(path, "scale", SCALE_KEY, (1.0,) * 3 if plain else SCALE)
+        order = self._options.channel_order
+        if order == "auto":
+            order = self._metadata.get(CHANNEL_ORDER_KEY, "rgb").strip().lower()  # type: ignore[assignment]
+        if order not in ("rgb", "bgr"):
+            raise BackendError(f"channel_order of '{path}' cannot be '{order}': it is rgb or bgr")
+        self.is_bgr = order == "bgr"
+        if self.is_bgr:  # mean and scale are those of R, G, B
+            self.mean, self.scale = self.mean[::-1], self.scale[::-1]
+
+    def _numbers(
+        self, path: Path, name: str, key: str, default: tuple[float, float, float]
+    ) -> np.ndarray:
+        values: Sequence[float] = getattr(self._options, name)
+        text = self._metadata.get(key, "")
+        try:
+            values = values or [
+                float(each) for each in text.strip("[]() ").replace(",", " ").split()
+            ]
+        except ValueError:
+            values = ()
+        if not values and text:
+            raise BackendError(
+                f"{name} in the metadata of '{path}' is no list of numbers: '{text}'"
+            )
+        values = values or default
+        if len(values) not in (1, 3) or not np.isfinite(values).all():
+            raise BackendError(
+                f"{name} cannot be {list(values)}: give one number, or one each for R, G and B"
+            )
+        return np.broadcast_to(np.asarray(values, np.float32), 3)
+
+    def normalise(self, rgb: np.ndarray, out: np.ndarray) -> None:
+        """Fill an input of the model.
+
+        Args:
+            rgb: uint8 (height, width, 3), no smaller than the input.
+            out: of `input_shape` and `kind`.
+
+        """
+        # The image seen as height x width x channels, whatever the model's layout.
+        pixels = out[0].transpose(1, 2, 0) if self.channels_first else out[0]
+        rgb = rgb[: pixels.shape[0], : pixels.shape[1]]
+        if self.is_bgr:
+            rgb = rgb[..., ::-1]
+        if self.kind is np.float32:
+            np.subtract(rgb, self.mean, out=pixels)
+            np.multiply(pixels, self.scale, out=pixels)
+        elif self.kind is np.uint8 and not self.mean.any() and (self.scale == 1).all():
+            np.copyto(pixels, rgb)
+        else:
+            np.copyto(pixels, (rgb - self.mean) * self.scale, casting="unsafe")
 
     def _read_folded(self, path: Path, shape: list[int]) -> None:
         own = self._metadata.get(COLOR_RANGE_KEY)
         if own != self.color_range:
             raise BackendError(
                 f"'{path}' was made for NV12 of the range '{own}': set color_range to that"
+            )
+        given = (self._options.mean, self._options.scale, self._options.channel_order != "auto")
+        if any(map(bool, given)):
+            raise BackendError(
+                f"'{path}' has its preprocessing in it: leave mean, scale and channel_order as they are"
             )
         rows, self.width = shape
         self.height = rows // 3 * 2
@@ -137,7 +252,7 @@ class OnnxBackend:
             raise BackendError(f"'{path}' has {len(outputs)} outputs, a classifier has one")
         self.output_names: list[str] = [outputs[0].name]
         # One run tells the true output shape, however symbolic the graph, and warms the model up.
-        kind = np.uint8 if self.takes_nv12 else np.float32
+        kind = np.uint8 if self.takes_nv12 else self.kind
         logits = self.run(np.zeros(self.input_shape, kind))
         if logits.ndim < 2 or logits.shape[0] != 1 or logits.size != max(logits.shape):
             raise BackendError(f"output of '{path}' has shape {logits.shape}: expected 1xCLASSES")
@@ -149,7 +264,7 @@ class OnnxBackend:
             )
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """The model's raw output for one input: a normalised float32 image, or uint8 NV12.
+        """The model's raw output for one input: a normalised image, or uint8 NV12.
 
         Raises:
             BackendError: ONNX Runtime failed.
@@ -193,15 +308,11 @@ class NormalisingSlot(OnnxSlot):
 
     def __init__(self, backend: OnnxBackend) -> None:
         super().__init__(backend)
-        self.image = np.empty(backend.input_shape, np.float32)
-        # The image seen as height x width x RGB, whatever the model's layout.
-        self.pixels = self.image[0].transpose(1, 2, 0) if backend.channels_first else self.image[0]
+        self.image = np.empty(backend.input_shape, backend.kind)
 
     def infer(self) -> np.ndarray:
         """Normalise the RGB of `nv12` and run the model: float32 (classes,)."""
-        rgb = to_rgb(self.nv12, self.backend.color_range)
-        np.subtract(rgb, np.asarray(MEAN, np.float32), out=self.pixels)
-        np.multiply(self.pixels, np.asarray(SCALE, np.float32), out=self.pixels)
+        self.backend.normalise(to_rgb(self.nv12, self.backend.color_range), self.image)
         return self._logits(self.image)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from repghost_ros import model as models
-from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.base import ACTIVATIONS, CHANNEL_ORDERS, BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import RepghostError, UsageError, need
 from repghost_ros.model import Model
+from repghost_ros.runs.batch import cores, threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES
 from repghost_ros.zoo.download import Progress
@@ -55,6 +56,38 @@ def add_model(
         "--bpu-runtime", choices=BPU_RUNTIMES, default="auto", help="auto: the fastest usable"
     )
     parser.add_argument(
+        "--activation",
+        choices=ACTIVATIONS,
+        default="auto",
+        help="what makes scores of the outputs (auto: softmax unless the model gives probabilities)",
+    )
+    parser.add_argument(
+        "--onnx-providers",
+        default="auto",
+        metavar="NAME,NAME",
+        help="ONNX Runtime's execution providers, such as cuda (auto: all that it offers)",
+    )
+    parser.add_argument(
+        "--mean",
+        type=_numbers,
+        default=(),
+        metavar="R,G,B",
+        help="what an ONNX model wants subtracted from pixels of 0 to 255 (default: ImageNet's)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_numbers,
+        default=(),
+        metavar="R,G,B",
+        help="what it wants that multiplied by (default: ImageNet's)",
+    )
+    parser.add_argument(
+        "--channel-order",
+        choices=CHANNEL_ORDERS,
+        default="auto",
+        help="of an ONNX model (auto: as it says, or rgb)",
+    )
+    parser.add_argument(
         "--color-range",
         choices=COLOR_RANGES,
         default="full",
@@ -72,6 +105,14 @@ def add_model(
         metavar="N",
         help="pictures classified at the same time (default: cores)",
     )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """An argument that is one number, or three with commas between them."""
+    values = tuple(float(each) for each in text.split(","))
+    if len(values) not in (1, 3):
+        raise ValueError
+    return values
 
 
 def positive(text: str) -> int:
@@ -153,7 +194,14 @@ def open_model(
             labels_path=options.labels,
             backend=backend or options.backend,
             options=BackendOptions(
-                bpu_runtime=options.bpu_runtime, color_range=options.color_range
+                bpu_runtime=options.bpu_runtime,
+                color_range=options.color_range,
+                activation=options.activation,
+                onnx_providers=options.onnx_providers.split(","),
+                onnx_threads=threads_beside(options.workers or cores()),
+                mean=options.mean,
+                scale=options.scale,
+                channel_order=options.channel_order,
             ),
             progress=progress,
         )

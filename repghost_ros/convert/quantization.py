@@ -57,6 +57,12 @@ def open_float(path: Path) -> OnnxBackend:
 
     """
     backend = OnnxBackend(path)
+    if not backend.takes_nv12 and not (
+        np.allclose(backend.mean, MEAN) and np.allclose(backend.scale, SCALE) and not backend.is_bgr
+    ):
+        raise ConversionError(
+            f"'{path}' wants other preprocessing than ImageNet's: only that is quantized yet"
+        )
     if backend.takes_nv12 or not backend.channels_first:
         raise ConversionError(
             f"'{path}' takes {'NV12' if backend.takes_nv12 else '1xHxWx3'}: quantize the model that "

@@ -12,12 +12,19 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.base import (
+    ACTIVATIONS,
+    CHANNEL_ORDERS,
+    Activation,
+    BackendOptions,
+    ChannelOrder,
+)
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import ParameterError
 from repghost_ros.model import ModelSpec
 from repghost_ros.results import CLASS_IDS, ClassId, Reporting
 from repghost_ros.ros.diagnostics import Thresholds
+from repghost_ros.runs.batch import threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODEL_NAMES
@@ -25,6 +32,7 @@ from repghost_ros.zoo.catalogue import MODEL_NAMES
 SPEC = (
     *("model", "model_path", "labels_path", "backend", "color_range"),
     *("bpu_runtime", "bpu_core", "bpu_priority", "bpu_timeout"),
+    *("activation", "onnx_providers", "onnx_threads", "mean", "scale", "channel_order"),
 )
 """Parameters that say which model is open."""
 IMAGE_TRANSPORTS = ("auto", "raw", "compressed")
@@ -69,6 +77,34 @@ class Parameters:
     bpu_priority: int = _parameter(0, "Task priority on the BPU; 255 is highest.", bounds=(0, 255))
     bpu_timeout: float = _parameter(
         1.0, "Seconds after which an inference on the BPU counts as failed.", bounds=(0.01, 60.0)
+    )
+    activation: Activation = _parameter(
+        "auto",
+        "What makes scores of the model's outputs; auto: softmax unless it gives probabilities.",
+        choices=ACTIVATIONS,
+    )
+    onnx_providers: tuple[str, ...] = _parameter(
+        ("auto",),
+        "ONNX Runtime's execution providers, such as cuda, the best first; auto: all it offers.",
+    )
+    onnx_threads: int = _parameter(
+        1,
+        "Threads inside one inference of ONNX Runtime, no more than the cores leave each worker; "
+        "0: as many.",
+        bounds=(0, 64),
+    )
+    mean: tuple[float, ...] = _parameter(
+        (0.0, 0.0, 0.0),
+        "What an ONNX model wants subtracted from R, G, B; used where scale is given.",
+    )
+    scale: tuple[float, ...] = _parameter(
+        (0.0, 0.0, 0.0),
+        "What it wants that multiplied by; zeros: mean and scale as the model says, or ImageNet's.",
+    )
+    channel_order: ChannelOrder = _parameter(
+        "auto",
+        "Order of an ONNX model's channels; auto: as the model says, or rgb.",
+        choices=CHANNEL_ORDERS,
     )
     top_k: int = _parameter(5, "How many classes to report, best first.", bounds=(1, 1000))
     score_threshold: float = _parameter(
@@ -164,6 +200,12 @@ class Parameters:
             bpu_priority=self.bpu_priority,
             timeout_s=self.bpu_timeout,
             color_range=self.color_range,
+            activation=self.activation,
+            onnx_providers=self.onnx_providers,
+            onnx_threads=threads_beside(self.workers, self.onnx_threads),
+            mean=self.mean if any(self.scale) else (),
+            scale=self.scale if any(self.scale) else (),
+            channel_order=self.channel_order,
         )
         return ModelSpec(self.model, self.model_path, self.labels_path, self.backend, options)
 

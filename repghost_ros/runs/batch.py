@@ -26,6 +26,18 @@ def cores() -> int:
     return os.cpu_count() or 1  # macOS
 
 
+def threads_beside(workers: int, wanted: int = 0) -> int:
+    """Threads inside one inference that do not contend for the cores with the other workers'.
+
+    Args:
+        workers: inferences at the same time.
+        wanted: threads at most; 0: as many as the cores leave.
+
+    """
+    left = max(1, cores() // workers)
+    return min(wanted or left, left)
+
+
 def classify_each(
     model: Model,
     items: Iterable[Item],

@@ -49,7 +49,7 @@ class Job(Generic[Message]):
     frame: Frame | None = None
     """What of the message the model saw, before it was scaled."""
     logits: np.ndarray | None = None
-    """float32 (classes,)."""
+    """float32 (classes,), as the model gave them."""
     results: tuple[Result, ...] = ()
     """Best first; may be empty where no class reaches the threshold."""
     outcome: Outcome | None = None

@@ -1,47 +1,137 @@
-"""Label files: one class name a line, in index order."""
+"""Label files: one class name a line in index order, or as other projects write them."""
 
 from __future__ import annotations
 
+import ast
+import codecs
+import json
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from repghost_ros.errors import LabelsError
 from repghost_ros.paths import share
 from repghost_ros.zoo.catalogue import DEMO
 
 IMAGENET_CLASSES = 1000
+_INDEXED = re.compile(r"(\d+)\s*[:,;\t ]\s*(.+)")
+_SYNSET = re.compile(r"n\d{8}[\s,:]+(.+)")
 _LARGEST = 1_000_000  # bytes; against what is no label file, such as a device
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
-    """The names in a UTF-8 label file.
+    """The names in a label file, UTF-8 or, with a byte order mark, UTF-16.
+
+    Names that occur twice, as ImageNet's `crane` does, are told apart by their index: `crane (134)`.
 
     Args:
-        path: the file, one name a line.
+        path: the file; see `parse_labels`.
         classes: how many the model has.
 
     Raises:
-        LabelsError: the file is missing, unreadable, has blank or repeated names, or another number
-            of them than the model has classes.
+        LabelsError: the file is missing, unreadable, has blank names, or another number of them than
+            the model has classes.
 
     """
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             raise OSError(f"no file of at most {_LARGEST} bytes")
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise LabelsError(f"labels file '{path}' cannot be read: {error}") from error
-    labels = tuple(line.strip() for line in text.splitlines())
-    if "" in labels:
-        raise LabelsError(f"labels file '{path}' has a blank line {labels.index('') + 1}")
-    if len(labels) != classes:
         raise LabelsError(
-            f"labels file '{path}' has {len(labels)} names, but the model has {classes} classes"
+            f"labels file '{path}' cannot be read: {error}; it must be UTF-8"
+        ) from error
+    try:
+        labels = parse_labels(text)
+    except ValueError as error:
+        raise LabelsError(f"labels file '{path}' {error}") from error
+    if len(labels) != classes:
+        hint = ""
+        if len(labels) == classes + 1:
+            hint = (
+                f": its first line is '{labels[0]}', leave out what is no class, such as a heading or "
+                "TensorFlow's background"
+            )
+        raise LabelsError(
+            f"labels file '{path}' has {len(labels)} names, but the model has {classes} classes{hint}"
         )
-    name, count = Counter(labels).most_common(1)[0]
-    if count > 1:
-        raise LabelsError(f"labels file '{path}' names '{name}' {count} times")
     return labels
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """The class names in a text, in index order.
+
+    Taken are a name a line, also with quotes and commas, with its index or WordNet id before it; lists
+    and dicts of Python and JSON, by index or by name, as `{0: 'tench, Tinca tinca', ...}`, Keras's
+    class index and Hugging Face's `id2label`. Blank lines at the end are left out.
+
+    Raises:
+        ValueError: a name is blank, or the indices are not 0, 1, 2 and so on.
+
+    """
+    text = text.strip()
+    labels = _of_literal(text) if text[:1] in ("{", "[") else _of_lines(text)
+    if "" in labels:
+        raise ValueError(f"has a blank line {labels.index('') + 1}")
+    counts = Counter(labels)
+    return tuple(
+        f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(labels)
+    )
+
+
+def _of_literal(text: str) -> list[str]:
+    try:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"is neither a list nor a dict: {error}") from error
+    if isinstance(value, dict):
+        value = value.get("id2label", value)
+    if isinstance(value, dict) and all(isinstance(index, int) for index in value.values()):
+        value = {index: name for name, index in value.items()}  # by name
+    if isinstance(value, dict):
+        try:
+            value = _in_order({int(index): name for index, name in value.items()})
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"is no dict of names by index: {error}") from error
+    # Keras has the WordNet id and the name.
+    return [str(name[-1] if isinstance(name, list) and name else name).strip() for name in value]
+
+
+def _in_order(names: dict[int, Any]) -> list[Any]:
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"its {len(names)} indices are not 0 to {len(names) - 1}")
+    return [names[index] for index in range(len(names))]
+
+
+def _of_lines(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines()]
+    if not all(lines):  # before quotes are taken away
+        return lines
+    indexed = [_INDEXED.fullmatch(line) for line in lines]
+    names = lines
+    if len(lines) > 1 and all(indexed):
+        by_index = {int(match[1]): match[2] for match in indexed if match}
+        if len(by_index) == len(lines) and sorted(by_index) == list(range(len(lines))):
+            names = [by_index[index] for index in range(len(lines))]
+    names = [_unquoted(name) for name in names]
+    prefixed = [_SYNSET.fullmatch(name) for name in names]
+    if names and all(prefixed):
+        names = [_unquoted(match[1]) for match in prefixed if match]
+    return names
+
+
+def _unquoted(name: str) -> str:
+    """Without a comma at the end and the quotes around it."""
+    bare = name[:-1].rstrip() if name[:1] in ("'", '"') and name.endswith(",") else name
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in ("'", '"'):
+        return bare[1:-1].strip()
+    return name
 
 
 def labels_for(model: str, classes: int) -> tuple[str, ...]:

@@ -1,0 +1,112 @@
+"""Which operator makes an ONNX model's output: ONNX Runtime does not tell, and onnx need not be here.
+
+An .onnx file is a protobuf message; what is read of it are the names and operators of its nodes.
+Field numbers are those of onnx.proto3.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+_MODEL_GRAPH, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 1, 12
+_VALUE_NAME, _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 1, 2, 4
+_PASSES_ON = {
+    *("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "CastLike"),
+    *("QuantizeLinear", "DequantizeLinear", "Dropout", "Clip"),
+}
+"""Operators that leave the values of their first input as they are, or nearly."""
+_PROBABILITIES = {"Softmax", "QLinearSoftmax", "Sigmoid", "QLinearSigmoid", "HardSigmoid"}
+Node = tuple[str, list[str]]
+"""An operator and the names of its inputs."""
+
+
+def gives_probabilities(path: Path) -> bool:
+    """Whether the graph ends in a softmax or sigmoid, also one that is taken to pieces.
+
+    False where the file cannot be read; a LogSoftmax gives logits, for a softmax undoes its logarithm.
+    """
+    try:
+        outputs, nodes = _read(path)
+    except (OSError, ValueError, IndexError):
+        return False
+    name, node = _maker(nodes, outputs[0]) if outputs else ("", None)
+    if node is None:
+        return False
+    operator, inputs = node
+    if operator == "Exp":  # of a LogSoftmax
+        inner = _maker(nodes, inputs[0])[1]
+        return inner is not None and inner[0] == "LogSoftmax"
+    if operator == "Div" and len(inputs) == 2:  # exp(x) / sum(exp(x))
+        over, under = (_maker(nodes, each)[1] for each in inputs)
+        return (
+            over is not None and under is not None and (over[0], under[0]) == ("Exp", "ReduceSum")
+        )
+    return bool(name) and operator in _PROBABILITIES
+
+
+def _maker(nodes: dict[str, Node], name: str) -> tuple[str, Node | None]:
+    """The node that makes a value, seen through those that pass it on."""
+    for _ in nodes:
+        node = nodes.get(name)
+        if node is None or node[0] not in _PASSES_ON or not node[1]:
+            return name, node
+        name = node[1][0]
+    return name, nodes.get(name)
+
+
+def _read(path: Path) -> tuple[list[str], dict[str, Node]]:
+    """Names of the graph's outputs, and each value's node."""
+    outputs: list[str] = []
+    nodes: dict[str, Node] = {}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for number, start, end in _fields(data, 0, len(data)):
+            if number != _MODEL_GRAPH:
+                continue
+            for part, first, last in _fields(data, start, end):
+                if part == _GRAPH_OUTPUT:
+                    outputs += _texts(data, first, last, _VALUE_NAME)
+                elif part == _GRAPH_NODE:
+                    (operator,) = _texts(data, first, last, _NODE_OPERATOR)[:1] or [""]
+                    node = operator, _texts(data, first, last, _NODE_INPUT)
+                    nodes |= dict.fromkeys(_texts(data, first, last, _NODE_OUTPUT), node)
+    return outputs, nodes
+
+
+def _texts(data: mmap.mmap, start: int, end: int, wanted: int) -> list[str]:
+    return [
+        data[first:last].decode("utf-8", "replace")
+        for number, first, last in _fields(data, start, end)
+        if number == wanted
+    ]
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, start and end of each field that has a length; the others are passed over."""
+    while start < end:
+        key, start = _varint(data, start)
+        kind = key & 7
+        if kind == 2:
+            length, start = _varint(data, start)
+            if start + length > end:
+                raise ValueError("truncated")
+            yield key >> 3, start, start + length
+            start += length
+        elif kind == 0:
+            _, start = _varint(data, start)
+        elif kind in (1, 5):
+            start += 8 if kind == 1 else 4
+        else:
+            raise ValueError("no protobuf message")
+
+
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("no protobuf message")

@@ -263,6 +263,16 @@ def test_a_missing_or_corrupt_file_is_named(board: Emulator, tmp_path: Path) -> 
         LibdnnBackend(tmp_path / "corrupt.bin")
 
 
+def test_what_a_file_is_is_told_by_its_content(board: Emulator, tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"#B2Ehbm#" + bytes(100))
+    with pytest.raises(BackendError, match="bare program for the BPU.*use the .bin"):
+        LibdnnBackend(path)
+    path.write_bytes((share() / "models" / "demo.onnx").read_bytes())
+    with pytest.raises(BackendError, match="it is an ONNX file"):
+        LibdnnBackend(path)
+
+
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [

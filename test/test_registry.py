@@ -60,6 +60,13 @@ def test_a_pc_has_no_bpu(path: Path | None) -> None:
     assert "libdnn.so" not in str(error.value)  # only what was asked for is told of
 
 
+def test_a_file_for_the_board_says_what_a_pc_can_run() -> None:
+    with pytest.raises(
+        BackendError, match="model.bin' is for the board's BPU; on a PC use the .onnx"
+    ):
+        choose(path=BIN)
+
+
 def test_the_board_runs_the_fastest(libdnn_here: None) -> None:
     assert choose() is libdnn.RUNTIME
     assert choose(path=BIN) is libdnn.RUNTIME
@@ -110,6 +117,7 @@ def test_nothing_is_probed_that_is_not_needed(
         (("onnx",), {"path": BIN}, "cannot run it: 'model.bin' is a file for the backend 'bpu'"),
         (("bpu",), {"path": ONNX}, "cannot run it: 'model.onnx' is a file for the backend 'onnx'"),
         (("auto",), {"path": Path("model.txt")}, "'model.txt' is no model file.*bin, .*onnx"),
+        (("auto",), {"path": Path("model.hbm")}, "use the .bin that it was compiled into"),
         (("bpu",), {"formats": ("onnx",)}, "exists as onnx only, for the backend 'onnx'"),
     ],
     ids=str,

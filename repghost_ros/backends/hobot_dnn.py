@@ -27,6 +27,7 @@ from repghost_ros.backends.base import (
     load_module,
     why_not,
 )
+from repghost_ros.backends.hybrid import look_at
 from repghost_ros.backends.libdnn import Shape
 from repghost_ros.errors import BackendError
 
@@ -96,7 +97,9 @@ def _load(path: Path, name: str) -> _Loaded:
             try:
                 models = list(pyeasy_dnn.load(str(path)))
             except Exception as error:
-                raise BackendError(f"'{path}' cannot be loaded: {_reason(error)}") from error
+                raise BackendError(
+                    f"'{path}' cannot be loaded: {look_at(path)} ({_reason(error)})"
+                ) from error
             _loaded[key] = _Loaded(_named(path, models, name))
         return _loaded[key]
 

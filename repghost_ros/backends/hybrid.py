@@ -20,6 +20,7 @@ _NODES, _NAME, _TENSORS, _INPUTS, _OUTPUTS = 1, 2, 3, 4, 5
 _PROGRAM = b"PACKED_HBM_MODEL"
 _SCALE_SUFFIX = b"_scale"
 _NV12 = b"nv12"
+_BARE_PROGRAM = b"#B2Ehbm#"  # how a .hbm begins
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,17 @@ class Hybrid:
     """float32 (classes,) or (1,): logit = integer * scale."""
     settings: dict[str, str]
     """What it was compiled with, such as INPUT_SPACE_AND_RANGE."""
+
+
+def look_at(path: Path) -> str:
+    """What a file that cannot be loaded seems to be, to be told with the error."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(_BARE_PROGRAM):
+        return "it is the bare program for the BPU (.hbm): use the .bin that it was compiled into"
+    if b"pytorch" in head or b"onnx" in head:
+        return "it is an ONNX file: compile it (repghost quantize), or name it .onnx"
+    return "is it whole, and compiled for bayes-e?"
 
 
 def read_hybrid(path: Path) -> Hybrid:

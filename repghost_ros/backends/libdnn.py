@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
+from repghost_ros.backends.hybrid import look_at
 from repghost_ros.errors import BackendError
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
@@ -372,10 +373,9 @@ class LibdnnBackend:
         self._closed = False
         self._packed = c_void_p()
         files = (c_char_p * 1)(os.fsencode(path))
-        self.check(
-            self.dnn.hbDNNInitializeFromFiles(byref(self._packed), files, 1),
-            f"'{path}' cannot be loaded; is it compiled for bayes-e?",
-        )
+        status = self.dnn.hbDNNInitializeFromFiles(byref(self._packed), files, 1)
+        if status:
+            self.check(status, f"'{path}' cannot be loaded: {look_at(path)}")
         try:
             self.programs = self._read_programs(path, options.model_name)
         except BaseException:

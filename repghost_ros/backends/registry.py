@@ -12,6 +12,7 @@ from repghost_ros.errors import BackendError
 RUNTIMES = (libdnn.RUNTIME, hobot_dnn.RUNTIME, onnx.RUNTIME, sim.RUNTIME)
 """Fastest first. `auto` never stands for the last, the simulator."""
 BACKENDS = ("auto", *dict.fromkeys(runtime.backend for runtime in RUNTIMES))
+_BARE = "; a .hbm is the bare program for the BPU: use the .bin that it was compiled into"
 BPU_RUNTIMES = ("auto", *(runtime.name for runtime in RUNTIMES if runtime.backend == "bpu"))
 
 
@@ -46,6 +47,7 @@ def choose(
         known = dict.fromkeys(suffix for runtime in RUNTIMES for suffix in runtime.suffixes)
         raise BackendError(
             f"'{path}' is no model file: expected one that ends in {', '.join(known)}"
+            + _BARE * (path is not None and path.suffix.lower() == ".hbm")
         )
     auto = [runtime for runtime in fitting if runtime.backend != sim.RUNTIME.backend]
     wanted = auto if backend == "auto" else [r for r in fitting if r.backend == backend]
@@ -62,7 +64,10 @@ def choose(
         if reason is None:
             return runtime
         reasons.append(f"{runtime.name}: {reason}")
-    raise BackendError(f"no runtime is usable here ({'; '.join(reasons)})")
+    what = "no runtime is usable here"
+    if path and all(runtime.backend == "bpu" for runtime in wanted):
+        what = f"'{path}' is for the board's BPU; on a PC use the .onnx, or backend 'sim' on files"
+    raise BackendError(f"{what} ({'; '.join(reasons)})")
 
 
 def _runs(runtime: Runtime, path: Path) -> bool:

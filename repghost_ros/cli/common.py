@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 _PLOTS = (".png", ".svg", ".pdf")
 _OPTIONS = {
     "model_path": "--model",
+    "model_name": "--model-name",
     "labels_path": "--labels",
     "bpu_runtime": "--bpu-runtime",
     "color_range": "--color-range",
@@ -47,6 +48,9 @@ def add_model(
         help=f"{', '.join(MODEL_NAMES)}, or a model file (default: {DEFAULT})",
         nargs="+" if several else None,
         default=[DEFAULT] if several else DEFAULT,
+    )
+    parser.add_argument(
+        "--model-name", default="", metavar="NAME", help="which of several models in a .bin"
     )
     parser.add_argument("--labels", default="", metavar="FILE", help="class names, one a line")
     parser.add_argument(
@@ -202,6 +206,7 @@ def open_model(
                 mean=options.mean,
                 scale=options.scale,
                 channel_order=options.channel_order,
+                model_name=options.model_name,
             ),
             progress=progress,
         )

@@ -30,7 +30,7 @@ from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODEL_NAMES
 
 SPEC = (
-    *("model", "model_path", "labels_path", "backend", "color_range"),
+    *("model", "model_path", "model_name", "labels_path", "backend", "color_range"),
     *("bpu_runtime", "bpu_core", "bpu_priority", "bpu_timeout"),
     *("activation", "onnx_providers", "onnx_threads", "mean", "scale", "channel_order"),
 )
@@ -66,6 +66,9 @@ class Parameters:
     )
     model: str = _parameter("150", "RepGhost size, or the built-in demo.", choices=MODEL_NAMES)
     model_path: str = _parameter("", "A model file of your own; empty: the one `model` names.")
+    model_name: str = _parameter(
+        "", "Which of several models in a compiled file; empty: its only one."
+    )
     labels_path: str = _parameter("", "Its labels, one a line; empty: the model's own or ImageNet.")
     backend: str = _parameter(
         "auto", "What runs the model; auto: the BPU where there is one.", choices=BACKENDS
@@ -206,6 +209,7 @@ class Parameters:
             mean=self.mean if any(self.scale) else (),
             scale=self.scale if any(self.scale) else (),
             channel_order=self.channel_order,
+            model_name=self.model_name,
         )
         return ModelSpec(self.model, self.model_path, self.labels_path, self.backend, options)
 

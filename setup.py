@@ -30,7 +30,7 @@ setup(
     install_requires=["setuptools", "numpy", "opencv-python-headless", "pillow", "tqdm"],
     extras_require={
         # For `pip install .[pc]`; in a ROS workspace rosdep installs what package.xml names.
-        "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rosbags", "shtab"],
+        "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rich", "rosbags", "shtab"],
         # `colcon test` looks here for what runs the tests.
         "test": ["pytest", "pytest-timeout", "hypothesis"],
     },

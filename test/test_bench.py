@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +30,40 @@ def test_table_csv_and_plot(tmp_path: Path, capsys: Any) -> None:
         assert row["source"] == MEASURED
         # As training/README.md counts it, less the fused norms of the convolutions.
         assert row["params_m"] == pytest.approx(1.0418, abs=0.006)
-        assert 0 < row["latency_ms"] <= row["p99_ms"]
+        assert 0 < row["latency_ms"] <= row["p90_ms"] <= row["p99_ms"]
+        assert row["passes"] > 0
         assert row["fps"] > 0
     with files[0].open() as file:
         assert [line["fps"] for line in csv.DictReader(file)] == [str(row["fps"]) for row in rows]
     assert files[1].read_bytes()[:4] == b"\x89PNG"
     assert main(command) == 0
     assert "measured here" in capsys.readouterr().out
+
+
+def test_the_environment_is_recorded(capsys: Any) -> None:
+    command = ["bench", "--model", "demo", "--threads", "1", "--seconds", "0.5", "--json"]
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["warm_up_s"] == pytest.approx(0.05)
+    assert {"host", "processor", "cores", "load_1min", "python"} <= told["environment"].keys()
+    assert main([*command, "--end-to-end"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert (told["results"][0]["work"], whole["results"][0]["work"]) == ("inference", "end to end")
+
+
+def test_an_interrupt_ends_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "repghost_ros.cli", "bench", "--model", "demo"]
+    process = subprocess.Popen(
+        [*command, "--threads", "4", "--seconds", "60"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=share(),
+    )
+    time.sleep(3)  # for it to measure; if that is too early, the end is the same
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130, told
+    assert "terminate called" not in told
 
 
 def test_the_board_stands_beside_what_is_published(

@@ -22,6 +22,7 @@ from test_store import Archive, archive  # noqa: F401
 from emulator.board import Emulator, write_model
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import COMMANDS, main
+from repghost_ros.cli.report import Table, _print_rich
 from repghost_ros.demo.signs import LABELS, render, sequence
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, pictures
@@ -111,6 +112,29 @@ def test_models_lists_published_figures_and_the_store(store: Path, capsys: Any) 
     assert [model["name"] for model in listed["results"]] == list(MODELS)
     assert listed["results"][2]["stored_bytes"] == {"bin": None, "onnx": 1_500_000}
     assert listed["results"][0]["published"]["fps"] == 965
+
+
+def test_signs_are_named_by_the_demo_model(tmp_path: Path, capsys: Any) -> None:
+    assert main(["signs", str(tmp_path / "signs"), "--size", "320x240", "--json"]) == 0
+    drawn = json.loads(capsys.readouterr().out)["results"]
+    assert [row["class"] for row in drawn] == list(LABELS)
+    assert main(["eval", str(tmp_path / "signs"), "--model", "demo", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["results"]
+    assert row["top1"] > 0.9
+    with pytest.raises(SystemExit, match="2"):
+        main(["signs", str(tmp_path), "--size", "8x8"])
+
+
+def test_a_table_on_a_terminal_fits_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    pytest.importorskip("rich")
+    table = Table(("model", "ms"), [("[red]" + "x" * 100, 1.5), ("b", None)])
+    assert str(table).splitlines()[2].split() == ["b", "-"]
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _print_rich(table)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "[red]" in shown
+    assert max(map(len, shown.splitlines())) <= 60
 
 
 def test_download(

@@ -30,6 +30,7 @@ COMMANDS = (
     "export",
     "fuse",
     "quantize",
+    "signs",
     "doctor",
     "completion",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +17,19 @@ from repghost_ros.cli.common import (
     with_bar,
 )
 from repghost_ros.cli.report import Table
-from repghost_ros.runs.batch import cores
-from repghost_ros.runs.benchmark import MEASURED, Timing, measure, published, write_csv
+from repghost_ros.runs.benchmark import (
+    END_TO_END,
+    INFERENCE,
+    MEASURED,
+    PUBLISHED,
+    Timing,
+    environment,
+    measure,
+    published,
+    warm_up,
+    write_csv,
+)
 from repghost_ros.runs.plots import plot_timings
-from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "latency and throughput here, beside the published ones"
 
@@ -32,39 +40,56 @@ class BenchReport:
 
     timings: list[Timing]
     seconds: float
+    environment: dict[str, Any]
     failed = False
 
     def text(self) -> Iterator[str | Table]:
         """A table, and what its figures mean."""
 
-        def shown(value: float | None, digits: int) -> str | None:
+        def shown(value: float | None, digits: int = 2) -> str | None:
             return None if value is None else f"{value:.{digits}f}"
 
         yield Table(
-            ("model", "figures", "on", "params M", "threads", "ms", "p99 ms", "FPS"),
+            ("model", "on", "params M", "threads", "mean ms", "p50", "p90", "p99", "FPS"),
             [
                 (
-                    *(timing.model, timing.source, timing.backend, shown(timing.params_m, 2)),
-                    *(timing.threads, shown(timing.latency_ms, 2), shown(timing.p99_ms, 2)),
+                    timing.model,
+                    f"{timing.backend}, published" if _is_published(timing) else timing.backend,
+                    *(shown(timing.params_m), timing.threads, shown(timing.mean_ms)),
+                    *(shown(timing.latency_ms), shown(timing.p90_ms), shown(timing.p99_ms)),
                     shown(timing.fps, 0),
                 )
                 for timing in self.timings
             ],
         )
+        here, work = self.environment, self.timings[0].work
         yield (
-            f"\n{MEASURED}: inference alone, {cores()} CPU cores, median over {self.seconds:g} s"
+            f"\n{MEASURED}: {work}, {self.seconds:g} s each after {warm_up(self.seconds):g} s of "
+            f"warm-up, {here['processor']}, {here['cores']} CPU cores, load {here['load_1min']}"
         )
-        if any(timing.model in MODELS for timing in self.timings):
-            yield "published: by the RDK model zoo for the RDK X5; parameters before fusing"
+        if any(map(_is_published, self.timings)):
+            yield (
+                "published: by the RDK model zoo for the RDK X5, inference alone; latency stands "
+                "under p50; parameters before fusing"
+            )
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a timing."""
-        return {"results": [asdict(timing) for timing in self.timings]}
+        """A dict a timing, and what they depend on."""
+        return {
+            "seconds": self.seconds,
+            "warm_up_s": warm_up(self.seconds),
+            "environment": self.environment,
+            "results": [asdict(timing) for timing in self.timings],
+        }
+
+
+def _is_published(timing: Timing) -> bool:
+    return timing.source == PUBLISHED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost bench`."""
-    add_model(parser, several=True)
+    add_model(parser, several=True, pictures=False)
     parser.add_argument(
         "--threads",
         type=_thread_counts,
@@ -79,6 +104,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of each line (default: %(default)s)",
     )
+    parser.add_argument(
+        "--end-to-end",
+        action="store_true",
+        help="decode a JPEG of 640x480 and convert it to NV12, too",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, PNG or SVG")
 
@@ -91,11 +121,13 @@ def run(options: argparse.Namespace) -> BenchReport:
     """Measure one line a model and number of threads."""
     check_plot(options.plot)
     timings: list[Timing] = []
+    here = environment()  # the load before this command makes its own
+    work = END_TO_END if options.end_to_end else INFERENCE
     lines = [(model, threads) for model in options.model for threads in options.threads]
     for model, threads in with_bar(lines, len(lines), "measurement"):
         classifier = open_model(options, model)
         try:
-            timings.append(measure(classifier, threads, options.seconds))
+            timings.append(measure(classifier, threads, options.seconds, work))
         finally:
             classifier.close()
     timings = [
@@ -106,6 +138,6 @@ def run(options: argparse.Namespace) -> BenchReport:
     if options.csv:
         write_csv(options.csv, timings)
     if options.plot:
-        machine = f"{MEASURED}: {platform.node()}, {cores()} CPU cores, {platform.machine()}"
+        machine = f"{MEASURED}, {work}: {here['host']}, {here['processor']}, {here['cores']} cores"
         plot_timings(options.plot, timings, machine)
-    return BenchReport(timings, options.seconds)
+    return BenchReport(timings, options.seconds, here)

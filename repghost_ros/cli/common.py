@@ -39,9 +39,21 @@ def print_error(text: str) -> None:
 
 
 def add_model(
-    parser: argparse.ArgumentParser, *, resize: str = "stretch", several: bool = False
+    parser: argparse.ArgumentParser,
+    *,
+    resize: str = "stretch",
+    several: bool = False,
+    pictures: bool = True,
 ) -> None:
-    """--model, and how it is run; `several` lets more than one be named."""
+    """--model, and how it is run.
+
+    Args:
+        parser: of the command.
+        resize: the default policy.
+        several: more than one model may be named.
+        pictures: pictures are classified, so --resize and --workers make sense.
+
+    """
     parser.add_argument(
         "--model",
         metavar="MODEL",
@@ -97,6 +109,8 @@ def add_model(
         default="full",
         help="range of the NV12 that the model was compiled for (default: %(default)s)",
     )
+    if not pictures:
+        return
     parser.add_argument(
         "--resize",
         choices=RESIZE_POLICIES,
@@ -244,7 +258,7 @@ def download_bar(name: str) -> Iterator[Progress]:
 
 def with_bar(items: Iterable[Item], total: int | None, unit: str) -> Iterable[Item]:
     """The items, with a progress bar on stderr where that is a terminal."""
-    bar: Iterable[Item] = _tqdm()(items, total=total, unit=unit, disable=None)
+    bar: Iterable[Item] = _tqdm()(items, total=total, unit=f" {unit}", disable=None)
     return bar
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.cli.report import Table
-from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.catalogue import DEMO, MODELS
 from repghost_ros.zoo.store import ModelStore
 
 HELP = "list the models, published figures and what is in the store"
@@ -28,10 +28,7 @@ class ModelsReport:
     def text(self) -> Iterator[str | Table]:
         """A table."""
         yield Table(
-            (
-                *("size", "params M", "float top-1 %", "int8 top-1 %", "1 thread ms"),
-                *("4 threads ms", "FPS", ".bin here", ".onnx here"),
-            ),
+            ("model", "params M", "float %", "int8 %", "ms", "ms x4", "FPS", ".bin", ".onnx"),
             [
                 (
                     model.name,
@@ -40,9 +37,13 @@ class ModelsReport:
                     *(self._megabytes(model.file_name(format)) for format in _FORMATS),
                 )
                 for model in MODELS.values()
-            ],
+            ]
+            + [(DEMO, *(None,) * 7, "built in")],
         )
-        yield f"\nFigures: published by the RDK model zoo for the RDK X5. Here: {self.store}"
+        yield (
+            "\nparameters, top-1, latency with one and four threads, and FPS: published by the RDK "
+            f"model zoo for the RDK X5\n.bin, .onnx: in {self.store}; '{DEMO}' names road signs"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """A dict a model."""

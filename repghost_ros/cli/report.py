@@ -8,8 +8,10 @@ that each line is on the terminal as soon as it is known.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 SCHEMA = 1
@@ -23,18 +25,25 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
+    def cells(self) -> list[list[str]]:
+        """The rows as text."""
+        return [["-" if cell is None else str(cell) for cell in row] for row in self.rows]
+
+    def numeric(self) -> list[bool]:
+        """Which columns hold numbers, which stand to the right."""
+        columns = [[row[i] for row in self.cells()] for i in range(len(self.head))]
+        return [all(cell[:1].isdigit() or cell == "-" for cell in column) for column in columns]
+
     def __str__(self) -> str:
-        """Columns as wide as they must be, numbers to the right."""
-        cells = [["-" if cell is None else str(cell) for cell in row] for row in self.rows]
-        columns = list(zip(self.head, *cells, strict=True))
-        widths = [max(map(len, column)) for column in columns]
-        numeric = [all(c[:1].isdigit() or c == "-" for c in column[1:]) for column in columns]
+        """Columns as wide as they must be."""
+        rows = [list(self.head), *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = (
             "  ".join(
                 cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(row, widths, numeric, strict=True)
+                for cell, width, right in zip(row, widths, self.numeric(), strict=True)
             )
-            for row in (self.head, *cells)
+            for row in rows
         )
         return "\n".join(line.rstrip() for line in lines)
 
@@ -68,4 +77,22 @@ def print_report(command: str, report: Report, *, as_json: bool) -> None:
         print(json.dumps(envelope, indent=1, ensure_ascii=False))
         return
     for piece in report.text():
-        print(piece, flush=True)
+        if isinstance(piece, Table) and sys.stdout.isatty() and find_spec("rich") is not None:
+            _print_rich(piece)
+        else:
+            print(piece, flush=True)
+
+
+def _print_rich(table: Table) -> None:
+    """As wide as the terminal, long cells folded."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, is_numeric in zip(table.head, table.numeric(), strict=True):
+        shown.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
+    for row in table.cells():
+        shown.add_row(*map(Text, row))  # file and class names are no markup
+    Console().print(shown)

@@ -1,24 +1,43 @@
-"""Inference alone, timed on this machine: the columns of the model zoo's table."""
+"""Passes through a model, timed on this machine: the columns of the model zoo's table."""
 
 from __future__ import annotations
 
 import csv
+import os
+import platform
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
 
 from repghost_ros.backends.base import Slot
+from repghost_ros.demo.signs import render
 from repghost_ros.errors import need
 from repghost_ros.model import Model
 from repghost_ros.output import whole_file
+from repghost_ros.results import Reporting
+from repghost_ros.runs.batch import cores
+from repghost_ros.stream.job import Job
+from repghost_ros.vision.frame import from_compressed
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODELS
 
+_CPUINFO = Path("/proc/cpuinfo")
+_BOARD = Path("/proc/device-tree/model")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 MEASURED, PUBLISHED = "measured here", "published, RDK X5"
+
+
+INFERENCE, END_TO_END = "inference", "end to end"
+"""What one pass is: the model alone; a JPEG decoded, converted to NV12 and inferred."""
+_PICTURE = (640, 480)  # pixels, of the JPEG
 
 
 @dataclass(frozen=True)
@@ -29,22 +48,29 @@ class Timing:
     source: str
     """MEASURED, or PUBLISHED by the model zoo for its board."""
     backend: str
+    work: str
+    """INFERENCE or END_TO_END."""
     params_m: float | None
     """Parameters, millions; of a measured file those that are left after fusing."""
     threads: int
     latency_ms: float
-    """Of one inference with that many threads at it; measured: the median."""
-    p99_ms: float | None
-    fps: float | None
+    """Of one pass with that many threads at it; measured: the median."""
+    mean_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    fps: float | None = None
+    passes: int | None = None
+    """How many were measured."""
 
 
-def measure(model: Model, threads: int, seconds: float = 3.0) -> Timing:
+def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERENCE) -> Timing:
     """Infer from several threads at once, as fast as it goes.
 
     Args:
         model: stays the caller's.
-        threads: each with buffers of its own and one inference at a time.
-        seconds: how long, after a tenth of it to warm up.
+        threads: each with buffers of its own and one pass at a time.
+        seconds: how long, after a warm-up of `warm_up(seconds)`.
+        work: INFERENCE or END_TO_END.
 
     Raises:
         BackendError: the device has no room for that many, or an inference failed.
@@ -53,50 +79,101 @@ def measure(model: Model, threads: int, seconds: float = 3.0) -> Timing:
     slots: list[Slot] = []
     latencies: list[list[float]] = [[] for _ in range(threads)]
     errors: list[Exception] = []
+    stopped = threading.Event()
     rng = np.random.default_rng(0)
+    jpeg = _jpeg() if work == END_TO_END else None
 
-    def work(slot: Slot, own: list[float]) -> None:
+    def one_pass(slot: Slot) -> None:
+        if jpeg is None:
+            slot.infer()
+            return
+        job: Job[Any] = Job(jpeg, View(), Reporting())
+        model.run(job, slot, from_compressed)
+        if job.error is not None:
+            raise job.error
+
+    def keep_going(slot: Slot, own: list[float]) -> None:
         try:
             now = time.perf_counter()
-            while (now < end or not own) and not errors:
+            while (now < end or not own) and not stopped.is_set():
                 started = now
-                slot.infer()
+                one_pass(slot)
                 now = time.perf_counter()
                 if started >= begin:
                     own.append(now - started)
         except Exception as error:  # raised again in the caller's thread
             errors.append(error)
+            stopped.set()
 
+    crew: list[threading.Thread] = []
     try:
         for _ in range(threads):
             slots.append(model.open_slot())
             slots[-1].nv12[...] = rng.integers(0, 256, slots[-1].nv12.shape, dtype=np.uint8)
-        begin = time.perf_counter() + seconds / 10
+        begin = time.perf_counter() + warm_up(seconds)
         end = begin + seconds
-        crew = [
-            threading.Thread(target=work, args=pair) for pair in zip(slots, latencies, strict=True)
-        ]
-        for thread in crew:
-            thread.start()
+        for pair in zip(slots, latencies, strict=True):
+            crew.append(threading.Thread(target=keep_going, args=pair))
+            crew[-1].start()
         for thread in crew:
             thread.join()
         elapsed = time.perf_counter() - begin
-    finally:
+    finally:  # also when interrupted: buffers must outlive the passes that use them
+        stopped.set()
+        for thread in crew:
+            thread.join()
         for slot in slots:
             slot.close()
     if errors:
         raise errors[0]
-    every = np.concatenate(latencies)
+    every = np.concatenate(latencies) * 1e3
+    p50, p90, p99 = (float(np.percentile(every, share)) for share in (50, 90, 99))
     return Timing(
-        model.name,
-        MEASURED,
-        model.runtime,
-        parameters_m(model.path),
-        threads,
-        float(np.median(every)) * 1e3,
-        float(np.percentile(every, 99)) * 1e3,
-        len(every) / elapsed,
+        *(model.name, MEASURED, model.runtime, work, parameters_m(model.path), threads),
+        *(p50, float(every.mean()), p90, p99, len(every) / elapsed, len(every)),
     )
+
+
+def warm_up(seconds: float) -> float:
+    """Seconds of passes that are not measured, before a measurement of `seconds`."""
+    return seconds / 10
+
+
+def environment() -> dict[str, Any]:
+    """What timings depend on beside the model: the machine, its load, and versions."""
+    return {
+        "host": platform.node(),
+        "processor": _processor(),
+        "cores": cores(),
+        "load_1min": round(os.getloadavg()[0], 2),
+        "governor": _read(_GOVERNOR) or None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }
+
+
+def _processor() -> str:
+    for line in _read(_CPUINFO).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return _read(_BOARD).strip("\0\n") or platform.processor()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _jpeg() -> SimpleNamespace:
+    """A picture as a camera driver publishes it: sensor_msgs/CompressedImage by its fields."""
+    width, height = _PICTURE
+    picture = render("stop", np.random.default_rng(0), width, height)
+    return SimpleNamespace(data=cv2.imencode(".jpg", picture)[1].tobytes(), format="jpeg")
 
 
 def published(model: str) -> list[Timing]:
@@ -104,10 +181,10 @@ def published(model: str) -> list[Timing]:
     if model not in MODELS:
         return []
     figures = MODELS[model].published
-    about = (model, PUBLISHED, "BPU", figures.params_m)
+    about = (model, PUBLISHED, "BPU", INFERENCE, figures.params_m)
     return [
-        Timing(*about, 1, figures.latency_1_ms, None, None),
-        Timing(*about, 4, figures.latency_4_ms, None, figures.fps),
+        Timing(*about, 1, figures.latency_1_ms),
+        Timing(*about, 4, figures.latency_4_ms, fps=figures.fps),
     ]
 
 

@@ -104,11 +104,10 @@ def plot_timings(path: Path, timings: Sequence[Timing], machine: str) -> None:
         ticks = sorted({timing.threads for timing in timings})
         for axes in (left, right):
             axes.set_xticks(ticks)
-            axes.margins(y=0.15)
             axes.grid(alpha=0.3)
-        left.set(title="latency of one inference", xlabel="threads", ylabel="ms")
-        right.set(title="throughput", xlabel="threads", ylabel="inferences per second")
-        left.set_ylim(bottom=0)
-        right.set_ylim(bottom=0)
+        left.set(title=f"latency, {timings[0].work}", xlabel="threads", ylabel="ms")
+        right.set(title="throughput", xlabel="threads", ylabel="FPS")
+        for axes in (left, right):
+            axes.set_ylim(0, 1.1 * axes.dataLim.y1)
         left.legend(fontsize="small")
         figure.suptitle(machine, fontsize="small")

@@ -50,6 +50,10 @@ class DependencyError(RepghostError, RuntimeError):
     """An optional dependency that is not installed, or is broken."""
 
 
+class FleetError(RepghostError, RuntimeError):
+    """Workers that cannot be reached, or that were lost."""
+
+
 class UsageError(RepghostError, ValueError):
     """A command line that makes no sense."""
 

@@ -4,4 +4,5 @@ import sys
 
 from repghost_ros.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # workers of a fleet import this module, too
+    sys.exit(main())

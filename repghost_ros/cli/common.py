@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from repghost_ros import model as models
 from repghost_ros.backends.base import ACTIVATIONS, CHANNEL_ORDERS, BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import RepghostError, UsageError, need
-from repghost_ros.model import Model
+from repghost_ros.model import Model, ModelSpec
 from repghost_ros.runs.batch import cores, threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES
@@ -199,31 +198,38 @@ def open_model(
         UsageError: there is no such model.
 
     """
+    spec = model_spec(options, model, backend)
+    with download_bar(spec.model or spec.model_path) as progress, _in_words_of_the_command():
+        return spec.open(progress)
+
+
+def model_spec(
+    options: argparse.Namespace, model: str | None = None, backend: str | None = None
+) -> ModelSpec:
+    """What `open_model` opens; the arguments and errors are its own."""
     model = model or options.model
     is_size = model in MODEL_NAMES
     if not is_size and Path(model).suffix == "":
         raise UsageError(
             f"'{model}' is no model{did_you_mean(model, MODEL_NAMES)}, or a model file"
         )
-    with download_bar(model) as progress, _in_words_of_the_command():
-        return models.open_model(
-            model if is_size else "",
-            model_path="" if is_size else model,
-            labels_path=options.labels,
-            backend=backend or options.backend,
-            options=BackendOptions(
-                bpu_runtime=options.bpu_runtime,
-                color_range=options.color_range,
-                activation=options.activation,
-                onnx_providers=options.onnx_providers.split(","),
-                onnx_threads=threads_beside(options.workers or cores()),
-                mean=options.mean,
-                scale=options.scale,
-                channel_order=options.channel_order,
-                model_name=options.model_name,
-            ),
-            progress=progress,
-        )
+    return ModelSpec(
+        model if is_size else "",
+        "" if is_size else model,
+        options.labels,
+        backend or options.backend,
+        BackendOptions(
+            bpu_runtime=options.bpu_runtime,
+            color_range=options.color_range,
+            activation=options.activation,
+            onnx_providers=options.onnx_providers.split(","),
+            onnx_threads=threads_beside(options.workers or cores()),
+            mean=options.mean,
+            scale=options.scale,
+            channel_order=options.channel_order,
+            model_name=options.model_name,
+        ),
+    )
 
 
 @contextmanager
@@ -238,15 +244,20 @@ def _in_words_of_the_command() -> Iterator[None]:
         raise type(error)(text) from error
 
 
-@contextmanager
-def download_bar(name: str) -> Iterator[Progress]:
+def download_bar(name: str) -> AbstractContextManager[Progress]:
     """A progress bar on stderr that appears with the first byte."""
+    return progress_bar("B", desc=name, unit_scale=True)
+
+
+@contextmanager
+def progress_bar(unit: str, **how: Any) -> Iterator[Progress]:
+    """A progress bar on stderr, where that is a terminal, that is told what is done and the total."""
     bar: Any = None
 
     def progress(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = _tqdm()(total=total or None, desc=name, unit="B", unit_scale=True, disable=None)
+            bar = _tqdm()(total=total or None, unit=unit, disable=None, **how)
         bar.update(done - bar.n)
 
     try:

@@ -9,21 +9,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.registry import BACKENDS
 from repghost_ros.cli.common import (
     add_model,
+    model_spec,
     open_model,
     print_error,
     with_bar,
 )
 from repghost_ros.cli.report import Table
 from repghost_ros.errors import SourceError, UsageError
+from repghost_ros.model import Model
 from repghost_ros.runs.evaluation import (
     Accuracy,
     Prediction,
+    Sample,
     accuracy,
     agreement,
     find_samples,
@@ -31,6 +35,9 @@ from repghost_ros.runs.evaluation import (
     read_val_list,
     write_per_class,
 )
+from repghost_ros.runs.fleet import open_fleet
+from repghost_ros.runs.shards import classify_on
+from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "top-1 and top-5 over a folder, float against quantized"
@@ -109,6 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep predictions.csv (resumes what broke off) and per_class.csv there",
     )
+    parser.add_argument(
+        "--on",
+        default="",
+        metavar="FLEET",
+        help="local (processes of this machine), ray, or ray://HEAD:10001; pictures are found under "
+        "the same paths there (default: threads of this process)",
+    )
 
 
 def run(options: argparse.Namespace) -> EvalReport:
@@ -144,14 +158,7 @@ def run(options: argparse.Namespace) -> EvalReport:
                     "give --against for two models' agreement, or --val-list"
                 )
             backends.append(classifier.runtime)
-            predictions[model] = predict(
-                classifier,
-                samples,
-                resize=options.resize,
-                workers=options.workers,
-                folder=options.out,
-                progress=lambda made, total: with_bar(made, total, "picture"),
-            )
+            predictions[model] = _predict(options, classifier, run_on, samples)
         finally:
             classifier.close()
         accuracies[model] = accuracy(predictions[model])
@@ -168,6 +175,27 @@ def run(options: argparse.Namespace) -> EvalReport:
     ]
     pairs = agreement(*predictions.values()) if len(models) == 2 else None
     return EvalReport(rows, options.resize, labels, pairs, bool(failures))
+
+
+def _predict(
+    options: argparse.Namespace, model: Model, run_on: tuple[str, str], samples: list[Sample]
+) -> list[Prediction]:
+    """Here, or on the fleet that --on names."""
+    common = {
+        "resize": options.resize,
+        "workers": options.workers,
+        "folder": options.out,
+        "progress": lambda made, total: with_bar(made, total, "picture"),
+    }
+    if not options.on:
+        return predict(model, samples, **common)
+    fleet = open_fleet(options.on, options.workers)
+    try:
+        sent = SharedModel.of(model, model_spec(options, *run_on), fleet)
+        here = partial(classify_on, fleet, sent, resize=options.resize)
+        return predict(model, samples, **common, classify=here)
+    finally:
+        fleet.close()
 
 
 def _row(model: str, backend: str, measured: Accuracy) -> dict[str, Any]:

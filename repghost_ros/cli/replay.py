@@ -2,6 +2,9 @@
 
 With --compare this is a regression test: it fails where the answers changed by more than allowed. BAG
 may then be a result itself (.csv, .jsonl, a bag of classifications); no model is run.
+
+Several bags, a folder or list of them, or URLs are replayed by all cores or a Ray cluster (--on) into
+the folder --out: one result a bag and summary.json. What is done already is not done again.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repghost_ros.cli import replay_many
 from repghost_ros.cli.common import (
     add_model,
     check_plot,
@@ -154,7 +158,7 @@ class ReplayReport:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost replay`."""
-    parser.add_argument("bag", type=Path, metavar="BAG")
+    parser.add_argument("bags", nargs="+", metavar="BAG|DIR|LIST.txt|URL")
     parser.add_argument("--topic", default="", help="of the images (default: the only one)")
     parser.add_argument("--list", action="store_true", help="list the image topics, and no more")
     add_model(parser)
@@ -214,6 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help=f"by which the best class's score may change, else fail (default: {_MAX_DRIFT:g})",
     )
+    replay_many.add_arguments(parser)
 
 
 def _roi(text: str) -> tuple[int, ...]:
@@ -228,18 +233,15 @@ def _roi(text: str) -> tuple[int, ...]:
     return roi
 
 
-def run(options: argparse.Namespace) -> ReplayReport | TopicsReport:
+def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_many.ManyReport:
     """Replay, write, summarize, compare."""
+    _check_comparison(options)
+    if replay_many.are_many(options):
+        return replay_many.run(options)
+    options.bag = Path(options.bags[0])
     if options.list:
         with Bag(options.bag) as bag:
             return TopicsReport(bag.topics(IMAGE, COMPRESSED))
-    if not options.compare:
-        for option in ("min_agreement", "max_drift", "compare_topic"):
-            if getattr(options, option) not in (None, ""):
-                name = option.replace("_", "-")
-                raise UsageError(f"--{name} is about a comparison: name the other with --compare")
-    if options.compare and options.out and options.compare.resolve() == options.out.resolve():
-        raise UsageError("--out would overwrite what --compare compares with")
     check_plot(options.plot)
     # Before the replay, which may take long.
     expected = read_results(options.compare, options.compare_topic) if options.compare else []
@@ -256,10 +258,25 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport:
         report.compared = Compared(
             options.compare,
             compare(expected, answers),
-            _MIN_AGREEMENT if options.min_agreement is None else options.min_agreement,
-            _MAX_DRIFT if options.max_drift is None else options.max_drift,
+            options.min_agreement,
+            options.max_drift,
         )
     return report
+
+
+def _check_comparison(options: argparse.Namespace) -> None:
+    """Refuse options that make no sense together, and fill in what was not given."""
+    if not options.compare:
+        for option in ("min_agreement", "max_drift", "compare_topic"):
+            if getattr(options, option) not in (None, ""):
+                name = option.replace("_", "-")
+                raise UsageError(f"--{name} is about a comparison: name the other with --compare")
+    elif options.out and options.compare.resolve() == options.out.resolve():
+        raise UsageError("--out would overwrite what --compare compares with")
+    if options.min_agreement is None:
+        options.min_agreement = _MIN_AGREEMENT
+    if options.max_drift is None:
+        options.max_drift = _MAX_DRIFT
 
 
 def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:

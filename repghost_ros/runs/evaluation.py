@@ -170,6 +170,7 @@ def predict(
     workers: int | None = None,
     folder: Path | None = None,
     progress: Callable[[Iterable[Prediction], int], Iterable[Prediction]] | None = None,
+    classify: Callable[[Sequence[Sample]], Iterator[Prediction]] | None = None,
 ) -> list[Prediction]:
     """A model's answers to all samples, in their order.
 
@@ -181,14 +182,16 @@ def predict(
         folder: keeps predictions.csv; what is there of this model, resize and picture (its path,
             size and time of change) is not done again.
         progress: wraps the predictions that are made now; told how many.
+        classify: makes them, in the order of the samples; by default this process does.
 
     Raises:
         SourceError: predictions.csv is not one.
 
     """
     progress = progress or (lambda made, _: made)
+    classify = classify or (lambda these: classify_samples(model, these, resize, workers))
     if folder is None:
-        made = _predict(model, samples, resize, workers)
+        made = classify(samples)
         return list(progress(made, len(samples)))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "predictions.csv"
@@ -203,7 +206,7 @@ def predict(
         writer = csv.writer(file)
         if file.tell() == 0:
             writer.writerow(_COLUMNS)
-        for prediction in progress(_predict(model, missing, resize, workers), len(missing)):
+        for prediction in progress(classify(missing), len(missing)):
             about = (identity, resize, *_identity(prediction.sample))
             writer.writerow((*about, *_cells(prediction, model.labels)))
             file.flush()
@@ -211,9 +214,10 @@ def predict(
     return [done[sample] for sample in samples]
 
 
-def _predict(
+def classify_samples(
     model: Model, samples: Sequence[Sample], resize: ResizePolicy, workers: int | None
 ) -> Iterator[Prediction]:
+    """A prediction for each sample, in their order."""
     jobs = classify_each(
         model,
         samples,

@@ -37,6 +37,8 @@ def replay(
     reporting: Reporting = Reporting(),
     *,
     workers: int | None = None,
+    first: int = 0,
+    last: int | None = None,
 ) -> Iterator[Answer]:
     """Answer every frame as the node would with the same parameters; none is dropped.
 
@@ -47,12 +49,14 @@ def replay(
         view: what of each frame the model sees.
         reporting: which classes are reported.
         workers: frames in flight at a time; by default one a core.
+        first: number of the first frame to answer.
+        last: number of the frame to end before; None: the end of the bag.
 
     Raises:
         SourceError: the bag is truncated or corrupt; what was answered before was yielded.
 
     """
-    recorded = bag.messages(topic)
+    recorded = bag.messages(topic, first=first, last=last)
     for job in classify_each(model, recorded, Recorded.frame, view, reporting, workers=workers):
         image = job.message
         error = "" if job.error is None else str(job.error) or type(job.error).__name__

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -138,15 +139,20 @@ class Bag(AbstractContextManager["Bag"]):
             )
         return topics[wanted] if wanted else next(iter(topics.values()))
 
-    def messages(self, *topics: str) -> Iterator[Recorded]:
+    def messages(self, *topics: str, first: int = 0, last: int | None = None) -> Iterator[Recorded]:
         """The messages on these topics, in the order they were recorded.
+
+        Args:
+            topics: their names.
+            first: how many messages to pass over.
+            last: number of the message to end before; None: the end of the bag.
 
         Raises:
             SourceError: some cannot be read, or not as many as the bag says it holds; at the end,
                 after all that can be read.
 
         """
-        for channel, time_ns, raw in self._raw(*topics):
+        for channel, time_ns, raw in islice(self._raw(*topics), first, last):
             try:
                 recorded = Recorded(channel.topic, time_ns, self._deserialize(raw, channel))
             except Exception as error:  # rosbags raises whatever the bytes lead it to

@@ -1,0 +1,151 @@
+"""`repghost replay` of many bags: the options and the report; the work is in runs/many.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from repghost_ros.cli.common import model_spec, print_error, progress_bar
+from repghost_ros.cli.report import Table
+from repghost_ros.errors import UsageError
+from repghost_ros.results import Reporting
+from repghost_ros.runs.fleet import open_fleet
+from repghost_ros.runs.many import FORMATS, Asked, Row, find_bags, is_bag, replay_many
+from repghost_ros.sources.remote import is_url
+from repghost_ros.vision.view import View
+
+
+@dataclass(frozen=True)
+class ManyReport:
+    """One row a bag."""
+
+    rows: list[Row]
+    out: Path
+    seconds: float
+    min_agreement: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether a bag broke off, changed too much or, where none are compared, had frames refused."""
+        return any(self._fails(row) for row in self.rows)
+
+    def _fails(self, row: Row) -> bool:
+        if row.error:
+            return True
+        if row.agreement is not None:
+            return row.agreement < self.min_agreement
+        return row.refused > 0
+
+    def text(self) -> Iterator[str | Table]:
+        """A table of the bags, and what they hold together."""
+        compared = any(row.agreement is not None for row in self.rows)
+        yield Table(
+            (
+                "bag",
+                "frames",
+                "refused",
+                "best class",
+                *(("agreement",) if compared else ()),
+                "error",
+            ),
+            [
+                (
+                    *(row.bag, row.frames, row.refused, next(iter(row.classes), None)),
+                    *((_percent(row.agreement),) if compared else ()),
+                    row.error or None,
+                )
+                for row in self.rows
+            ],
+        )
+        frames = sum(row.frames for row in self.rows)
+        yield (
+            f"{len(self.rows)} bags, {frames} frames, {sum(row.refused for row in self.rows)} refused, "
+            f"in {self.seconds:.1f} s ({frames / self.seconds:.1f} fps); results in {self.out}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a bag, and the classes of all together."""
+        classes: Counter[str] = Counter()
+        for row in self.rows:
+            classes.update(row.classes)
+        return {
+            "out": str(self.out),
+            "seconds": round(self.seconds, 3),
+            "classes": dict(classes.most_common()),
+            "results": [asdict(row) for row in self.rows],
+        }
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.2%}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of many bags."""
+    parser.add_argument(
+        "--on",
+        default="",
+        metavar="FLEET",
+        help="many bags: local (processes of this machine, the default), ray, or ray://HEAD:10001",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="many bags: of the results in the folder --out (default: %(default)s)",
+    )
+
+
+def are_many(options: argparse.Namespace) -> bool:
+    """Whether the command line asks for more than one bag's replay."""
+    (first, *others) = options.bags
+    path = Path(first)
+    lists = path.suffix == ".txt" or (path.is_dir() and not is_bag(path) and _holds_bags(first))
+    return bool(options.on or others or is_url(first) or lists)
+
+
+def _holds_bags(folder: str) -> bool:
+    try:
+        return bool(find_bags([folder]))
+    except Exception:  # what is wrong with it, the replay of one bag tells best
+        return False
+
+
+def run(options: argparse.Namespace) -> ManyReport:
+    """Replay all of them."""
+    if options.out is None:
+        raise UsageError("--out is missing: name a folder for the results of many bags")
+    if options.plot or options.list:
+        raise UsageError(f"{'--plot' if options.plot else '--list'} is of one bag")
+    bags = find_bags(options.bags)
+    started = time.monotonic()
+    fleet = open_fleet(options.on or "local", options.workers)
+    try:
+        with progress_bar("frame") as progress:
+            rows = replay_many(
+                bags,
+                options.out,
+                model_spec(options),
+                fleet,
+                Asked(
+                    options.topic,
+                    View(options.roi, options.resize, options.source_color_range),
+                    Reporting(options.top_k, options.score_threshold, options.class_id),
+                ),
+                format=options.format,
+                compare_with=options.compare,
+                progress=progress,
+            )
+    finally:
+        fleet.close()
+    for row in rows:
+        if row.error:
+            print_error(f"{row.bag}: {row.error}")
+    sys.stdout.flush()
+    return ManyReport(rows, options.out, time.monotonic() - started, options.min_agreement)

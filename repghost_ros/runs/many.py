@@ -1,0 +1,401 @@
+"""Many bags replayed by a fleet: one result a bag and a summary, the same wherever it was done.
+
+Bags are cut into parts of frames, so that one large bag occupies all workers as many small ones do.
+This process alone writes: a bag's answers are put in order and written when its last part is done. A
+bag that is done is not done again while its content, the model and the options are the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repghost_ros.errors import OutputError, RepghostError, SourceError
+from repghost_ros.model import ModelSpec
+from repghost_ros.results import Reporting
+from repghost_ros.runs.answers import open_results, read_results
+from repghost_ros.runs.difference import compare
+from repghost_ros.runs.fleet import Fleet
+from repghost_ros.runs.replay import Answer, Summary, replay
+from repghost_ros.runs.shared_model import SharedModel
+from repghost_ros.sources.bags import Bag
+from repghost_ros.sources.remote import is_url, listed, local_copy
+from repghost_ros.version import __version__
+from repghost_ros.vision.view import View
+
+FORMATS = ("jsonl", "csv", "parquet")
+PART = 500
+"""Frames of a part."""
+_BAGS = (".bag", ".mcap", ".db3")
+_METADATA = "metadata.yaml"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of every bag."""
+
+    topic: str = ""
+    view: View = field(default_factory=View)
+    reporting: Reporting = field(default_factory=Reporting)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames of one bag."""
+
+    bag: str
+    topic: str
+    first: int
+    last: int | None
+    """Number of the frame to end before; None: the end of the bag, and the check that all were read."""
+    asked: Asked
+    model: SharedModel
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a bag before it is replayed."""
+
+    bag: str
+    identity: str
+    """SHA-256 over the bag's content."""
+    topic: str
+    frames: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bag of the summary."""
+
+    bag: str
+    result: str
+    """Name of the file of its answers, empty where there are none."""
+    topic: str = ""
+    frames: int = 0
+    refused: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    """Frames by their best class."""
+    agreement: float | None = None
+    """Share of frames with the same best class as in an earlier result."""
+    error: str = ""
+
+
+def find_bags(paths: Iterable[str]) -> list[str]:
+    """The bags among paths: bags, folders of bags, lists of paths (.txt, one a line), URLs.
+
+    Raises:
+        SourceError: one does not exist, or holds no bags.
+
+    """
+    found: list[str] = []
+    for text in paths:
+        path = Path(text)
+        if is_url(text):
+            found += _bags_among(listed(text)) or [text]
+        elif path.suffix == ".txt" and path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += find_bags(line.strip() for line in lines if line.strip())
+        elif path.is_dir() and not is_bag(path):
+            files = sorted(str(file) for file in path.rglob("*") if file.is_file())
+            inside = _bags_among(files)
+            if not inside:
+                raise SourceError(f"folder '{path}' holds no bags")
+            found += inside
+        elif path.exists():
+            found.append(text)
+        else:
+            raise SourceError(f"bag '{path}' does not exist")
+    return list(dict.fromkeys(found))
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a folder is one ROS 2 bag.
+
+    A recorder that was killed leaves no metadata.yaml, but files that are named after the folder.
+    """
+    files = [file for file in path.iterdir() if file.suffix in _BAGS[1:]]
+    named = [file for file in files if file.stem.rpartition("_")[0] == path.name]
+    return (path / _METADATA).is_file() or bool(files and len(named) == len(files))
+
+
+def _bags_among(files: Sequence[str]) -> list[str]:
+    folders = {file.rpartition("/")[0] for file in files if file.endswith(f"/{_METADATA}")}
+    single = [f for f in files if f.endswith(_BAGS) and f.rpartition("/")[0] not in folders]
+    return sorted({*folders, *single})
+
+
+def replay_many(
+    bags: Sequence[str],
+    out: Path,
+    spec: ModelSpec,
+    fleet: Fleet,
+    asked: Asked,
+    *,
+    format: str = "jsonl",
+    compare_with: Path | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Row]:
+    """Replay every bag into OUT, and write OUT/summary.json.
+
+    Args:
+        bags: as `find_bags` names them.
+        out: folder of the results; a run on it that broke off is resumed.
+        spec: the model.
+        fleet: who does the work.
+        asked: of every bag.
+        format: one of FORMATS.
+        compare_with: OUT of an earlier run.
+        cache: folder for copies of bags that are URLs, on every machine.
+        progress: told frames done and frames in all.
+
+    Returns:
+        one row a bag, in their order; what went wrong with a bag is in its row.
+
+    Raises:
+        OutputError: another run uses OUT, or it cannot be written.
+        RepghostError: the model cannot be used, or the fleet was lost.
+
+    """
+    cache = cache or Path(tempfile.gettempdir()) / "repghost_bags"
+    with spec.open() as model:
+        sent = SharedModel.of(model, spec, fleet)
+    with _only_run(out):
+        writer = _Writer(out, format, sent, asked, compare_with, _names(bags, format))
+        plans = _plan(bags, fleet, asked, cache, writer)
+        parts = [
+            Part(plan.bag, plan.topic, first, last, asked, sent, cache)
+            for plan in plans
+            for first, last in _cut(plan.frames)
+        ]
+        total, done = sum(plan.frames for plan in plans), 0
+        progress(0, total)
+        for number, value in fleet.run(answer_part, parts):
+            done += writer.add(parts[number], value)
+            progress(done, total)
+        rows = [writer.rows[bag] for bag in bags]
+        writer.summarize(rows)
+    return rows
+
+
+def _cut(frames: int) -> list[tuple[int, int | None]]:
+    """First and last frame of every part; the last part has no end, in case there are more."""
+    firsts = list(range(0, max(1, frames), PART))
+    return list(zip(firsts, [*firsts[1:], None], strict=True))
+
+
+def _plan(
+    bags: Sequence[str], fleet: Fleet, asked: Asked, cache: Path, writer: _Writer
+) -> list[Plan]:
+    """Look into every bag; those that are done or cannot be read get their row at once."""
+    plans = []
+    looked = dict(fleet.run(look, [(bag, asked.topic, cache) for bag in bags]))
+    for number, bag in enumerate(bags):
+        plan = looked[number]
+        if isinstance(plan, Exception):
+            writer.rows[bag] = Row(bag, "", error=_reason(plan))
+        elif not writer.is_done(plan):
+            plans.append(plan)
+    return plans
+
+
+def look(asked: tuple[str, str, Path]) -> Plan:
+    """In a worker: what a bag holds.
+
+    Raises:
+        SourceError: it cannot be read, or which topic is meant is open.
+
+    """
+    name, topic, cache = asked
+    path = local_copy(name, cache) if is_url(name) else Path(name)
+    with Bag(path) as bag:
+        images = bag.image_topic(topic)
+    return Plan(name, _content(path), images.name, images.messages)
+
+
+def answer_part(part: Part) -> tuple[list[Answer], str]:
+    """In a worker: the answers to a part, and why it broke off, empty if it did not."""
+    path = local_copy(part.bag, part.cache) if is_url(part.bag) else Path(part.bag)
+    model = part.model.open()
+    answers: list[Answer] = []
+    with Bag(path) as bag:
+        made = replay(
+            bag,
+            part.topic,
+            model,
+            part.asked.view,
+            part.asked.reporting,
+            workers=1,
+            first=part.first,
+            last=part.last,
+        )
+        try:
+            answers.extend(made)
+        except SourceError as error:
+            return answers, str(error)
+    return answers, ""
+
+
+def _content(path: Path) -> str:
+    """SHA-256 over a file, or over the files of a folder."""
+    digest = hashlib.sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(f"{file.relative_to(path)}\n".encode())
+        with file.open("rb") as opened:
+            while chunk := opened.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _names(bags: Sequence[str], format: str) -> dict[str, str]:
+    """The name of every bag's result: the bag's own, with a number where that repeats."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for bag in bags:
+        stem = Path(bag.rstrip("/")).name
+        stem = Path(stem).stem if stem.endswith(_BAGS) else stem
+        name, number = stem, 2
+        while name in taken or name == "summary":
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name)
+        names[bag] = f"{name}.{format}"
+    return names
+
+
+class _Writer:
+    """Puts a bag's answers in order and writes them when its last part is done."""
+
+    def __init__(
+        self,
+        out: Path,
+        format: str,
+        model: SharedModel,
+        asked: Asked,
+        compare_with: Path | None,
+        names: dict[str, str],
+    ) -> None:
+        self.rows: dict[str, Row] = {}
+        self._out = out
+        self._top_k = asked.reporting.top_k
+        self._compare_with = compare_with
+        self._names = names
+        options = (
+            __version__,
+            format,
+            model.sha256,
+            model.labels,
+            repr(model.options),
+            repr(asked),
+        )
+        self._options = hashlib.sha256(repr(options).encode()).hexdigest()
+        self._parts: dict[str, dict[int, Any]] = {}
+        self._plans: dict[str, Plan] = {}
+
+    def is_done(self, plan: Plan) -> bool:
+        """Whether an earlier run answered this bag; if not, it will be answered now."""
+        record = self._record(plan.bag)
+        try:
+            told = json.loads(record.read_text(encoding="utf-8"))
+            row = Row(**told["row"])
+        except (OSError, ValueError, KeyError, TypeError):
+            row = None
+        identity = [plan.identity, self._options]
+        if row and told["identity"] == identity and (self._out / row.result).is_file():
+            self.rows[plan.bag] = self._compared(row)
+            return True
+        self._plans[plan.bag] = plan
+        return False
+
+    def add(self, part: Part, value: Any) -> int:
+        """Take a part's answers; the number of its frames."""
+        parts = self._parts.setdefault(part.bag, {})
+        parts[part.first] = value
+        plan = self._plans[part.bag]
+        if len(parts) == len(_cut(plan.frames)):
+            self._write(plan, [parts[first] for first in sorted(parts)])
+            del self._parts[part.bag]
+        return 0 if isinstance(value, Exception) else len(value[0])
+
+    def _write(self, plan: Plan, parts: list[Any]) -> None:
+        failed = [_reason(each) for each in parts if isinstance(each, Exception)]
+        if failed:  # a gap amid its answers would not be seen: the whole bag is tried again
+            self.rows[plan.bag] = Row(plan.bag, "", plan.topic, plan.frames, error=failed[0])
+            return
+        name, summary = self._names[plan.bag], Summary()
+        every = (answer for answers, _ in parts for answer in answers)
+        path = self._out / name
+        with open_results(path, top_k=self._top_k, bag=plan.bag) as write:
+            for answer in summary.count(every):
+                write(answer)
+        classes = dict(sorted(summary.classes.items(), key=lambda each: (-each[1], each[0])))
+        broken = next((error for _, error in parts if error), "")
+        row = Row(
+            plan.bag, name, plan.topic, summary.frames, summary.refused, classes, error=broken
+        )
+        self.rows[plan.bag] = self._compared(row)
+        if not broken:
+            told = {"identity": [plan.identity, self._options], "row": asdict(row)}
+            _write_whole(self._record(plan.bag), told)
+
+    def _compared(self, row: Row) -> Row:
+        if self._compare_with is None:
+            return row
+        try:
+            before = read_results(self._compare_with / row.result)
+            difference = compare(before, read_results(self._out / row.result))
+        except SourceError as error:
+            return Row(**{**asdict(row), "error": row.error or f"cannot be compared: {error}"})
+        return Row(**{**asdict(row), "agreement": difference.agreement})
+
+    def _record(self, bag: str) -> Path:
+        return self._out / ".done" / f"{self._names[bag]}.json"
+
+    def summarize(self, rows: list[Row]) -> None:
+        """Write summary.json."""
+        _write_whole(self._out / "summary.json", [asdict(row) for row in rows])
+
+
+def _write_whole(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    expected = isinstance(error, (RepghostError, OSError))
+    return str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _only_run(out: Path) -> Iterator[None]:
+    """Keep a second run from writing to the same folder.
+
+    Raises:
+        OutputError: one is at it, or the folder cannot be made.
+
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise OutputError(
+                    f"another run writes to '{out}': wait for it, or write elsewhere"
+                ) from error
+            yield
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise OutputError(f"'{out}' cannot be the folder of results: {error.strerror}") from error

@@ -21,6 +21,7 @@ from repghost_ros.version import __version__
 
 COMMANDS = (
     "models",
+    "info",
     "download",
     "classify",
     "replay",

@@ -5,7 +5,7 @@ FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv torch demo lint format test test-arm test-jammy coverage bench soak clean
+.PHONY: help venv torch demo lint format test test-arm test-jammy test-toolchain toolchain coverage bench soak clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -36,6 +36,13 @@ test-arm: venv ## what the board's processor runs, with the vendor's own Python 
 test-jammy: ## what needs no ROS, with the board's Python, numpy and OpenCV
 	python3.10 -m venv .venv-jammy && .venv-jammy/bin/pip install -qq -r tools/requirements-jammy.txt
 	.venv-jammy/bin/python -m pytest
+
+toolchain: ## the vendor's compiler and simulator of the BPU, 2.7 GB (x86-64, Python 3.10)
+	@tools/setup_toolchain.sh
+
+test-toolchain: venv ## compile, certify and simulate with them; skips where they cannot be installed
+	@tools/setup_toolchain.sh --check || { echo "test-toolchain skipped"; exit 0; } && \
+	tools/setup_toolchain.sh && $(ENV) && REPGHOST_TOOLCHAIN=.venv-toolchain pytest -m toolchain
 
 coverage: venv ## which lines no test runs
 	@$(ENV) && pip install -qq coverage==7.13.0 && coverage run -m pytest && coverage combine -q && coverage report --skip-covered

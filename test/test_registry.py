@@ -47,7 +47,6 @@ def test_the_names_follow_from_the_runtimes() -> None:
 def test_a_pc_runs_onnx(backend: str, bpu_runtime: str) -> None:
     assert choose(backend, bpu_runtime) is onnx.RUNTIME
     assert choose(backend, bpu_runtime, path=ONNX) is onnx.RUNTIME
-    assert choose(backend, bpu_runtime, formats=("onnx",)) is onnx.RUNTIME
 
 
 @pytest.mark.parametrize("path", [None, BIN])
@@ -72,8 +71,6 @@ def test_the_board_runs_the_fastest(libdnn_here: None) -> None:
     assert choose(path=BIN) is libdnn.RUNTIME
     assert choose("onnx") is onnx.RUNTIME
     assert choose(path=ONNX) is onnx.RUNTIME
-    assert choose(formats=("onnx",)) is onnx.RUNTIME
-    assert choose("bpu", formats=("bin",)) is libdnn.RUNTIME
 
 
 def test_the_board_runs_what_was_asked_for(hobot_dnn_here: None) -> None:
@@ -118,7 +115,6 @@ def test_nothing_is_probed_that_is_not_needed(
         (("bpu",), {"path": ONNX}, "cannot run it: 'model.onnx' is a file for the backend 'onnx'"),
         (("auto",), {"path": Path("model.txt")}, "'model.txt' is no model file.*bin, .*onnx"),
         (("auto",), {"path": Path("model.hbm")}, "use the .bin that it was compiled into"),
-        (("bpu",), {"formats": ("onnx",)}, "exists as onnx only, for the backend 'onnx'"),
     ],
     ids=str,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from repghost_ros.backends import hobot_dnn, libdnn, onnx, sim
@@ -21,7 +20,6 @@ def choose(
     bpu_runtime: str = "auto",
     *,
     path: Path | None = None,
-    formats: Sequence[str] = ("bin", "onnx"),
 ) -> Runtime:
     """The fastest usable runtime for a model; slower ones are not even looked at.
 
@@ -29,8 +27,7 @@ def choose(
         backend: one of BACKENDS; `auto` is the model file's own, else the BPU where there is one. The
             simulator, `sim`, is chosen by its name alone.
         bpu_runtime: one of BPU_RUNTIMES; says nothing about models that run elsewhere.
-        path: the model's file, where the user gave one.
-        formats: those that the model exists in, where it is found by its name.
+        path: the model's file, where the user gave one; models with names exist for all backends.
 
     Raises:
         BackendError: the model is not for that backend, or no runtime for it is usable here.
@@ -42,7 +39,7 @@ def choose(
         raise BackendError(
             f"BPU runtime '{bpu_runtime}' is unknown: choose one of {', '.join(BPU_RUNTIMES)}"
         )
-    fitting = [r for r in RUNTIMES if (_runs(r, path) if path else r.format in formats)]
+    fitting = [r for r in RUNTIMES if path is None or path.suffix.lower() in r.suffixes]
     if not fitting:
         known = dict.fromkeys(suffix for runtime in RUNTIMES for suffix in runtime.suffixes)
         raise BackendError(
@@ -52,9 +49,9 @@ def choose(
     auto = [runtime for runtime in fitting if runtime.backend != sim.RUNTIME.backend]
     wanted = auto if backend == "auto" else [r for r in fitting if r.backend == backend]
     if not wanted:
-        model = f"'{path}' is a file" if path else f"this model exists as {fitting[0].format} only,"
         raise BackendError(
-            f"backend '{backend}' cannot run it: {model} for the backend '{fitting[0].backend}'"
+            f"backend '{backend}' cannot run it: '{path}' is a file for the backend "
+            f"'{fitting[0].backend}'"
         )
     reasons = []
     for runtime in wanted:
@@ -68,7 +65,3 @@ def choose(
     if path and all(runtime.backend == "bpu" for runtime in wanted):
         what = f"'{path}' is for the board's BPU; on a PC use the .onnx, or backend 'sim' on files"
     raise BackendError(f"{what} ({'; '.join(reasons)})")
-
-
-def _runs(runtime: Runtime, path: Path) -> bool:
-    return path.suffix.lower() in runtime.suffixes

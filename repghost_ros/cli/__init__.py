@@ -21,7 +21,6 @@ from repghost_ros.version import __version__
 
 COMMANDS = (
     "models",
-    "info",
     "download",
     "classify",
     "replay",

@@ -25,8 +25,8 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.cli.report import Table
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
-from repghost_ros.convert.certificate import HELD_OUT, Certificate, certify
-from repghost_ros.convert.certificate_page import write_page
+from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Certificate, certify
+from repghost_ros.convert.certificate_page import difference, write_page
 from repghost_ros.convert.compilation import METHODS, Progress, check, prepare
 from repghost_ros.convert.quantization import compare, open_float, quantize
 from repghost_ros.convert.toolchain import find_toolchain
@@ -120,6 +120,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.97,
         metavar="SHARE",
         help="of these pictures, how many must keep float's class (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=share,
+        default=MAX_DROP,
+        metavar="SHARE",
+        help="accuracy that fusing a model's branches may cost, against float (default: %(default)s)",
     )
     parser.add_argument(
         "--batch",
@@ -267,6 +274,7 @@ def _vendor(
                 batch=options.batch,
                 held_out=options.held_out,
                 min_agreement=options.min_agreement,
+                max_drop=options.max_drop,
                 progress=progress,
                 with_bar=_with_bar,
             )
@@ -299,12 +307,16 @@ def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
         "min_agreement": certificate.min_agreement,
         "pictures": len(certificate.of_float.samples),
         "method": best.method.name,
+        "fused": best.fused,
+        "why": certificate.why,
         "agreement": best.agreement,
         "float_top1": certificate.of_float.accuracy(),
         "int8_top1": best.answers.accuracy(),
         "trials": [
             {
+                "name": trial.name,
                 "method": trial.method.name,
+                "fused": trial.fused,
                 "agreement": trial.agreement,
                 "top1": trial.answers.accuracy(),
                 "score_drift": trial.drift,
@@ -340,7 +352,7 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
         ("calibration", "agreement", "top-1", "score changes by"),
         [
             (
-                trial["method"],
+                trial["name"],
                 f"{trial['agreement']:.2%}",
                 None if trial["top1"] is None else f"{trial['top1']:.2%}",
                 f"{trial['score_drift']:.4f}",
@@ -352,9 +364,10 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
         yield f"{name} failed: {why.splitlines()[0]}"
     predicted = report["predicted"]
     yield (
-        f"compiled with {report['method']}: {report['makes']}, {report['bytes'] / 1e6:.2f} MB\n"
-        f"in the simulator: like the quantized model on {report['simulated']} pictures (to "
-        f"{report['simulator_drift']:.0e})\n"
+        f"compiled: {report['trials'][0]['name']} ({report['why']})\n"
+        f"{report['makes']}, {report['bytes'] / 1e6:.2f} MB\n"
+        f"in the simulator: like the quantized model on {report['simulated']} pictures, "
+        f"{difference(report['simulator_drift'])}\n"
         f"predicted by the compiler: {predicted['latency_us']:.0f} us an inference, "
         f"{predicted['fps']:.0f} frames a second, {predicted['ddr_bytes'] / 1e6:.2f} MB of memory "
         "traffic a frame"

@@ -3,6 +3,8 @@
 Each way to calibrate is quantized and answers pictures that it was not calibrated with, in the vendor's
 executor, which computes what the board does. The best one is compiled; the compiled model then answers
 some of the pictures in the vendor's simulator of the BPU and must not differ.
+
+A model with branches is tried with and without them: without, it is faster, but may quantize worse.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,8 @@ from repghost_ros.convert.compilation import (
     quantize_only,
     similarities,
 )
+from repghost_ros.convert.fusing import fuse_file, is_fused
+from repghost_ros.convert.graph import load
 from repghost_ros.convert.toolchain import Toolchain
 from repghost_ros.errors import ConversionError, FrameError, SourceError
 from repghost_ros.model import Model
@@ -43,6 +48,8 @@ from repghost_ros.vision.view import View
 
 HELD_OUT = 200
 """Pictures that the calibrations are compared on, at most."""
+MAX_DROP = 0.005
+"""Accuracy that a fused model may lose against float and still be preferred, 0.0 to 1.0."""
 SIMULATED = 4
 """Pictures that the compiled model answers in the simulator."""
 TOLERANCE = 1e-5
@@ -80,12 +87,21 @@ class Answers:
 class Trial:
     """One calibration, measured."""
 
+    model: Path
+    """The float model."""
+    fused: bool
+    """Whether `model` has its branches fused; so it is, too, where it never had any."""
     method: Method
     answers: Answers
     agreement: float
     """Share of the pictures with float's best class, 0.0 to 1.0."""
     drift: float
     """Mean change of the probability of float's best class."""
+
+    @property
+    def name(self) -> str:
+        """The method, and whether there are branches."""
+        return _name(self.method, self.fused)
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,9 @@ class Certificate:
     batch: int
     of_float: Answers
     trials: tuple[Trial, ...]
-    """The best first; that one was compiled."""
+    """The first one was compiled; the others follow, the best first."""
+    why: str
+    """Why that one."""
     failed: dict[str, str]
     """Calibrations that the toolchain could not do, and why."""
     simulated: int
@@ -155,6 +173,7 @@ def certify(
     batch: int = 1,
     held_out: int = HELD_OUT,
     min_agreement: float = 0.97,
+    max_drop: float = MAX_DROP,
     progress: Progress = lambda *_: None,
     with_bar: Pictures = lambda items, _: items,
 ) -> Certificate:
@@ -172,6 +191,8 @@ def certify(
         batch: pictures in one inference of the compiled model.
         held_out: pictures to compare on, at most.
         min_agreement: see Certificate.passed.
+        max_drop: accuracy (agreement, where the pictures have no labels) that a fused model may lose
+            against float, 0.0 to 1.0, and still be preferred to one with branches.
         progress: told what the toolchain does.
         with_bar: wraps the pictures that are classified.
 
@@ -194,12 +215,14 @@ def certify(
         raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
     trials: list[Trial] = []
     failed: dict[str, str] = {}
-    for method in methods:
-        job = prepare(model, name, calibration, out / "tried" / method.name, method=method)
+    for (variant, fused), method in product(_variants(model, out), methods):
+        what = _name(method, fused)
+        folder = out / "tried" / (method.name if fused else f"{method.name}-branches")
+        job = prepare(variant, name, calibration, folder, method=method)
         try:
-            quantized = quantize_only(job, toolchain, _named(progress, method.name))
+            quantized = quantize_only(job, toolchain, _named(progress, what))
         except ConversionError as error:
-            failed[method.name] = str(error)
+            failed[what] = str(error)
             continue
         answers = _answers(
             QuantizedBackend(quantized),
@@ -209,12 +232,14 @@ def certify(
             calibration.color_range,
             with_bar,
         )
-        trials.append(_compare(method, of_float, answers))
+        agreement, drift = _compare(of_float, answers)
+        trials.append(Trial(variant, fused, method, answers, agreement, drift))
     if not trials:
         raise ConversionError(next(iter(failed.values())))
-    trials.sort(key=lambda t: (-t.agreement, -(t.answers.accuracy() or 0.0), t.drift))
-    best = trials[0]
-    job = prepare(model, name, calibration, out, method=best.method, batch=batch)
+    trials.sort(key=_rank)
+    best, why = _choose(trials, of_float, max_drop)
+    trials.sort(key=lambda trial: trial is not best)
+    job = prepare(best.model, name, calibration, out, method=best.method, batch=batch)
     compiled = compile_bin(job, toolchain, _named(progress, f"compiling {best.method.name}"))
     simulated, drift = _prove(compiled, best.answers, calibration, toolchain)
     return Certificate(
@@ -225,6 +250,7 @@ def certify(
         batch,
         of_float,
         tuple(trials),
+        why,
         failed,
         simulated,
         drift,
@@ -234,8 +260,46 @@ def certify(
     )
 
 
+def _name(method: Method, fused: bool) -> str:
+    return method.name if fused else f"{method.name}, with branches"
+
+
 def _named(progress: Progress, name: str) -> Progress:
     return lambda stage, percent: progress(f"{name}: {stage}", percent)
+
+
+def _variants(model: Path, out: Path) -> list[tuple[Path, bool]]:
+    """The model without branches, and as it is where it has some."""
+    if is_fused(load(model)):
+        return [(model, True)]
+    fused = out / f"{model.stem}_fused.onnx"
+    fuse_file(model, fused)
+    return [(fused, True), (model, False)]
+
+
+def _rank(trial: Trial) -> tuple[float, float, float]:
+    """Sorts trials, the best first."""
+    return -trial.agreement, -(trial.answers.accuracy() or 0.0), trial.drift
+
+
+def _choose(trials: Sequence[Trial], of_float: Answers, max_drop: float) -> tuple[Trial, str]:
+    """The fastest that keeps the accuracy, and why; `trials` has the best first."""
+
+    def drop(trial: Trial) -> float:
+        mine = of_float.accuracy()
+        return 1 - trial.agreement if mine is None else mine - (trial.answers.accuracy() or 0.0)
+
+    fused = next((trial for trial in trials if trial.fused), None)
+    branched = next((trial for trial in trials if not trial.fused), None)
+    if fused is None or branched is None:
+        return trials[0], "it agrees with float most often, and changes the scores least"
+    costs = f"fused costs {drop(fused):.2%} of float's accuracy, with branches {drop(branched):.2%}"
+    if drop(fused) <= max_drop or drop(fused) <= drop(branched):
+        return fused, f"{costs}: the fused one, which is faster"
+    return (
+        branched,
+        f"{costs}, more than the {max_drop:.2%} that may be lost: the one with branches",
+    )
 
 
 def _held_out(
@@ -278,13 +342,14 @@ def _answers(
     return Answers(tuple(read), np.array(logits, np.float32))
 
 
-def _compare(method: Method, of_float: Answers, answers: Answers) -> Trial:
+def _compare(of_float: Answers, answers: Answers) -> tuple[float, float]:
+    """Agreement and drift of a Trial."""
     drifts = []
     for mine, theirs in zip(of_float.logits, answers.logits, strict=True):
         best = int(mine.argmax())
         drifts.append(abs(softmax(mine)[best] - softmax(theirs)[best]))
     agreement = float((of_float.top1 == answers.top1).mean())
-    return Trial(method, answers, agreement, float(np.mean(drifts)))
+    return agreement, float(np.mean(drifts))
 
 
 def _prove(

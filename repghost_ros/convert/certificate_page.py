@@ -53,6 +53,7 @@ def page(certificate: Certificate, published: Published | None) -> str:
     """The HTML."""
     best, predicted = certificate.best, certificate.predicted
     pictures = len(certificate.of_float.samples)
+    lost = [row for row in certificate.worst_classes() if row[3] < row[2]][:_ROWS]
     verdict = (
         f"<b>Passed.</b> The compiled model gives float's class to {best.agreement:.2%} of "
         f"{pictures} pictures that it was not calibrated with; {certificate.min_agreement:.2%} was "
@@ -68,11 +69,10 @@ def page(certificate: Certificate, published: Published | None) -> str:
         f"{certificate.calibration.width}x{certificate.calibration.height} NV12 of the "
         f"{certificate.calibration.color_range} range, {certificate.batch} picture"
         f"{'s' if certificate.batch > 1 else ''} an inference, calibrated with "
-        f"{len(certificate.calibration.pictures)} pictures ({escape(best.method.name)})</p>",
+        f"{len(certificate.calibration.pictures)} pictures ({escape(best.name)})</p>",
         f'<div class="verdict {"pass" if certificate.passed else "fail"}">{verdict}</div>',
         f"<p>In the vendor's simulator of the BPU the compiled model answered {certificate.simulated} "
-        "of these pictures like the quantized model: the largest difference of a logit is "
-        f"{certificate.simulator_drift:.0e} of the largest logit.</p>",
+        f"of these pictures like the quantized model: {difference(certificate.simulator_drift)}.</p>",
         "<h2>Speed</h2>",
         _table(
             ("", "this model, predicted", "published for the board"),
@@ -97,7 +97,7 @@ def page(certificate: Certificate, published: Published | None) -> str:
             ("method", "agreement with float", "top-1", "mean change of score"),
             (
                 (
-                    trial.method.name,
+                    trial.name,
                     f"{trial.agreement:.2%}",
                     _percent(trial.answers.accuracy()),
                     f"{trial.drift:.4f}",
@@ -106,17 +106,17 @@ def page(certificate: Certificate, published: Published | None) -> str:
             ),
             f"On {pictures} held-out pictures, computed bit for bit as the board does. Float's own "
             f"top-1: {_percent(certificate.of_float.accuracy())}.",
-            chosen=best.method.name,
+            chosen=best.name,
         ),
+        f"<p>Compiled was {escape(best.name)}: {escape(certificate.why)}.</p>",
         *(
             f'<p class="note">{escape(name)} failed: {escape(why.splitlines()[0])}</p>'
             for name, why in certificate.failed.items()
         ),
         "<h2>Classes that lost most</h2>",
-        _table(
-            ("class", "pictures", "right in float", "right in int8"),
-            certificate.worst_classes()[:_ROWS],
-        ),
+        _table(("class", "pictures", "right in float", "right in int8"), lost)
+        if lost
+        else "<p>None.</p>",
         "<h2>Layers that lost most</h2>",
         _table(
             ("layer", "cosine similarity of its output to float's"),
@@ -139,6 +139,11 @@ def page(certificate: Certificate, published: Published | None) -> str:
         + "\n".join(parts)
         + "</body></html>\n"
     )
+
+
+def difference(drift: float) -> str:
+    """How far the simulator's logits were from the quantized model's, in words."""
+    return f"to {drift:.0e} of the largest logit" if drift else "bit for bit"
 
 
 def _names(certificate: Certificate, count: int) -> list[str]:

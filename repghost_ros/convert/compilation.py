@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from repghost_ros.convert.calibration import Calibration
 from repghost_ros.convert.export import OPSET
+from repghost_ros.convert.graph import fixed_shape, load, opset, refuse_quantized
 from repghost_ros.convert.toolchain import MAPPER, Toolchain
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
@@ -111,31 +112,15 @@ def check(model: Path) -> None:
         ConversionError: the model has a newer opset, no fixed shapes, or is quantized already.
 
     """
-    onnx = need("onnx", "pip install onnx")
-    try:
-        loaded = onnx.load(model)
-    except Exception as error:  # protobuf's own errors
-        raise ConversionError(f"'{model}' is no ONNX model: {error}") from error
-    domains = {node.domain for node in loaded.graph.node}
-    operators = {node.op_type for node in loaded.graph.node}
-    quantized = {name for name in operators if re.search("Quantize|QLinear|Integer$", name)}
-    if quantized or "horizon" in domains:
+    loaded = load(model)
+    refuse_quantized(loaded, f"'{model}'")
+    if opset(loaded) > OPSET:
         raise ConversionError(
-            f"'{model}' is already quantized: give the float model that it was made from"
-        )
-    opset = max(entry.version for entry in loaded.opset_import)
-    if opset > OPSET:
-        raise ConversionError(
-            f"'{model}' has opset {opset}, the vendor's toolchain takes {OPSET} at most: export it "
-            "with that one, or --skip vendor"
+            f"'{model}' has opset {opset(loaded)}, the vendor's toolchain takes {OPSET} at most: "
+            "export it with that one, or --skip vendor"
         )
     for image in loaded.graph.input:
-        shape = image.type.tensor_type.shape.dim
-        # A free batch is set by the toolchain; nothing else may be free.
-        if any(dimension.dim_value < 1 for dimension in list(shape)[1:]):
-            raise ConversionError(
-                f"the input '{image.name}' of '{model}' has no fixed size: export it with one"
-            )
+        fixed_shape(image, model)
 
 
 def prepare(

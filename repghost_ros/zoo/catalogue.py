@@ -59,9 +59,11 @@ MODELS = {
     }.items()
 }
 DEMO = "demo"
-"""The built-in model of the package's own road signs, ONNX only."""
+"""The built-in model of the package's own road signs."""
 DEFAULT = "150"
 """What the command and the node run unless told otherwise."""
+DEMO_FILES = {"bin": "demo_224x224_nv12.bin", "onnx": "demo.onnx"}
+"""Its files in models/, by format."""
 MODEL_NAMES = (*MODELS, DEMO)
 
 
@@ -83,8 +85,3 @@ def check_archive(url: str) -> None:
             f"'{url}' is no address of an archive: REPGHOST_MODEL_URL must begin with https:// or "
             "http:// and a server's name"
         )
-
-
-def formats(model: str) -> tuple[str, ...]:
-    """The formats that a model exists in, of `bin` and `onnx`."""
-    return ("onnx",) if model == DEMO else ("bin", "onnx")

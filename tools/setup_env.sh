@@ -50,8 +50,11 @@ point_wheels_here_and_build() {
     exit 1
   }
   export CMAKE_PREFIX_PATH=$PWD/$venv AMENT_PREFIX_PATH=$PWD/$venv PATH=$PWD/$venv/bin:$PATH
-  echo "building the vision_msgs interfaces"
-  build_interfaces vision_msgs "$PWD/$venv"
+  echo "building the interfaces that are not on PyPI"
+  local package
+  for package in vision_msgs bond hbm_img_msgs ai_msgs; do
+    build_interfaces "$package" "$PWD/$venv"
+  done
   build_interfaces vision_msgs_foxy "$PWD/$venv/foxy"
 }
 

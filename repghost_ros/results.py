@@ -66,6 +66,13 @@ def probabilities(outputs: np.ndarray, activation: str = "softmax") -> np.ndarra
     return outputs.astype(np.float64).clip(0.0, 1.0)
 
 
+def log_probabilities(outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
+    """Their natural logarithms, no less than that of the smallest float; see `probabilities`."""
+    scores = probabilities(outputs, activation)
+    logarithms: np.ndarray = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
+    return logarithms
+
+
 def are_probabilities(outputs: np.ndarray) -> bool:
     """Whether float (classes,) outputs can be those of a softmax: none is negative, the sum is 1."""
     return bool(outputs.size > 1 and outputs.min() >= 0 and abs(outputs.sum() - 1) < 0.02)
@@ -106,6 +113,8 @@ class Reporting:
     score_threshold: float = 0.0
     """Least probability of a reported class, 0.0 to 1.0."""
     class_id: ClassId = "label"
+    temperature: float = 1.0
+    """What logits are divided by: above 1 scores are less sure; `repghost eval --report` fits it."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -113,6 +122,11 @@ class Reporting:
         if not 0.0 <= self.score_threshold <= 1.0:
             raise ParameterError(
                 f"score_threshold cannot be {self.score_threshold}: scores are from 0 to 1"
+            )
+        if not 0.0 < self.temperature < float("inf"):
+            raise ParameterError(
+                f"temperature cannot be {self.temperature}: logits are divided by it, so give a "
+                "number above zero"
             )
         if self.class_id not in CLASS_IDS:
             raise ParameterError(
@@ -134,6 +148,9 @@ class Reporting:
 
         """
         by_label = self.class_id == "label"
+        if self.temperature != 1.0:
+            scores = log_probabilities(outputs, activation)
+            outputs, activation = scores / self.temperature, "softmax"
         return tuple(
             Result(labels[index] if by_label else str(index), score, index)
             for index, score in top_k(outputs, self.top_k, self.score_threshold, activation)

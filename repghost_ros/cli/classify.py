@@ -179,7 +179,7 @@ def run(options: argparse.Namespace) -> ClassifyReport:
         else pictures(files, every=options.every),
         Picture.frame,
         View(resize=options.resize),
-        Reporting(options.top_k),
+        Reporting(options.top_k, temperature=options.temperature),
         # What is shown of a camera is not to lag behind by what waits for other workers.
         workers=options.workers or (1 if live else None),
     )

@@ -117,6 +117,13 @@ def add_model(
         help="how pictures are fitted to the model (default: %(default)s)",
     )
     parser.add_argument(
+        "--temperature",
+        type=positive_float,
+        default=1.0,
+        metavar="T",
+        help="logits are divided by it; eval --report fits it (default: %(default)s)",
+    )
+    parser.add_argument(
         "--workers",
         type=positive,
         metavar="N",
@@ -168,6 +175,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word, known, n=1)
     likely = f"; did you mean '{close[0]}'?" if close else ":"
     return f"{likely} There are {', '.join(known)}"
+
+
+def check_report(path: Path | None) -> None:
+    """Whether an HTML report can be written there, before long work.
+
+    Raises:
+        UsageError: the name has another ending.
+        DependencyError: matplotlib is missing.
+
+    """
+    if path is not None:
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"'{path}' must end in .html")
+        need("matplotlib", "pip install matplotlib")
 
 
 def check_plot(path: Path | None) -> None:

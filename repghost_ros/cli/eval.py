@@ -16,6 +16,7 @@ from typing import Any
 from repghost_ros.backends.registry import BACKENDS
 from repghost_ros.cli.common import (
     add_model,
+    check_report,
     model_spec,
     open_model,
     print_error,
@@ -36,6 +37,7 @@ from repghost_ros.runs.evaluation import (
     write_per_class,
 )
 from repghost_ros.runs.fleet import open_fleet
+from repghost_ros.runs.pages import write_evaluation
 from repghost_ros.runs.shards import classify_on
 from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.zoo.catalogue import MODELS
@@ -117,6 +119,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep predictions.csv (resumes what broke off) and per_class.csv there",
     )
     parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write one .html file: confusion, every class, reliability, the surest mistakes",
+    )
+    parser.add_argument(
         "--on",
         default="",
         metavar="FLEET",
@@ -127,6 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> EvalReport:
     """Evaluate."""
+    check_report(options.report)
     runs = {options.model: (options.model, options.backend)}
     if options.against or options.against_backend:
         model = options.against or options.model
@@ -174,6 +183,8 @@ def run(options: argparse.Namespace) -> EvalReport:
         for model, backend in zip(models, backends, strict=True)
     ]
     pairs = agreement(*predictions.values()) if len(models) == 2 else None
+    if options.report:
+        write_evaluation(options.report, rows, list(predictions.values()), labels, options.resize)
     return EvalReport(rows, options.resize, labels, pairs, bool(failures))
 
 
@@ -183,6 +194,8 @@ def _predict(
     """Here, or on the fleet that --on names."""
     common = {
         "resize": options.resize,
+        "temperature": options.temperature,
+        "keep_log_scores": options.report is not None,
         "workers": options.workers,
         "folder": options.out,
         "progress": lambda made, total: with_bar(made, total, "picture"),
@@ -192,7 +205,9 @@ def _predict(
     fleet = open_fleet(options.on, options.workers)
     try:
         sent = SharedModel.of(model, model_spec(options, *run_on), fleet)
-        here = partial(classify_on, fleet, sent, resize=options.resize)
+        here = partial(
+            classify_on, fleet, sent, resize=options.resize, temperature=options.temperature
+        )
         return predict(model, samples, **common, classify=here)
     finally:
         fleet.close()

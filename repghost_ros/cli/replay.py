@@ -22,6 +22,7 @@ from repghost_ros.cli import replay_many
 from repghost_ros.cli.common import (
     add_model,
     check_plot,
+    check_report,
     open_model,
     positive,
     print_error,
@@ -33,6 +34,7 @@ from repghost_ros.errors import ParameterError, SourceError, UsageError
 from repghost_ros.results import CLASS_IDS, Reporting
 from repghost_ros.runs.answers import is_results, open_results, read_results
 from repghost_ros.runs.difference import Difference, compare
+from repghost_ros.runs.pages import write_replay
 from repghost_ros.runs.plots import plot_timeline
 from repghost_ros.runs.replay import Answer, Summary, replay
 from repghost_ros.sources.bag_writer import STORAGES
@@ -199,6 +201,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of that bag (default: %(default)s)",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the classes over time")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write one .html file: classes, timeline, runs"
+    )
     parser.add_argument("--compare", type=Path, metavar="OTHER", help="an earlier result")
     parser.add_argument(
         "--compare-topic",
@@ -236,7 +241,10 @@ def _roi(text: str) -> tuple[int, ...]:
 def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_many.ManyReport:
     """Replay, write, summarize, compare."""
     _check_comparison(options)
+    check_report(options.report)
     if replay_many.are_many(options):
+        if options.report:
+            raise UsageError("--report is of one bag")
         return replay_many.run(options)
     options.bag = Path(options.bags[0])
     if options.list:
@@ -246,9 +254,9 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
     # Before the replay, which may take long.
     expected = read_results(options.compare, options.compare_topic) if options.compare else []
     if options.compare and is_results(options.bag):
-        if options.out or options.plot:
+        if options.out or options.plot or options.report:
             raise UsageError(
-                f"'{options.bag}' is a result already: --out and --plot are of a replay"
+                f"'{options.bag}' is a result already: --out, --plot and --report are of a replay"
             )
         report = ReplayReport()
         answers = list(report.summary.count(read_results(options.bag, options.topic)))
@@ -292,7 +300,10 @@ def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
                     topic.name,
                     classifier,
                     View(options.roi, options.resize, options.source_color_range),
-                    Reporting(options.top_k, options.score_threshold, options.class_id),
+                    Reporting(
+                        *(options.top_k, options.score_threshold, options.class_id),
+                        temperature=options.temperature,
+                    ),
                     workers=options.workers,
                 )
                 try:
@@ -322,6 +333,8 @@ def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
         "seconds": round(seconds, 3),
         "fps": round(summary.frames / seconds, 1),
     }
+    if options.report:
+        write_replay(options.report, about, summary)
     return ReplayReport(about, summary, str(broken or "")), answers
 
 

@@ -113,6 +113,11 @@ class Parameters:
     score_threshold: float = _parameter(
         0.0, "Least probability of a reported class.", bounds=(0.0, 1.0)
     )
+    temperature: float = _parameter(
+        1.0,
+        "What logits are divided by; `repghost eval --report` fits one that makes scores honest.",
+        bounds=(0.01, 100.0),
+    )
     class_id: ClassId = _parameter("label", "What results are named by.", choices=CLASS_IDS)
     resize: ResizePolicy = _parameter(
         "stretch", "How a frame is fitted to the model's input.", choices=RESIZE_POLICIES
@@ -221,7 +226,7 @@ class Parameters:
     @cached_property
     def reporting(self) -> Reporting:
         """Which classes are reported."""
-        return Reporting(self.top_k, self.score_threshold, self.class_id)
+        return Reporting(self.top_k, self.score_threshold, self.class_id, self.temperature)
 
     @property
     def thresholds(self) -> Thresholds:

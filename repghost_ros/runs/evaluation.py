@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from repghost_ros.errors import SourceError
 from repghost_ros.model import Model
 from repghost_ros.output import named_errors, whole_file
-from repghost_ros.results import Reporting
+from repghost_ros.results import Reporting, log_probabilities
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.folders import IMAGES, files_in
 from repghost_ros.sources.pictures import read_image
@@ -60,6 +62,8 @@ class Prediction:
     score: float = 0.0
     """Probability of the best."""
     error: str = ""
+    log_scores: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """Logarithms of all classes' probabilities at temperature 1, float32, where they were kept."""
 
 
 @dataclass
@@ -167,6 +171,8 @@ def predict(
     samples: Sequence[Sample],
     *,
     resize: ResizePolicy = "crop",
+    temperature: float = 1.0,
+    keep_log_scores: bool = False,
     workers: int | None = None,
     folder: Path | None = None,
     progress: Callable[[Iterable[Prediction], int], Iterable[Prediction]] | None = None,
@@ -178,6 +184,8 @@ def predict(
         model: stays the caller's.
         samples: the pictures.
         resize: one of RESIZE_POLICIES; `crop` is ImageNet's protocol.
+        temperature: what logits are divided by, see Reporting.
+        keep_log_scores: keep those of the predictions that this process makes now.
         workers: pictures classified at the same time; by default one a core.
         folder: keeps predictions.csv; what is there of this model, resize and picture (its path,
             size and time of change) is not done again.
@@ -189,13 +197,21 @@ def predict(
 
     """
     progress = progress or (lambda made, _: made)
-    classify = classify or (lambda these: classify_samples(model, these, resize, workers))
+    classify = classify or (
+        lambda these: classify_samples(
+            *(model, these, resize, workers),
+            temperature=temperature,
+            keep_log_scores=keep_log_scores,
+        )
+    )
     if folder is None:
         made = classify(samples)
         return list(progress(made, len(samples)))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "predictions.csv"
     identity = f"{model.path.name}:{_fingerprint(model.path)}:{model.color_range}"
+    if temperature != 1.0:
+        identity += f":{temperature:g}"
     known = _read(path, identity, resize)
     done = {s: replace(known[key], sample=s) for s in samples if (key := _identity(s)) in known}
     missing = [sample for sample in samples if sample not in done]
@@ -215,15 +231,21 @@ def predict(
 
 
 def classify_samples(
-    model: Model, samples: Sequence[Sample], resize: ResizePolicy, workers: int | None
+    model: Model,
+    samples: Sequence[Sample],
+    resize: ResizePolicy,
+    workers: int | None,
+    *,
+    temperature: float = 1.0,
+    keep_log_scores: bool = False,
 ) -> Iterator[Prediction]:
-    """A prediction for each sample, in their order."""
+    """A prediction for each sample, in their order; the arguments are those of `predict`."""
     jobs = classify_each(
         model,
         samples,
         lambda sample: read_image(sample.path),
         View(resize=resize),
-        Reporting(top_k=TOP, class_id="index"),
+        Reporting(top_k=TOP, class_id="index", temperature=temperature),
         workers=workers,
     )
     for job in jobs:
@@ -231,7 +253,11 @@ def classify_samples(
             yield Prediction(job.message, error=str(job.error))
             continue
         best = tuple(int(result.class_id) for result in job.results)
-        yield Prediction(job.message, best, job.results[0].score)
+        kept = None
+        if keep_log_scores:
+            assert job.logits is not None
+            kept = log_probabilities(job.logits, model.activation).astype(np.float32)
+        yield Prediction(job.message, best, job.results[0].score, log_scores=kept)
 
 
 def _cells(prediction: Prediction, labels: Sequence[str]) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,19 +14,24 @@ import numpy as np
 from repghost_ros.errors import need
 from repghost_ros.output import whole_file
 from repghost_ros.runs.benchmark import PUBLISHED, Timing
+from repghost_ros.runs.reliability import BINS, Reliability
 from repghost_ros.runs.replay import Summary
 
 SHOWN = 20
 """Classes that have a row of their own; rarer ones share the last."""
 _OTHER = "other classes"
+_LONGEST = 28  # letters of a name
 
 
 @contextmanager
-def _figure(path: Path, columns: int, width: float, height: float) -> Iterator[tuple[Any, Any]]:
-    """Figure and axes, saved at the end of the block.
+def _figure(
+    target: Path | io.StringIO, columns: int, width: float, height: float
+) -> Iterator[tuple[Any, Any]]:
+    """Figure and axes, saved at the end of the block: as a file, or as SVG.
 
     Raises:
         DependencyError: matplotlib is missing.
+        OutputError: the file cannot be written.
 
     """
     need("matplotlib", "pip install matplotlib").use("Agg")
@@ -33,13 +39,63 @@ def _figure(path: Path, columns: int, width: float, height: float) -> Iterator[t
     figure, axes = pyplot.subplots(1, columns, figsize=(width, height), layout="constrained")
     try:
         yield figure, axes
-        with whole_file(path) as partial:
-            figure.savefig(partial, dpi=100)
+        if isinstance(target, io.StringIO):
+            figure.savefig(target, format="svg")
+        else:
+            with whole_file(target) as partial:
+                figure.savefig(partial, dpi=100)
     finally:
         pyplot.close(figure)
 
 
-def plot_timeline(path: Path, summary: Summary) -> None:
+def plot_confusion(target: Path | io.StringIO, names: Sequence[str], counts: np.ndarray) -> None:
+    """Draw a confusion matrix: a row for what is shown, a column for what the model says.
+
+    Args:
+        target: .png, .svg or .pdf, or where to put SVG.
+        names: of rows and columns.
+        counts: int (names, names).
+
+    """
+    side = 2.2 + 0.32 * len(names)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    names = [_plain(name) for name in names]
+    with _figure(target, 1, side + 0.6, side) as (_, axes):
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(
+                *(column, row, str(counts[row, column])),
+                **{"ha": "center", "va": "center", "color": color, "fontsize": 7},
+            )
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="left", fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set(xlabel="named as", ylabel="shown")
+
+
+def plot_reliability(target: Path | io.StringIO, measured: dict[str, Reliability]) -> None:
+    """Draw how often answers are right against how sure they are; on the diagonal they agree."""
+    with _figure(target, 2, 9, 3.6) as (_, (left, right)):
+        left.plot((0, 1), (0, 1), "--", c="grey", lw=1, label="as sure as right")
+        width = 0.8 / len(measured) / BINS
+        for place, (name, each) in enumerate(measured.items()):
+            filled = [i for i in range(BINS) if each.counts[i]]
+            left.plot(
+                [each.scores[i] for i in filled],
+                [each.hits[i] for i in filled],
+                "-o",
+                label=f"{name}: error {each.error:.1%}",
+            )
+            edges = [(i + 0.1) / BINS + place * width for i in range(BINS)]
+            right.bar(edges, each.counts, width, align="edge")
+        left.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+        right.set(xlabel="score", ylabel="pictures", xlim=(0, 1))
+        left.legend(fontsize="small", loc="lower right")
+
+
+def plot_timeline(target: Path | io.StringIO, summary: Summary) -> None:
     """Draw the best class over the seconds since the first frame, darker where it is surer.
 
     Raises:
@@ -48,7 +104,7 @@ def plot_timeline(path: Path, summary: Summary) -> None:
     """
     rows = _rows(summary.classes)
     start = min((stamp for stamp, _, _ in summary.best), default=0)
-    with _figure(path, 1, 10, 1.5 + 0.3 * len(rows)) as (figure, axes):
+    with _figure(target, 1, 10, 1.5 + 0.3 * len(rows)) as (figure, axes):
         points = axes.scatter(
             [(stamp - start) / 1e9 for stamp, _, _ in summary.best],
             [rows.get(class_id, len(rows) - 1) for _, class_id, _ in summary.best],
@@ -58,15 +114,22 @@ def plot_timeline(path: Path, summary: Summary) -> None:
             vmin=0,
             vmax=1,
             cmap="viridis_r",
+            rasterized=True,  # of a long replay, SVG has a shape a frame
         )
-        # A dollar would begin a formula.
-        axes.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in rows])
+        axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         title = f"best class of {len(summary.best)} frames"
         if _OTHER in rows:
             title += f", {len(summary.classes)} classes"
         axes.set(xlabel="seconds", title=title)
         figure.colorbar(points, label="score")
+
+
+def _plain(name: str) -> str:
+    """A dollar would begin a formula, and ImageNet's names are long."""
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return name.replace("$", r"\$")
 
 
 def _rows(classes: Counter[str]) -> dict[str, int]:

@@ -21,15 +21,23 @@ class Shard:
     samples: tuple[Sample, ...]
     model: SharedModel
     resize: ResizePolicy
+    temperature: float
 
 
 def classify_shard(shard: Shard) -> list[Prediction]:
     """In a worker: its predictions, in their order."""
-    return list(classify_samples(shard.model.open(), shard.samples, shard.resize, workers=1))
+    model = shard.model.open()
+    return list(
+        classify_samples(model, shard.samples, shard.resize, 1, temperature=shard.temperature)
+    )
 
 
 def classify_on(
-    fleet: Fleet, model: SharedModel, samples: Sequence[Sample], resize: ResizePolicy
+    fleet: Fleet,
+    model: SharedModel,
+    samples: Sequence[Sample],
+    resize: ResizePolicy,
+    temperature: float = 1.0,
 ) -> Iterator[Prediction]:
     """A prediction for each sample, in their order, wherever they are made.
 
@@ -38,7 +46,7 @@ def classify_on(
 
     """
     shards = [
-        Shard(tuple(samples[first : first + SHARD]), model, resize)
+        Shard(tuple(samples[first : first + SHARD]), model, resize, temperature)
         for first in range(0, len(samples), SHARD)
     ]
     done: dict[int, list[Prediction]] = {}

@@ -1,0 +1,224 @@
+"""Results as one HTML file each: an evaluation, a replay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repghost_ros import html
+from repghost_ros.errors import FrameError
+from repghost_ros.output import whole_file
+from repghost_ros.runs.evaluation import Prediction
+from repghost_ros.runs.plots import plot_confusion, plot_reliability, plot_timeline
+from repghost_ros.runs.reliability import fit_temperature, reliability
+from repghost_ros.runs.replay import Summary
+from repghost_ros.sources.pictures import read_image
+from repghost_ros.vision.overlay import picture
+
+_CLASSES = 20  # of a confusion matrix
+_MISTAKES = 12  # pictures
+_RUNS = 200  # rows
+
+
+def write_evaluation(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    predictions: Sequence[Sequence[Prediction]],
+    labels: Sequence[str],
+    resize: str,
+) -> None:
+    """Write what an evaluation found.
+
+    Args:
+        path: the .html file.
+        rows: of each model its name, runtime and accuracy, as `repghost eval --json` has them.
+        predictions: of each model.
+        labels: class names in index order.
+        resize: the policy, for the text.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    """
+
+    def percent(value: float | None) -> str | None:
+        return None if value is None else f"{value:.2%}"
+
+    parts = [
+        html.table(
+            ("model", "runtime", "pictures", "failed", "top-1", "top-5"),
+            (
+                (
+                    *(row[name] for name in ("model", "backend", "pictures", "failed")),
+                    *(percent(row[name]) for name in ("top1", "top5")),
+                )
+                for row in rows
+            ),
+            f"Pictures fitted to the model by the policy '{resize}'.",
+        )
+    ]
+    for row, made in zip(rows, predictions, strict=True):
+        judged = [each for each in made if not each.error and each.sample.truth is not None]
+        if judged:
+            if len(rows) > 1:
+                parts.append(f"<h1>{html.escape(row['model'])}</h1>")
+            parts += _model(judged, labels)
+    _write(path, html.page("Evaluation", parts))
+
+
+def _model(judged: Sequence[Prediction], labels: Sequence[str]) -> Iterator[str]:
+    truth = np.array([each.sample.truth for each in judged], int)
+    best = np.array([each.best[0] for each in judged], int)
+    yield "<h2>Reliability of scores</h2>"
+    yield from _reliability(judged, truth, best)
+    yield "<h2>What is taken for what</h2>"
+    yield from _confusion(truth, best, labels)
+    yield "<h2>Every class</h2>"
+    yield html.table(
+        ("class", "pictures", "precision", "recall", "F1"),
+        sorted(_classes(truth, best, labels), key=lambda row: str(row[-1])),
+        "The worst come first. Precision: the share of answers with this class that are right; "
+        "recall: the share of its pictures that are found; F1: their harmonic mean.",
+    )
+    wrong = sorted((e for e in judged if e.best[0] != e.sample.truth), key=lambda e: -e.score)
+    yield f"<h2>The surest of {len(wrong)} mistakes</h2>"
+    yield html.gallery(_mistakes(wrong[:_MISTAKES], labels)) if wrong else "<p>None.</p>"
+
+
+def _reliability(
+    judged: Sequence[Prediction], truth: np.ndarray, best: np.ndarray
+) -> Iterator[str]:
+    right = (truth == best).tolist()
+    shown = {"as reported": reliability([each.score for each in judged], right)}
+    kept = [each for each in judged if each.log_scores is not None]
+    said = "No temperature could be fitted: the answers come from an earlier run or a fleet."
+    if kept:
+        scores = np.stack([each.log_scores for each in kept if each.log_scores is not None])
+        actual = np.array([each.sample.truth for each in kept], int)
+        fitted = fit_temperature(scores, actual)
+        scaled = scores / fitted
+        scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        sure = (scaled.max(axis=1) / scaled.sum(axis=1)).tolist()
+        hits = (scaled.argmax(axis=1) == actual).tolist()
+        shown[f"temperature {fitted:.2f}"] = reliability(sure, hits)
+        said = (
+            f"Fitted over {len(kept)} pictures: --temperature {fitted:.2f}, the node's parameter "
+            "temperature. It changes scores and no class. The error is that of the pictures it was "
+            "fitted to; others tell how far it holds."
+        )
+    yield html.plot(partial(plot_reliability, measured=shown))
+    yield html.note(
+        "The error is the mean distance between score and share that is right, weighted by the "
+        f"number of pictures (ECE). {said}"
+    )
+
+
+def _confusion(truth: np.ndarray, best: np.ndarray, labels: Sequence[str]) -> Iterator[str]:
+    pairs = Counter(zip(truth.tolist(), best.tolist(), strict=True))
+    mistaken = Counter[int]()
+    for (shown, named), count in pairs.items():
+        if shown != named:
+            mistaken[shown] += count
+            mistaken[named] += count
+    present = Counter([*truth.tolist(), *best.tolist()])
+    worst = [index for index, _ in mistaken.most_common()]
+    worst += [index for index in sorted(present) if index not in mistaken]
+    chosen = sorted(worst[:_CLASSES])
+    place = {index: row for row, index in enumerate(chosen)}
+    counts = np.zeros((len(chosen) + 1,) * 2, int)
+    for (shown, named), count in pairs.items():
+        counts[place.get(shown, len(chosen)), place.get(named, len(chosen))] += count
+    names = [*(labels[index] for index in chosen), "other classes"]
+    if len(present) <= _CLASSES:
+        counts, names = counts[:-1, :-1], names[:-1]
+    else:
+        counts[-1, -1] = 0  # mostly right, and of no interest here
+        yield html.note(
+            f"The {_CLASSES} of {len(present)} classes with the most mistakes; the others are summed."
+        )
+    yield html.plot(partial(plot_confusion, names=names, counts=counts))
+    confused = [(pair, n) for pair, n in pairs.most_common() if pair[0] != pair[1]][:10]
+    if confused:
+        yield html.table(
+            ("shown", "named as", "pictures"),
+            ((labels[shown], labels[named], n) for (shown, named), n in confused),
+            "The most frequent mistakes.",
+        )
+
+
+def _classes(
+    truth: np.ndarray, best: np.ndarray, labels: Sequence[str]
+) -> Iterator[tuple[object, ...]]:
+    for index in np.union1d(truth, best).tolist():
+        shown, named = int((truth == index).sum()), int((best == index).sum())
+        hits = int(((truth == index) & (best == index)).sum())
+        precision, recall = hits / max(1, named), hits / max(1, shown)
+        f1 = 2 * hits / (shown + named)
+        yield labels[index], shown, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}"
+
+
+def _mistakes(wrong: Iterable[Prediction], labels: Sequence[str]) -> Iterator[str]:
+    for each in wrong:
+        assert each.sample.truth is not None
+        try:
+            shown = picture(read_image(each.sample.path))
+        except (FrameError, OSError):  # gone since
+            continue
+        yield html.figure(
+            shown,
+            f"named {labels[each.best[0]]} ({each.score:.0%})\n"
+            f"is {labels[each.sample.truth]}\n{each.sample.path.name}",
+        )
+
+
+def write_replay(path: Path, about: dict[str, Any], summary: Summary) -> None:
+    """Write what a replay found.
+
+    Args:
+        path: the .html file.
+        about: bag, topic, model, backend and speed, as `repghost replay --json` has them.
+        summary: the answers.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    """
+    runs = summary.timeline()
+    start = min((stamp for stamp, _, _ in summary.best), default=0)
+    number = Counter(name for name, *_ in runs)
+    scores: dict[str, list[float]] = {}
+    for _, name, score in summary.best:
+        scores.setdefault(name, []).append(score)
+    parts = [
+        html.table(("", ""), [*about.items(), ("refused", summary.refused)]),
+        "<h2>Best class over time</h2>",
+        html.plot(partial(plot_timeline, summary=summary)),
+        "<h2>Classes</h2>",
+        html.table(
+            ("class", "frames", "runs", "mean score"),
+            (
+                (name, frames, number[name], f"{np.mean(scores[name]):.3f}")
+                for name, frames in summary.classes.most_common()
+            ),
+        ),
+        "<h2>Runs of one class</h2>",
+        html.table(
+            ("class", "from s", "to s", "frames"),
+            (
+                (name, f"{(first - start) / 1e9:.3f}", f"{(last - start) / 1e9:.3f}", frames)
+                for name, first, last, frames in runs[:_RUNS]
+            ),
+            f"The first {_RUNS} of {len(runs)}." if len(runs) > _RUNS else "",
+        ),
+    ]
+    _write(path, html.page("Replay", parts))
+
+
+def _write(path: Path, text: str) -> None:
+    with whole_file(path) as partial_file:
+        partial_file.write_text(text, encoding="utf-8")

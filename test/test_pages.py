@@ -1,0 +1,116 @@
+"""Reports as HTML: they need nothing else, and their figures are right."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from repghost_ros.runs.reliability import fit_temperature, reliability
+
+from repghost_ros.cli import main
+from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.results import Reporting, log_probabilities
+from repghost_ros.runs.pages import write_replay
+from repghost_ros.runs.replay import Summary
+
+pytest.importorskip("matplotlib")
+
+
+class Page(HTMLParser):
+    """What a page loads, and the cells of its tables."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.rows: list[list[str]] = []
+        self._in_cell = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href")]
+        self._in_cell = tag in ("td", "th")
+        if tag == "tr":
+            self.rows.append([])
+        elif self._in_cell:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.rows[-1][-1] += data
+
+
+def test_an_evaluation(tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "set"
+    for index, label in enumerate(LABELS):
+        shown = "yield" if label == "stop" else label  # a sure mistake
+        (folder / label).mkdir(parents=True)
+        picture = render(shown, np.random.default_rng([6, index]), 320, 240)
+        cv2.imwrite(str(folder / label / "a.png"), picture)
+    command = ["eval", str(folder), "--model", "demo", "--report"]
+    assert main([*command, str(tmp_path / "report.txt")]) == 2
+    assert "must end in .html" in capsys.readouterr().err
+    path = tmp_path / "new" / "report.html"
+    assert main([*command, str(path)]) == 0
+    page = Page(path)
+    assert all(each.startswith(("data:", "#")) for each in page.loaded)
+    assert [row[0] for row in page.rows if row[4:] == ["94.12%", "94.12%"]] == ["demo"]
+    assert ["stop", "yield", "1"] in page.rows
+    assert ["stop", "1", "0.000", "0.000", "0.000"] in page.rows
+    assert ["yield", "1", "0.500", "1.000", "0.667"] in page.rows
+    text = path.read_text()
+    assert text.count("<figcaption>") == 1
+    assert "named yield" in text
+    temperature = re.search(r"--temperature ([\d.]+)", text)
+    assert temperature is not None
+    told = ["eval", str(folder), "--model", "demo", "--temperature", temperature[1]]
+    assert main(told) == 0
+
+
+def test_a_replay_of_a_hundred_classes_can_be_read(tmp_path: Path) -> None:
+    summary = Summary()
+    for frame in range(3000):
+        name = f"class {frame // 30}"
+        summary.frames += 1
+        summary.classes[name] += 1
+        summary.best.append((frame * 10**7, name, 0.5))
+    write_replay(tmp_path / "a.html", {"bag": "<b>"}, summary)
+    page = Page(tmp_path / "a.html")
+    assert ["bag", "<b>"] in page.rows
+    assert ["class 99", "30", "1", "0.500"] in page.rows
+    height = re.search(r'<svg[^>]* height="([\d.]+)pt"', (tmp_path / "a.html").read_text())
+    assert height is not None
+    assert float(height[1]) < 700
+
+
+def test_a_temperature_makes_scores_honest() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(4000, 10))
+    odds = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.array([rng.choice(10, p=row) for row in odds])
+    for factor in (0.5, 1.0, 3.0):  # too unsure, right, too sure
+        fitted = fit_temperature(factor * logits, truth)
+        assert fitted == pytest.approx(factor, rel=0.1)
+    hits = logits.argmax(axis=1) == truth
+    honest = reliability(odds.max(axis=1).tolist(), hits.tolist())
+    assert honest.error < 0.03
+    sure = reliability([0.99] * len(hits), hits.tolist())
+    assert sure.error == pytest.approx(0.99 - hits.mean(), abs=1e-6)
+
+
+def test_temperature_scales_logits_and_probabilities_alike() -> None:
+    logits = np.array([3.0, 1.0, 0.0], np.float32)
+    labels = ("a", "b", "c")
+    cool = Reporting(temperature=2.0).results(logits, labels)
+    assert [each.class_id for each in cool] == ["a", "b", "c"]
+    assert cool[0].score == pytest.approx(np.exp(1.5) / (np.exp(1.5) + np.exp(0.5) + 1))
+    given = np.exp(log_probabilities(logits)).astype(np.float32)
+    again = Reporting(temperature=2.0).results(given, labels, "none")
+    assert [each.score for each in again] == pytest.approx([each.score for each in cool], abs=1e-5)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 
 from repghost_ros.ros import messages
 from repghost_ros.ros.parameters import Parameters
@@ -15,6 +15,7 @@ from repghost_ros.ros.topics import sources
 from repghost_ros.stream.job import Counts, Job, Outcome
 from repghost_ros.stream.monitor import Monitor, Report
 from repghost_ros.stream.pipeline import Pipeline, Stream
+from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
 from repghost_ros.vision.overlay import draw_overlay, picture
 
@@ -36,7 +37,7 @@ class Camera:
         self._monitor = Monitor()
         self._node = node
         self._parameters = parameters
-        self._stream: Stream[Image | CompressedImage] | None = None
+        self._stream: Stream[Serialized] | None = None
         self._due = 0.0
         prefix = f"{name}/" if name else ""
         self._note = ""
@@ -52,7 +53,7 @@ class Camera:
         self._monitor = Monitor()
         self._stream = pipeline.open_stream(_read, self._deliver, self._parameters().queue_depth)
 
-    def submit(self, message: Image | CompressedImage) -> None:
+    def submit(self, message: Serialized) -> None:
         """Take a frame, unless it comes sooner than `max_rate` allows."""
         assert self._stream is not None
         now = self._parameters()
@@ -102,14 +103,14 @@ class Camera:
         return job.outcome
 
     def _publish(self, job: Job[Any]) -> None:
-        header = job.message.header
-        self._classifications.publish(messages.classification(header, job.results))
+        self._classifications.publish(messages.serialized_classification(job.message, job.results))
         if self._overlay.get_subscription_count():
             assert job.frame is not None
             rgb = picture(job.frame, job.view.source_color_range)
             draw_overlay(rgb, job.results)
-            self._overlay.publish(messages.image(header, rgb))
+            self._overlay.publish(messages.image(messages.header(job.message), rgb))
 
 
-def _read(message: Image | CompressedImage) -> Frame:
-    return from_image(message) if isinstance(message, Image) else from_compressed(message)
+def _read(received: Serialized) -> Frame:
+    message = received.message
+    return from_compressed(message) if received.compressed else from_image(message)

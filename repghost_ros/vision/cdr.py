@@ -1,0 +1,160 @@
+"""Serialized sensor_msgs Image and CompressedImage, read in place: no message is made, no pixel copied.
+
+The format is CDR (OMG DDSI-RTPS 2.3, section 10.2.1.2) with its encapsulation header, as DDS
+delivers it, in either byte order. What is read has the fields of the ROS message.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from repghost_ros.errors import FrameError
+
+HEADER = 4
+"""Bytes before the content: representation and options. Alignment counts from their end."""
+_LITTLE = b"\x00\x01"
+_ORDERS = {_LITTLE: "<", b"\x00\x00": ">"}
+_STAMP = {order: struct.Struct(f"{order}iII") for order in _ORDERS.values()}
+_THREE = {order: struct.Struct(f"{order}III") for order in _ORDERS.values()}
+_TWO = {order: struct.Struct(f"{order}II") for order in _ORDERS.values()}
+_ONE = {order: struct.Struct(f"{order}I") for order in _ORDERS.values()}
+
+
+class Time(NamedTuple):
+    """builtin_interfaces/Time."""
+
+    sec: int
+    nanosec: int
+
+
+class Header(NamedTuple):
+    """std_msgs/Header."""
+
+    stamp: Time
+    frame_id: str
+
+
+class ImageView(NamedTuple):
+    """sensor_msgs/Image whose data stay where they are."""
+
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: memoryview
+
+
+class CompressedImageView(NamedTuple):
+    """sensor_msgs/CompressedImage whose data stay where they are."""
+
+    header: Header
+    format: str
+    data: memoryview
+
+
+class Serialized:
+    """A message as DDS delivered it, read when somebody asks.
+
+    Args:
+        raw: with the encapsulation header.
+        compressed: whether it is a CompressedImage.
+
+    """
+
+    __slots__ = ("_end", "_message", "_order", "compressed", "raw")
+
+    def __init__(self, raw: bytes, *, compressed: bool) -> None:
+        self.raw = raw
+        self.compressed = compressed
+        self._message: ImageView | CompressedImageView | None = None
+        self._end = 0
+        """Of the header."""
+
+    @property
+    def message(self) -> ImageView | CompressedImageView:
+        """The message.
+
+        Raises:
+            FrameError: the bytes are no such message.
+
+        """
+        if self._message is None:
+            try:
+                self._message = self._read()
+            except struct.error as error:
+                raise FrameError(
+                    f"a serialized image ends after {len(self.raw)} bytes, amid its fields"
+                ) from error
+        return self._message
+
+    @property
+    def header(self) -> Header:
+        """The message's header.
+
+        Raises:
+            FrameError: the bytes are no such message.
+
+        """
+        return self.message.header
+
+    @property
+    def serialized_header(self) -> bytes:
+        """The header in CDR, little-endian, without an encapsulation header.
+
+        Raises:
+            FrameError: the bytes are no such message.
+
+        """
+        stamp, frame_id = self.message.header
+        if self._order == "<":
+            return self.raw[HEADER : self._end]
+        text = frame_id.encode() + b"\0"
+        return _STAMP["<"].pack(stamp.sec, stamp.nanosec, len(text)) + text
+
+    def _read(self) -> ImageView | CompressedImageView:
+        raw = self.raw
+        order = self._order = _ORDERS.get(raw[:2], "")
+        if not order:
+            raise FrameError(
+                f"a serialized image begins with {raw[:HEADER].hex(' ') or 'nothing'}: it is no CDR"
+            )
+        sec, nanosec, length = _STAMP[order].unpack_from(raw, HEADER)
+        self._end = end = HEADER + 12 + length
+        header = Header(Time(sec, nanosec), _text(raw, HEADER + 12, end))
+        if self.compressed:
+            (length,) = _ONE[order].unpack_from(raw, place := _aligned(end))
+            format = _text(raw, place + 4, place + 4 + length)
+            return CompressedImageView(header, format, self._data(place + 4 + length))
+        height, width, length = _THREE[order].unpack_from(raw, place := _aligned(end))
+        end = place + 12 + length
+        encoding = _text(raw, place + 12, end)
+        # One byte, and the next number aligned behind it.
+        place = _aligned(end + 1)
+        step, _ = _TWO[order].unpack_from(raw, place)
+        is_bigendian = raw[end]
+        data = self._data(place + 4)
+        return ImageView(header, height, width, encoding, is_bigendian, step, data)
+
+    def _data(self, place: int) -> memoryview:
+        place = _aligned(place)
+        (length,) = _ONE[self._order].unpack_from(self.raw, place)
+        data = memoryview(self.raw)[place + 4 : place + 4 + length]
+        if len(data) < length:
+            raise FrameError(
+                f"a serialized image ends after {len(data)} of {length} bytes of data: it is truncated"
+            )
+        return data
+
+
+def _aligned(place: int) -> int:
+    return HEADER + (place - HEADER + 3 & ~3)
+
+
+def _text(raw: bytes, start: int, end: int) -> str:
+    text = raw[start:end]
+    if len(text) < end - start:
+        raise FrameError(f"a serialized image ends after {len(raw)} bytes, amid a text")
+    return text.removesuffix(b"\0").decode(errors="replace")

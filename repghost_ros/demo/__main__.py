@@ -7,16 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 from repghost_ros.paths import share
 from repghost_ros.ros.isolation import isolate
+
+_POLL = 0.2  # seconds
 
 
 def main() -> int:
     """Run the demo until it is interrupted or `--frames` frames were classified."""
     parser = argparse.ArgumentParser(prog="python -m repghost_ros.demo", description=__doc__)
     parser.add_argument("--frames", type=int, default=0, help="end after so many (0: never)")
-    parser.add_argument("--fps", type=float, default=30.0, help="the camera's frames a second")
+    parser.add_argument("--fps", type=_fps, default=30.0, help="the camera's frames a second")
     parser.add_argument("--seed", type=int, default=1, help="which film the camera shows")
     parser.add_argument("--picture", default="demo.png", help="PNG to draw a few frames into")
     options = parser.parse_args()
@@ -34,25 +37,46 @@ def main() -> int:
         command = [sys.executable, "-m", f"repghost_ros.{module}", *arguments]
         return subprocess.Popen(command, env=environment)
 
+    # Its ordinary log would come between the lines of the viewer's table.
+    node = ["-p", "model:=demo", "-r", "__node:=repghost", "--log-level", "warn"]
     camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
-    processes = [
-        start("ros.node", "--ros-args", "-p", "model:=demo", "-r", "__node:=repghost"),
-        start("demo.camera", "--ros-args", *camera),
-    ]
+    processes = {
+        "the node": start("ros.node", "--ros-args", *node),
+        "the camera": start("demo.camera", "--ros-args", *camera),
+    }
     viewer = start(
         "demo.viewer",
         *("--frames", str(options.frames), "--picture", options.picture),
         *("--ros-args", "-r", "classification:=repghost/classification"),
     )
     try:
-        return viewer.wait()
+        while viewer.poll() is None:
+            for name, process in processes.items():
+                if process.poll() is not None:
+                    print(f"{name} ended: the demo cannot go on", file=sys.stderr)
+                    viewer.send_signal(signal.SIGINT)
+                    viewer.wait()
+                    return 1
+            time.sleep(_POLL)
+        return viewer.returncode
     except KeyboardInterrupt:
         return viewer.wait()  # the terminal interrupted it too; it prints a summary
     finally:
-        for process in processes:
-            process.send_signal(signal.SIGINT)
-        for process in processes:
+        for process in processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in processes.values():
             process.wait()
+
+
+def _fps(text: str) -> float:
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = 0.0
+    if not 0.1 <= fps <= 1000:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0.1 to 1000")
+    return fps
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ from rclpy.time import Time
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
+from repghost_ros.demo.display import Display, Scene
 from repghost_ros.results import Result
 from repghost_ros.ros import messages
 from repghost_ros.ros.process import init, run
 from repghost_ros.vision.frame import from_image
 from repghost_ros.vision.overlay import draw_overlay, picture
 
-_ROW = "{:>6}  {:<22} {:<58} {:>10} {:>7}  {}"
+_REFRESH = 0.5  # seconds between two lines
+_LEAST = 0.01  # score of a runner-up that is worth drawing
 _REMEMBERED = 120  # frames whose truth and picture are kept for an answer that is late
 
 
@@ -61,7 +63,8 @@ class Viewer(Node):
         self.create_subscription(
             messages.Classification, "classification", self._on_classification, 10
         )
-        print(_ROW.format("frame", "sign shown", "top 3", "latency", "fps", ""))
+        self._scene: Scene | None = None
+        self.display = Display()
 
     def _on_truth(self, message: Any) -> None:
         _remember(self._truth, message.header.stamp, messages.results(message)[0].class_id)
@@ -81,21 +84,23 @@ class Viewer(Node):
         self.right += right
         self._keep(message.header.stamp, truth, results)
         self.done = self.answers == self._frames
-        if now - self._printed > 0.5 or self.done:
+        self._count(truth, results, right)
+        if now - self._printed > _REFRESH or self.done:
             self._printed = now
+            assert self._scene is not None
             age = self.get_clock().now() - Time.from_msg(message.header.stamp)
             seconds = now - self._times[0]
-            print(
-                _ROW.format(
-                    self.answers,
-                    truth,
-                    ", ".join(f"{best.class_id} {best.score:.0%}" for best in results[:3]),
-                    f"{age.nanoseconds / 1e6:.1f} ms",
-                    f"{(len(self._times) - 1) / seconds:.1f}" if seconds else "",
-                    "" if right else "wrong",
-                ).rstrip(),
-                flush=True,
-            )
+            self._scene.latency_ms = age.nanoseconds / 1e6
+            self._scene.fps = (len(self._times) - 1) / seconds if seconds else 0.0
+            self.display.show(self._scene)
+
+    def _count(self, truth: str, results: list[Result], right: bool) -> None:
+        if self._scene is None or self._scene.truth != truth:
+            self._scene = Scene(truth)
+        self._scene.frames += 1
+        self._scene.right += right
+        if results:
+            self._scene.named, self._scene.score = results[0].class_id, results[0].score
 
     def _keep(self, stamp: Any, truth: str, results: list[Result]) -> None:
         image = self._images.get(_key(stamp))
@@ -103,15 +108,15 @@ class Viewer(Node):
             self.shown[truth] = _Shown(picture(from_image(image)), truth, results)
 
     def contact_sheet(self) -> np.ndarray:
-        """The kept frames three in a row, each with its top 3: RGB uint8 (height, width, 3)."""
+        """The kept frames, full rows of three, each with its top 3: RGB uint8 (height, width, 3)."""
         tiles = []
         for shown in self.shown.values():
             tile = cv2.resize(shown.rgb, (320, 240), interpolation=cv2.INTER_AREA)
-            draw_overlay(tile, shown.results[:3])
+            draw_overlay(tile, [best for best in shown.results[:3] if best.score >= _LEAST])
             tiles.append(tile)
-        while len(tiles) % 3:
-            tiles.append(np.zeros_like(tiles[0]))
-        return np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
+        columns = min(3, len(tiles))
+        rows = [tiles[i : i + columns] for i in range(0, len(tiles) - columns + 1, columns)]
+        return np.vstack([np.hstack(row) for row in rows])
 
 
 def _key(stamp: Any) -> tuple[int, int]:
@@ -135,6 +140,7 @@ def main(args: list[str] | None = None) -> None:
     init(args)
     viewer = Viewer(options.frames)
     run(viewer, lambda: viewer.done)
+    viewer.display.close()
     if viewer.answers:
         share = viewer.right / viewer.answers
         print(f"{viewer.right} of {viewer.answers} frames named rightly ({share:.1%})")

@@ -25,6 +25,7 @@ COMMANDS = (
     "classify",
     "replay",
     "play",
+    "watch",
     "bench",
     "eval",
     "export",

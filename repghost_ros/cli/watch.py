@@ -1,0 +1,119 @@
+"""Show a camera, stream, film, folder or ROS topic live in a browser, with classes and latency.
+
+A source that begins with / and is no file is a topic, which needs ROS. The page is served to this
+machine alone unless --host says otherwise: whoever reaches it sees the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from repghost_ros.cli.common import add_model, open_model, positive, positive_float
+from repghost_ros.errors import OutputError, need
+from repghost_ros.model import Model
+from repghost_ros.results import Reporting
+from repghost_ros.runs.watching import Watched, serve
+from repghost_ros.sources.live import is_live, live_pictures
+from repghost_ros.sources.pictures import find, pictures
+from repghost_ros.stream.job import Job
+from repghost_ros.vision.frame import Frame
+from repghost_ros.vision.view import View
+
+HELP = "show a camera, film or topic live in a browser"
+_RATE = 30.0  # pictures a second, of files
+
+Read = Callable[[], Frame]
+
+
+class WatchReport:
+    """Classifies and serves while it is read, until the source ends or an interrupt."""
+
+    failed = False
+
+    def __init__(self, model: Model, made: Iterator[Read], options: argparse.Namespace) -> None:
+        self._model = model
+        self._made = made
+        self._options = options
+        self._watched = Watched(options.source, f"{model.name} on {model.runtime}")
+
+    def text(self) -> Iterator[str]:
+        """Where to look; at the end, how much there was to see."""
+        yield from self._watch()
+        yield f"{self._watched.state()['number']} frames"
+
+    def as_json(self) -> dict[str, Any]:
+        """The last state of the page."""
+        urls = list(self._watch())
+        return {"url": urls[0], "results": [self._watched.state()]}
+
+    def _watch(self) -> Iterator[str]:
+        options = self._options
+        try:
+            server = serve(self._watched, options.host, options.port)
+        except OSError as error:
+            raise OutputError(
+                f"--host {options.host} --port {options.port} cannot be served: {error.strerror}"
+            ) from error
+        view = View(resize=options.resize)
+        reporting = Reporting(options.top_k, temperature=options.temperature)
+        slot = self._model.open_slot()
+        try:
+            yield f"http://{options.host}:{server.server_port}/  (Ctrl-C ends it)"
+            for read in self._made:
+                job: Job[Read] = Job(read, view, reporting)
+                self._model.run(job, slot, lambda message: message())
+                self._watched.show(job)
+        except KeyboardInterrupt:
+            pass  # the ordinary end
+        finally:
+            server.shutdown()
+            server.server_close()
+            slot.close()
+            self._model.close()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost watch`."""
+    parser.add_argument("source", metavar="CAMERA|URL|VIDEO|DIR|TOPIC")
+    add_model(parser)
+    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a frame")
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="to serve at (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8080, metavar="N", help="0: a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=positive_float,
+        default=_RATE,
+        metavar="HZ",
+        help="pictures a second of files (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest goes to ROS: remapping"
+    )
+
+
+def run(options: argparse.Namespace) -> WatchReport:
+    """Open the source and the model."""
+    if options.source.startswith("/") and not Path(options.source).exists():
+        listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
+        made = listening.images(options.source, options.ros_args)
+    elif is_live(options.source):
+        made = (picture.frame for picture in live_pictures(options.source))
+    else:
+        made = _at_rate(find([Path(options.source)]), options.rate)
+    return WatchReport(open_model(options), made, options)
+
+
+def _at_rate(files: list[Path], rate: float) -> Iterator[Read]:
+    due = time.monotonic()
+    for picture in pictures(files):
+        time.sleep(max(0.0, due - time.monotonic()))
+        due = max(due + 1 / rate, time.monotonic())
+        yield picture.frame

@@ -1,0 +1,55 @@
+"""The latest image of a topic, for programs that are no node themselves."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+from repghost_ros.ros.executors import fastest_executor
+from repghost_ros.ros.process import init, interrupted, shutdown
+from repghost_ros.ros.topics import published, sources
+from repghost_ros.vision.frame import Frame, from_compressed, from_image
+
+Read = Callable[[], Frame]
+
+
+def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
+    """What reads each image of a topic, until interrupted; of those that came meanwhile, the newest.
+
+    Args:
+        topic: of sensor_msgs/Image or CompressedImage, once somebody publishes it.
+        ros_args: what stands behind --ros-args.
+
+    """
+    init(["repghost", "--ros-args", *ros_args])
+    node = Node("repghost_watch")
+    executor = fastest_executor(node.context)
+    executor.add_node(node)
+    newest: deque[Any] = deque(maxlen=1)
+    found = None
+
+    def keep(message: Any) -> None:  # rclpy wants a callback with a signature
+        newest.append(message)
+
+    try:
+        candidates = sources(node, topic, "auto")
+        while rclpy.ok() and not interrupted():
+            executor.spin_once(timeout_sec=0.1)
+            if found is None and (found := published(node, candidates)) is not None:
+                node.create_subscription(
+                    found.message_type, found.topic, keep, qos_profile_sensor_data
+                )
+            elif found is not None and newest:
+                message = newest.pop()
+                read = from_image if found.message_type is Image else from_compressed
+                yield lambda message=message, read=read: read(message)  # type: ignore[misc]
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        shutdown()

@@ -26,6 +26,10 @@ class StoreError(RepghostError, RuntimeError):
     """A model file that is neither here nor to be had."""
 
 
+class DownloadError(StoreError):
+    """A download that failed and may succeed later."""
+
+
 class LabelsError(RepghostError, ValueError):
     """Labels that cannot be read or do not fit the model."""
 

@@ -48,6 +48,11 @@ class Camera:
         )
         self._overlay = node.create_lifecycle_publisher(Image, f"~/{prefix}overlay", 1)
 
+    @property
+    def answers_topic(self) -> str:
+        """Full name of the topic that its answers are on."""
+        return str(self._classifications.topic_name)
+
     def open(self, pipeline: Pipeline) -> None:
         """Let frames in, from now on through this pipeline."""
         self._monitor = Monitor()

@@ -25,6 +25,11 @@ except ImportError:  # Foxy, before Galactic renamed it
 
 _LITTLE_ENDIAN = b"\x00\x01\x00\x00"  # CDR's encapsulation header
 _DOUBLE = struct.Struct("<d")
+try:
+    from vision_msgs.msg import LabelInfo, VisionClass
+except ImportError:  # Humble's may be older than vision_msgs 4.1
+    LabelInfo = VisionClass = None
+
 _CLASS_ID = "class_id" if hasattr(ObjectHypothesis, "class_id") else "id"  # Foxy's name
 
 
@@ -85,20 +90,30 @@ def results(message: Any) -> list[Result]:
     return list(hypotheses(message))
 
 
-def vision_info(header: Header, method: str, database_location: str) -> VisionInfo:
+def vision_info(
+    header: Header, method: str, database_location: str, database_version: int = 0
+) -> VisionInfo:
     """What the classifier is and which parameter holds its class labels.
 
     Args:
         header: the time of the message.
         method: the model in words, such as `RepGhost 150`.
         database_location: full name of the parameter that lists the labels in class order.
+        database_version: counts up whenever the labels change.
 
     """
     message = VisionInfo()
     message.header = header
     message.method = method
     message.database_location = database_location
+    message.database_version = database_version
     return message
+
+
+def label_info(header: Header, labels: Iterable[str], threshold: float) -> Any:
+    """A LabelInfo of class names in index order; `threshold` is the least score reported."""
+    classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(labels)]
+    return LabelInfo(header=header, class_map=classes, threshold=threshold)
 
 
 def image(header: Header, picture: np.ndarray, encoding: str = "rgb8") -> Image:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
-from vision_msgs.msg import VisionInfo
 
-from repghost_ros.errors import ParameterError, StoreError
+from repghost_ros.errors import DependencyError, DownloadError, ParameterError, StoreError
 from repghost_ros.model import Model
-from repghost_ros.ros import messages
+from repghost_ros.ros.announcement import LABELS, Announcement
+from repghost_ros.ros.bond import Bond
 from repghost_ros.ros.camera import Camera
 from repghost_ros.ros.compat import LifecycleNode
 from repghost_ros.ros.diagnostics import camera_status, model_status
@@ -29,9 +31,7 @@ from repghost_ros.ros.process import init, interrupted, run
 from repghost_ros.stream.host import ModelHost
 from repghost_ros.stream.job import Counts
 
-_LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
+_RETRY_AFTER = (1.0, 60.0)  # seconds until a failed download is begun again: at first, at most
 _WATCH_PERIOD = 0.1  # seconds
 _POLL = 0.05  # seconds until an interrupt is seen while a model is opened
 _PATIENCE = (
@@ -56,10 +56,15 @@ class ClassifierNode(LifecycleNode):
         self._host = ModelHost(self.get_logger(), self._log_progress)
         self._intake: Intake | None = None
         self._cameras: list[Camera] = []
-        self._vision_info: Any = None
-        self._announced: Model | None = None
+        self._announcement: Announcement | None = None
+        self._bond: Bond | None = None
+        self._ending = threading.Event()
+        self.failed = False
+        """Whether the process is to end, for the model that it requires cannot be opened."""
         self._changing: tuple[Future[Model], Parameters] | None = None
         """A change of model that takes longer than a parameter request waits, and what was before."""
+        self._starting: threading.Thread | None = None
+        self._refused: Exception | None = None
         self._current = declare_parameters(self)
         self.add_on_set_parameters_callback(self._validate)
         # Steady time: with use_sim_time there may be no clock yet, or one that jumps.
@@ -74,8 +79,33 @@ class ClassifierNode(LifecycleNode):
         self._autostart_timer.cancel()
         if self._host.model is not None:  # the owner was faster
             return
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        # On a thread of its own: services are answered while a model is downloaded.
+        self._starting = threading.Thread(target=self._start, name="autostart", daemon=True)
+        self._starting.start()
+
+    def _start(self) -> None:
+        """Configure and activate; a download that failed is retried with exponential back-off."""
+        delay = _RETRY_AFTER[0]
+        while not self._is_ending():
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+                return
+            if self._current.required:
+                self.failed = True
+                return
+            if not isinstance(self._refused, DownloadError):
+                return
+            self.get_logger().warning(f"downloading again in {delay:.0f} s")
+            self._sleep(delay)
+            delay = min(2 * delay, _RETRY_AFTER[1])
+
+    def _is_ending(self) -> bool:
+        return self._ending.is_set() or interrupted()
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._is_ending():
+            time.sleep(_POLL)
 
     # --- lifecycle -------------------------------------------------------------------------------
 
@@ -83,9 +113,7 @@ class ClassifierNode(LifecycleNode):
         """Load the model and advertise the topics."""
         try:
             self._open_model()
-            self._vision_info = self.create_lifecycle_publisher(
-                VisionInfo, "~/vision_info", _LATCHED
-            )
+            self._announcement = Announcement(self)
             for camera in [name for name in self._current.cameras if name] or [""]:
                 self._cameras.append(Camera(self, camera, lambda: self._current))
         except Exception as error:  # rclpy would say nothing of it
@@ -110,9 +138,23 @@ class ClassifierNode(LifecycleNode):
         self._intake = Intake(self, qos)
         for camera in self._cameras:
             self._intake.subscribe(camera.sources, camera.submit)
+            self.get_logger().info(
+                f"serving {camera.sources[0]} ({self._current.qos_reliability}, depth "
+                f"{self._current.qos_depth}) on {camera.answers_topic}"
+            )
+        if not self._current.autostart:
+            self._form_bond()
         return result
 
+    def _form_bond(self) -> None:
+        """Nav2's lifecycle manager waits for one."""
+        try:
+            self._bond = Bond(self)
+        except DependencyError as error:
+            self.get_logger().info(f"no bond with a lifecycle manager: {error}")
+
     def _refuse(self, error: Exception) -> TransitionCallbackReturn:
+        self._refused = error
         self._host.fault = str(error)
         self.get_logger().error(self._host.fault)
         return TransitionCallbackReturn.FAILURE
@@ -135,12 +177,18 @@ class ClassifierNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Stop, unload and leave the graph."""
+        self._ending.set()
+        if self._starting is not None:
+            self._starting.join()
         self._heartbeat.close()
         self._stop()
         self._unload()
         super().destroy_node()
 
     def _stop(self) -> None:
+        if self._bond is not None:
+            self._bond.close()
+            self._bond = None
         if self._intake is not None:
             self._intake.close()
             self._intake = None
@@ -151,48 +199,34 @@ class ClassifierNode(LifecycleNode):
         for camera in self._cameras:
             camera.destroy()
         self._cameras = []
-        self._announced = None
-        if self._vision_info is not None:
-            self.destroy_lifecycle_publisher(self._vision_info)
-            self._vision_info = None
+        if self._announcement is not None:
+            self._announcement.destroy()
+            self._announcement = None
 
     # --- model and parameters --------------------------------------------------------------------
 
     def _open_model(self) -> None:
-        opening = self._host.open(self._current.spec)
-        while not opening.done() and not interrupted():
-            wait([opening], _POLL)
-        if not opening.done():
-            raise StoreError("interrupted while the model was being opened")
-        opening.result()
+        spec = None
+        while spec != self._current.spec:  # a parameter may be set meanwhile
+            spec = self._current.spec
+            opening = self._host.open(spec)
+            while not opening.done() and not self._is_ending():
+                wait([opening], _POLL)
+            if not opening.done():
+                raise StoreError("interrupted while the model was being opened")
+            opening.result()
 
     def _log_progress(self, done: int, total: int) -> None:
-        if interrupted():
+        if self._is_ending():
             raise StoreError("the download was interrupted: the next start resumes it")
         self.get_logger().info(
             f"downloading: {done / 1e6:.1f} of {total / 1e6:.1f} MB", throttle_duration_sec=2.0
         )
 
     def _announce(self) -> None:
-        """Publish which model answers and the names of its classes, unless that is known."""
-        model = self._host.model
-        if model is None or model is self._announced:
-            return
-        self._announced = model
-        labels = Parameter("class_labels", value=list(model.labels))
-        if not self.has_parameter(labels.name):
-            self.declare_parameter(
-                labels.name,
-                labels.value,
-                ParameterDescriptor(description="Class names in index order; set by the node."),
-                ignore_override=True,
-            )
-        elif list(self.get_parameter(labels.name).value) != labels.value:
-            self.set_parameters([labels])
-        header = Header(stamp=self.get_clock().now().to_msg())
-        location = f"{self.get_fully_qualified_name()}/{labels.name}"
-        method = f"RepGhost {model.name}"
-        self._vision_info.publish(messages.vision_info(header, method, location))
+        """Publish which model answers, unless that is known."""
+        if self._host.model is not None and self._announcement is not None:
+            self._announcement.announce(self._host.model, self._current.score_threshold)
 
     def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
         """Refuse what cannot be; nothing is applied, another callback may still refuse."""
@@ -208,7 +242,7 @@ class ClassifierNode(LifecycleNode):
 
     def _check_labels(self, parameter: Parameter) -> None:
         labels = self._host.model.labels if self._host.model else ()
-        if parameter.name == "class_labels" and tuple(parameter.value) != labels:
+        if parameter.name == LABELS and tuple(parameter.value) != labels:
             raise ParameterError("parameter 'class_labels' is set by the node: set labels_path")
 
     def coerce_parameters(self, parameter_list: list[Parameter]) -> list[Parameter]:
@@ -253,7 +287,7 @@ class ClassifierNode(LifecycleNode):
             result = self._opened(*changed)
             if not result.successful:
                 self.get_logger().error(f"the model stays as it is: {result.reason}")
-        if self._host.pipeline is not None:
+        if self._intake is not None:
             self._announce()
         counts = sum((camera.counts for camera in self._cameras), start=Counts())
         self._host.watch(counts, self._current.spec, self._current.watchdog)
@@ -282,7 +316,9 @@ def main(args: list[str] | None = None) -> None:
         node = ClassifierNode()
     except ParameterError as error:
         sys.exit(f"repghost: {error}")
-    run(node)
+    run(node, lambda: node.failed)
+    if node.failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

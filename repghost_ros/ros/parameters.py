@@ -64,6 +64,11 @@ class Parameters:
     autostart: bool = _parameter(
         True, "Configure and activate the node by itself at start-up.", read_only=True
     )
+    required: bool = _parameter(
+        False,
+        "End the process with exit code 1 when the model cannot be opened at start-up.",
+        read_only=True,
+    )
     model: str = _parameter("150", "RepGhost size, or the built-in demo.", choices=MODEL_NAMES)
     model_path: str = _parameter("", "A model file of your own; empty: the one `model` names.")
     model_name: str = _parameter(

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 
-from repghost_ros.errors import StoreError
+from repghost_ros.errors import DownloadError, StoreError
 from repghost_ros.paths import share
 from repghost_ros.zoo.catalogue import (
     DEMO,
@@ -179,7 +179,7 @@ class ModelStore:
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             itself = f", or {make_it}" if path.suffix == ".onnx" else ""
-            raise StoreError(
+            raise DownloadError(
                 f"{url} cannot be downloaded ({reason}). Without a network, download it elsewhere and "
                 f"put it at {path}{itself}"
             ) from error

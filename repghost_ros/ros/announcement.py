@@ -1,0 +1,78 @@
+"""Which model answers, and what its classes are called: latched, and as a parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Header
+from vision_msgs.msg import VisionInfo
+
+from repghost_ros.model import Model
+from repghost_ros.ros import messages
+
+LABELS = "class_labels"
+"""The parameter whose entry at a class's index is its name."""
+_LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+class Announcement:
+    """Publishes `~/vision_info`, and `~/label_info` where the installed vision_msgs has it.
+
+    Args:
+        node: publishes, and declares `class_labels`.
+
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._model: Model | None = None
+        self._version = 0
+        self._vision_info = node.create_lifecycle_publisher(VisionInfo, "~/vision_info", _LATCHED)
+        self._label_info: Any = None
+        if messages.LabelInfo is not None:
+            self._label_info = node.create_lifecycle_publisher(
+                messages.LabelInfo, "~/label_info", _LATCHED
+            )
+
+    def announce(self, model: Model, threshold: float) -> None:
+        """Tell of the model that answers from now on, unless that is known.
+
+        Args:
+            model: the model.
+            threshold: least probability of a reported class.
+
+        """
+        if model is self._model:
+            return
+        self._model = model
+        self._set_labels(list(model.labels))
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        location = f"{self._node.get_fully_qualified_name()}/{LABELS}"
+        method = f"RepGhost {model.name}"
+        self._vision_info.publish(messages.vision_info(header, method, location, self._version))
+        if self._label_info is not None:
+            self._label_info.publish(messages.label_info(header, model.labels, threshold))
+
+    def _set_labels(self, labels: list[str]) -> None:
+        if not self._node.has_parameter(LABELS):
+            self._node.declare_parameter(
+                LABELS,
+                labels,
+                ParameterDescriptor(description="Class names in index order; set by the node."),
+                ignore_override=True,
+            )
+        elif list(self._node.get_parameter(LABELS).value) != labels:
+            self._version += 1
+            self._node.set_parameters([Parameter(LABELS, value=labels)])
+
+    def destroy(self) -> None:
+        """Withdraw the topics."""
+        for publisher in (self._vision_info, self._label_info):
+            if publisher is not None:
+                self._node.destroy_lifecycle_publisher(publisher)

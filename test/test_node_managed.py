@@ -1,0 +1,175 @@
+"""The node among others of a robot: a manager's bond, a slow network, latched announcements."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bond.msg import Status
+from graph import LATCHED, RELIABLE, Robot, image, running_node, wait_until
+from lifecycle_msgs.msg import Transition
+from test_node import sign
+from vision_msgs.msg import LabelInfo, VisionInfo
+
+from repghost_ros.paths import share
+
+
+@pytest.fixture
+def robot() -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+@contextmanager
+def archive(handler: type[BaseHTTPRequestHandler], home: Path) -> Iterator[dict[str, str]]:
+    """The environment of a node whose archive is served by `handler`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    yield {"REPGHOST_MODEL_URL": address, "REPGHOST_HOME": str(home)}
+    server.shutdown()
+    server.server_close()
+
+
+def of_manager(robot: Robot, bonds: list[Any]) -> list[Any]:
+    return [each for each in bonds if each.id == robot.name]
+
+
+def test_a_lifecycle_manager_gets_its_bond(robot: Robot) -> None:
+    bonds = robot.collect(Status, "bond")
+    with running_node(autostart="false"):
+        assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+        assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+        # One after the other: the manager gives up where none came for a while.
+        wait_until(lambda: len(of_manager(robot, bonds)) >= 3, "statuses of the bond")
+        assert all(each.active for each in of_manager(robot, bonds))
+        assert len({each.instance_id for each in of_manager(robot, bonds)}) == 1
+        assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
+        wait_until(lambda: not bonds[-1].active, "the end of the bond")
+        # Activated again it is another bond.
+        first = bonds[-1].instance_id
+        assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+        wait_until(lambda: bonds[-1].active and bonds[-1].instance_id != first, "another bond")
+
+
+def test_a_bond_that_the_manager_ends_is_ended(robot: Robot) -> None:
+    bonds = robot.collect(Status, "bond")
+    with running_node(autostart="false"):
+        robot.change_state(Transition.TRANSITION_CONFIGURE)
+        robot.change_state(Transition.TRANSITION_ACTIVATE)
+        publisher = robot.publisher("bond", Status)
+        publisher.publish(Status(id="somebody_else", instance_id="manager", active=False))
+        publisher.publish(Status(id=robot.name, instance_id="manager", active=False))
+
+        def ended() -> bool:
+            return any(not s.active and s.instance_id != "manager" for s in bonds)
+
+        wait_until(ended, "the answer to the manager's farewell")
+
+
+def test_without_a_manager_there_is_no_bond(robot: Robot) -> None:
+    with running_node():
+        robot.publisher()
+        assert "/bond" not in dict(robot.node.get_topic_names_and_types())
+
+
+def test_labels_are_latched_and_counted(robot: Robot, tmp_path: Path) -> None:
+    demo = (share() / "labels" / "demo.txt").read_text().splitlines()
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(f"sign {name}" for name in demo))
+    with running_node():
+        robot.publisher()
+        infos = robot.collect(VisionInfo, "/repghost/vision_info", LATCHED)
+        maps = robot.collect(LabelInfo, "/repghost/label_info", LATCHED)
+        wait_until(lambda: infos and maps, "what was published before")
+        assert infos[-1].database_version == 0
+        assert [each.class_name for each in maps[-1].class_map] == demo
+        assert [each.class_id for each in maps[-1].class_map] == list(range(len(demo)))
+        assert robot.set_parameter("labels_path", str(other)).successful
+        wait_until(lambda: len(infos) == 2 and len(maps) == 2, "the other labels")
+        assert infos[-1].database_version == 1
+        assert maps[-1].class_map[0].class_name == f"sign {demo[0]}"
+
+
+def test_services_are_answered_while_a_download_stalls(robot: Robot, tmp_path: Path) -> None:
+    end = threading.Event()
+
+    class Stalled(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "10000000")
+            self.end_headers()
+            self.wfile.write(b"\x08" * 1000)
+            self.wfile.flush()
+            end.wait(60)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with (
+        archive(Stalled, tmp_path) as environment,
+        running_node(env=environment, model="100", backend="onnx"),
+    ):
+        wait_until(lambda: robot.state() == "configuring", "the download to begin")
+        assert robot.get_parameter("top_k") == 5
+        assert robot.set_parameter("top_k", 3).successful
+        assert robot.state() == "configuring"
+    # The context interrupted the node, which ended with 0 though nothing more came.
+    end.set()
+
+
+def test_a_download_that_failed_is_begun_again(robot: Robot, tmp_path: Path) -> None:
+    demo = (share() / "models" / "demo.onnx").read_bytes()
+    asked: list[str] = []
+
+    class Recovering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if len(asked) == 1:
+                self.connection.close()
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(demo)))
+            self.end_headers()
+            self.wfile.write(demo)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with (
+        archive(Recovering, tmp_path) as environment,
+        running_node(
+            env=environment,
+            model="100",
+            backend="onnx",
+            labels_path=str(share() / "labels" / "demo.txt"),
+        ) as node,
+    ):
+        wait_until(lambda: "downloading again in" in node.output(), "the retry to be announced")
+        publisher = robot.publisher()
+        assert robot.answer(publisher, image(sign("stop"), stamp=1)).results
+    assert len(asked) > 1
+
+
+def test_a_required_model_that_cannot_be_opened_ends_the_process() -> None:
+    with (
+        pytest.raises(AssertionError, match=r"(?s)ended with 1.*does not exist"),
+        running_node(model_path="/absent.onnx", required="true") as node,
+    ):
+        assert node.process.wait(30) == 1
+
+
+def test_it_says_what_it_serves(robot: Robot) -> None:
+    with running_node(qos_reliability="reliable") as node:
+        robot.publisher("image", qos=RELIABLE)
+        wait_until(lambda: "serving" in node.output(), "the line")
+        line = next(line for line in node.output().splitlines() if "serving" in line)
+    assert "/image" in line
+    assert "reliable, depth 5" in line
+    assert "/repghost/classification" in line

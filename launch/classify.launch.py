@@ -1,72 +1,115 @@
-"""Start the classifier: `ros2 launch repghost_ros classify.launch.py model:=150`."""
+"""Start the classifier: `ros2 launch repghost_ros classify.launch.py model:=150`.
 
+Every parameter of the node is an argument; `ros2 launch -s repghost_ros classify.launch.py` lists them.
+"""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+import yaml
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from repghost_ros.ros.parameters import Parameters
 
-# Each is empty unless given, so that it outranks params_file only where it is meant to.
-PARAMETERS = {
-    "model": (str, "RepGhost size (100, 111, 130, 150, 200), or demo: the built-in road signs"),
-    "backend": (str, "What runs the model: bpu, onnx, or auto (the BPU where there is one)"),
-    "image_transport": (str, "raw: image; compressed: <image>/compressed; auto: what is published"),
-    "workers": (int, "Frames converted and inferred at the same time"),
+PARAMETERS = {parameter.name: parameter for parameter in fields(Parameters)}
+ARGUMENTS = {
+    "image": ("image", "Topic of the camera images."),
+    "name": ("repghost", "Name of the node."),
+    "namespace": ("", "Namespace of the node and its topics."),
+    "params_file": ("", "YAML file with the node's parameters; empty: config/classify.yaml."),
+    "use_sim_time": ("false", "Take the time from /clock."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+    "respawn": ("false", "Start the node again when its process ends."),
 }
 
 
-def classifier(context: LaunchContext) -> list[Node]:
-    """The node, with the parameters that were given as arguments."""
-    given: dict[str, Any] = {}
-    for name, (value_type, _) in PARAMETERS.items():
-        value = LaunchConfiguration(name).perform(context)
-        if value:
-            given[name] = value_type(value)
-    return [
-        Node(
-            package="repghost_ros",
-            executable="classifier_node",
-            name="repghost",
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), given],
-            remappings=[("image", LaunchConfiguration("image"))],
-            arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-            output="screen",
-            emulate_tty=True,
+def check_names(context: LaunchContext) -> None:
+    """Refuse what was misspelt on the command line; other launch files have arguments of their own."""
+    if not any(Path(argument).name == Path(__file__).name for argument in sys.argv):
+        return
+    given = [argument.partition(":=")[0] for argument in context.argv if ":=" in argument]
+    unknown = sorted(set(given) - ARGUMENTS.keys() - PARAMETERS.keys())
+    if unknown:
+        raise RuntimeError(
+            f"unknown argument {', '.join(unknown)}: "
+            f"`ros2 launch -s repghost_ros {Path(__file__).name}` lists those there are"
         )
-    ]
+
+
+def given_parameters(context: LaunchContext) -> dict[str, Any]:
+    """The node's parameters that were given as arguments, in the types that they have."""
+    given = {}
+    for name, parameter in PARAMETERS.items():
+        text = LaunchConfiguration(name).perform(context)
+        if not text:
+            continue
+        value = text if isinstance(parameter.default, str) else yaml.safe_load(text)
+        if isinstance(parameter.default, tuple) and not isinstance(value, list):
+            value = [each.strip() for each in text.split(",")]
+        given[name] = float(value) if isinstance(parameter.default, float) else value
+    return given
+
+
+def classifier(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node; where its model is required, the end of the launch when the node fails."""
+    check_names(context)
+
+    def argument(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    given = given_parameters(context)
+    share = FindPackageShare("repghost_ros")
+    default_file = PathJoinSubstitution([share, "config", "classify.yaml"])
+    node = Node(
+        package="repghost_ros",
+        executable="classifier_node",
+        name=argument("name"),
+        namespace=argument("namespace"),
+        parameters=[
+            argument("params_file") or default_file,
+            *([{"use_sim_time": True}] if yaml.safe_load(argument("use_sim_time")) else []),
+            given,
+        ],
+        remappings=[("image", argument("image"))],
+        ros_arguments=["--log-level", argument("log_level")],
+        respawn=bool(yaml.safe_load(argument("respawn"))),
+        respawn_delay=1.0,
+        output="screen",
+        emulate_tty=sys.stdout.isatty(),  # else redirected logs would be full of colour codes
+    )
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> None:
+        if not context.is_shutdown:
+            raise RuntimeError(f"{event.process_name} ended with exit code {event.returncode}")
+
+    if not given.get("required"):
+        return [node]
+    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit)), node]
 
 
 def generate_launch_description() -> LaunchDescription:
     """One classifier node, remapped and configured by the launch arguments."""
-    share = FindPackageShare("repghost_ros")
-    arguments = [
-        DeclareLaunchArgument(
-            name, default_value="", description=f"{description}. Empty: as in params_file."
-        )
-        for name, (_, description) in PARAMETERS.items()
-    ]
     return LaunchDescription(
         [
-            *arguments,
-            DeclareLaunchArgument(
-                "image", default_value="image", description="Topic of the camera images."
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, (default, description) in ARGUMENTS.items()
             ),
-            DeclareLaunchArgument(
-                "namespace", default_value="", description="Namespace of the node and its topics."
-            ),
-            DeclareLaunchArgument(
-                "params_file",
-                default_value=PathJoinSubstitution([share, "config", "classify.yaml"]),
-                description="YAML file with all parameters.",
-            ),
-            DeclareLaunchArgument(
-                "log_level",
-                default_value="info",
-                description="debug, info, warn, error or fatal.",
+            *(
+                DeclareLaunchArgument(
+                    name,
+                    default_value="",
+                    description=f"{parameter.metadata['description']} Empty: as in params_file.",
+                )
+                for name, parameter in PARAMETERS.items()
             ),
             OpaqueFunction(function=classifier),
         ]

@@ -28,52 +28,93 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from repghost_ros.ros.messages import Classification
 
 # Passed on to classify.launch.py, which describes them.
-CLASSIFY = ("model", "backend", "image_transport", "workers", "image", "log_level")
-NODE = "/repghost"
+PASSED_ON = ("model", "backend", "image_transport", "workers", "namespace", "log_level")
 SETTLE = 2.0  # seconds: for matching before the first frame, of silence after the last answer
 
 
 class Replay:
-    """What happens when one of the processes ends; all that ends otherwise fails the launch."""
+    """What happens when one of its processes ends; all that ends otherwise fails the launch."""
 
     def __init__(self) -> None:
+        self._player: ExecuteProcess | None = None
+        self._answers = 0
+        self._latest = 0.0
+        self._node = self._image = ""
+
+    def start(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        """Start the node and a recorder of its answers, and wait until the node is ready."""
+        namespace = LaunchConfiguration("namespace").perform(context).strip("/")
+        self._node = f"/{namespace}/repghost" if namespace else "/repghost"
+        self._image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")
+        # Now, for it must have found the node before the first frame is played.
+        get_ros_node(context).create_subscription(
+            Classification, f"{self._node}/classification", self._on_answer, 10
+        )
+        record = ExecuteProcess(
+            # By an expression: Jazzy deprecates names without --topics, which Humble does not know.
+            cmd=[
+                *("ros2", "bag", "record", "-o", LaunchConfiguration("out")),
+                *("--regex", f"^{self._node}/classification$"),
+            ],
+            output="screen",
+        )
         # Latched, and published when the model is loaded: the node is ready then.
-        self.ready = ExecuteProcess(
+        ready = ExecuteProcess(
             cmd=[
                 *("ros2", "topic", "echo", "--once", "--qos-durability", "transient_local"),
                 *("--qos-reliability", "reliable"),
-                *(f"{NODE}/vision_info", "vision_msgs/msg/VisionInfo"),
+                *(f"{self._node}/vision_info", "vision_msgs/msg/VisionInfo"),
             ],
             log_cmd=True,
         )
-        self._player: ExecuteProcess | None = None
-        self._latest = 0.0
+        classify = PathJoinSubstitution(
+            [FindPackageShare("repghost_ros"), "launch", "classify.launch.py"]
+        )
+        classifier = IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(classify),
+            launch_arguments={
+                **{name: LaunchConfiguration(name) for name in PASSED_ON},
+                "params_file": LaunchConfiguration("params_file"),
+                "image": self._image,
+                "required": "true",
+            }.items(),
+        )
+        return [
+            RegisterEventHandler(OnProcessExit(target_action=record, on_exit=self._fail)),
+            RegisterEventHandler(OnProcessExit(target_action=ready, on_exit=self._on_ready)),
+            classifier,
+            record,
+            ready,
+        ]
 
-    def on_exit(
-        self, event: ProcessExited, context: LaunchContext
-    ) -> list[LaunchDescriptionEntity] | None:
-        """Play once the node is ready; end once the bag is played and answered."""
-        if context.is_shutdown:
-            return None
-        if event.returncode != 0 or event.action not in (self.ready, self._player):
+    def _fail(self, event: ProcessExited, context: LaunchContext) -> None:
+        if not context.is_shutdown:
             raise RuntimeError(
                 f"{event.process_name} ended before the replay did (exit code {event.returncode})"
             )
-        if event.action is self.ready:
-            return self._play(context)
+
+    def _on_ready(
+        self, event: ProcessExited, context: LaunchContext
+    ) -> list[LaunchDescriptionEntity] | None:
+        if event.returncode != 0:
+            self._fail(event, context)
+        return None if context.is_shutdown else self._play(context)
+
+    def _on_played(
+        self, event: ProcessExited, context: LaunchContext
+    ) -> list[LaunchDescriptionEntity] | None:
+        if event.returncode != 0:
+            self._fail(event, context)
         self._latest = time.monotonic()
-        return self._end_when_silent(context)
+        return None if context.is_shutdown else self._end_when_silent(context)
 
     def _play(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
         # It would offer the recorded QoS, for cameras often best effort: a reliable node would get
         # nothing.
-        image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")
+        image = self._image
         reliable = {"reliability": "reliable", "history": "keep_last", "depth": 100}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as overrides:
             json.dump({image: reliable, f"{image}/compressed": reliable}, overrides)  # JSON is YAML
-        get_ros_node(context).create_subscription(
-            Classification, f"{NODE}/classification", self._on_answer, 10
-        )
         self._player = ExecuteProcess(
             cmd=[
                 *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
@@ -85,13 +126,25 @@ class Replay:
             output="screen",
         )
         remove = OnShutdown(on_shutdown=lambda *_: Path(overrides.name).unlink(missing_ok=True))
-        return [RegisterEventHandler(remove), self._player]
+        return [
+            RegisterEventHandler(remove),
+            RegisterEventHandler(
+                OnProcessExit(target_action=self._player, on_exit=self._on_played)
+            ),
+            self._player,
+        ]
 
     def _on_answer(self, _: Classification) -> None:
+        self._answers += 1
         self._latest = time.monotonic()
 
     def _end_when_silent(self, _: LaunchContext) -> list[LaunchDescriptionEntity]:
         if time.monotonic() - self._latest > SETTLE:
+            if not self._answers:
+                raise RuntimeError(
+                    f"no frame was answered: is {self._image} in the bag? `ros2 bag info` lists its "
+                    "topics"
+                )
             return [Shutdown(reason="played")]
         again = OpaqueFunction(function=self._end_when_silent)
         return [TimerAction(period=SETTLE / 4, actions=[again])]
@@ -100,20 +153,6 @@ class Replay:
 def generate_launch_description() -> LaunchDescription:
     """The node; once it is ready the bag and a recorder; the end once the bag is played."""
     share = FindPackageShare("repghost_ros")
-    classifier = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(
-            PathJoinSubstitution([share, "launch", "classify.launch.py"])
-        ),
-        launch_arguments={
-            **{name: LaunchConfiguration(name) for name in CLASSIFY},
-            "params_file": LaunchConfiguration("params_file"),
-        }.items(),
-    )
-    replay = Replay()
-    record = ExecuteProcess(
-        cmd=["ros2", "bag", "record", "-o", LaunchConfiguration("out"), f"{NODE}/classification"],
-        output="screen",
-    )
     return LaunchDescription(
         [
             DeclareLaunchArgument("bag", description="The bag to play."),
@@ -131,13 +170,11 @@ def generate_launch_description() -> LaunchDescription:
                     ("backend", "", "What runs the model: bpu, onnx or auto."),
                     ("image_transport", "", "auto, raw or compressed."),
                     ("workers", "", "Frames converted and inferred at the same time."),
+                    ("namespace", "", "Namespace of the node and its answers."),
                     ("image", "image", "Topic of the camera images in the bag."),
                     ("log_level", "info", "debug, info, warn, error or fatal."),
                 )
             ),
-            RegisterEventHandler(OnProcessExit(on_exit=replay.on_exit)),
-            classifier,
-            record,
-            replay.ready,
+            OpaqueFunction(function=Replay().start),
         ]
     )

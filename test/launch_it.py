@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 
 from launch.actions import IncludeLaunchDescription
-from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.launch_description_sources import AnyLaunchDescriptionSource
 
 from launch import LaunchDescription, LaunchService  # type: ignore[attr-defined]
 
 if __name__ == "__main__":
     file, *arguments = sys.argv[1:]
-    service = LaunchService()
+    service = LaunchService(argv=arguments)
     included = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(file),
+        AnyLaunchDescriptionSource(file),
         launch_arguments=[tuple(argument.split(":=", 1)) for argument in arguments],
     )
     service.include_launch_description(LaunchDescription([included]))

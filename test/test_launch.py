@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bags import sign_bag
+from launch_env import install
 
 from repghost_ros.cli import main
 from repghost_ros.runs.answers import read_results
@@ -18,6 +20,7 @@ for module in ("launch", "launch_ros", "launch_testing"):
     pytest.importorskip(module, reason=f"{module} is not on PyPI: it needs a ROS 2 installation")
 
 HERE = Path(__file__).parent
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.parametrize("file", ["classify", "replay"])
@@ -32,38 +35,64 @@ def test_every_argument_is_described(file: str) -> None:
     assert all(len(argument.description) > 10 for argument in arguments.values())
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the launch files find the package and its programs in."""
+    return install(tmp_path_factory.mktemp("workspace") / "install")
+
+
+@pytest.fixture
+def run(prefix: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a module in a sourced workspace."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     # This folder has a `ros2` for where there is none.
     programs = os.pathsep.join([os.environ["PATH"], str(HERE)])
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        env={**os.environ, "PYTHONPATH": path, "PATH": programs},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    prefixes = os.pathsep.join([str(prefix), os.environ.get("AMENT_PREFIX_PATH", "")])
+    environment = {"PYTHONPATH": path, "PATH": programs, "AMENT_PREFIX_PATH": prefixes}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *command],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    return run
 
 
 @pytest.mark.parametrize("test", ["launch_classify.py", "launch_replay.py"])
-def test_launch_testing(test: str) -> None:
+def test_launch_testing(run: Run, test: str) -> None:
     ended = run("launch_testing.launch_test", str(HERE / test))
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-def test_a_bag_is_replayed_and_its_answers_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("namespace", ["", "robot1"])
+def test_a_bag_is_replayed_and_its_answers_recorded(
+    run: Run, tmp_path: Path, namespace: str
+) -> None:
     bag, expected = sign_bag(tmp_path / "bag"), tmp_path / "expected.jsonl"
     assert main(["replay", str(bag), "--model", "demo", "--out", str(expected)]) == 0
     out = tmp_path / "out"
     arguments = f"bag:={bag} out:={out} model:=demo image:=/camera/image_raw"
+    arguments += f" namespace:={namespace}" if namespace else ""
     ended = run("launch_it", str(HERE.parent / "launch" / "replay.launch.py"), *arguments.split())
     assert ended.returncode == 0, ended.stdout + ended.stderr
     difference = compare(read_results(expected), read_results(out))
     assert (difference.agreement, difference.missing, difference.extra) == (1.0, 0, 0)
 
 
-@pytest.mark.parametrize("wrong", ["bag:=/absent", "model:=999", "out:=."])
-def test_a_replay_that_fails_says_so(wrong: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("bag:=/absent", "ended before the replay did"),
+        ("model:=999", "ended with exit code 1"),
+        ("out:=.", "ended before the replay did"),
+        ("image:=/absent", "is /absent in the bag?"),
+    ],
+)
+def test_a_replay_that_fails_says_so(run: Run, wrong: str, reason: str, tmp_path: Path) -> None:
     right = {
         "bag": sign_bag(tmp_path / "bag"),
         "out": tmp_path / "out",
@@ -73,4 +102,33 @@ def test_a_replay_that_fails_says_so(wrong: str, tmp_path: Path) -> None:
     arguments = [f"{name}:={value}" for name, value in right.items()]
     ended = run("launch_it", str(HERE.parent / "launch" / "replay.launch.py"), *arguments, wrong)
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert "ended before the replay did" in ended.stdout + ended.stderr
+    assert reason in ended.stdout + ended.stderr
+
+
+def test_a_replay_beside_a_process_that_ends(run: Run, tmp_path: Path) -> None:
+    bag, out = sign_bag(tmp_path / "bag"), tmp_path / "out"
+    robot = tmp_path / "robot.launch.xml"
+    robot.write_text(
+        f"""<launch><executable cmd="true"/>
+        <include file="{HERE.parent}/launch/replay.launch.py">
+        <arg name="bag" value="{bag}"/><arg name="out" value="{out}"/>
+        <arg name="model" value="demo"/><arg name="image" value="/camera/image_raw"/>
+        </include></launch>"""
+    )
+    ended = run("launch_it", str(robot))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert read_results(out)
+
+
+@pytest.mark.parametrize("front_end", ["py", "xml", "yaml"])
+def test_a_required_model_that_cannot_be_opened_ends_the_launch(run: Run, front_end: str) -> None:
+    file = str(HERE.parent / "launch" / f"classify.launch.{front_end}")
+    ended = run("launch_it", file, "model:=demo", "model_path:=/absent.onnx", "required:=true")
+    assert ended.returncode == 1
+    assert "'/absent.onnx' does not exist" in ended.stdout + ended.stderr
+
+
+def test_an_unknown_argument_is_refused(run: Run) -> None:
+    ended = run("launch_it", str(HERE.parent / "launch" / "classify.launch.py"), "topk:=3")
+    assert ended.returncode == 1
+    assert "unknown argument topk" in ended.stdout + ended.stderr

@@ -21,7 +21,7 @@ os.environ["ROS_LOG_DIR"] = _LOGS.name
 
 # Without ROS the others are run: `make test-jammy`.
 _ROS_TESTS = ("interfaces", "isolation", "monitor", "package", "parameters", "play", "rclpy_api")
-_NODE_TESTS = ("node", "node_board", "node_cameras", "node_faults", "node_managed")
+_NODE_TESTS = ("node", "node_board", "node_cameras", "node_faults", "node_managed", "node_rdk")
 if find_spec("rclpy") is None:
     collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
-from repghost_ros.ros import messages
+from repghost_ros.ros import messages, perception
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.ros.topics import sources
 from repghost_ros.stream.job import Counts, Job, Outcome
@@ -47,6 +47,14 @@ class Camera:
             messages.Classification, f"~/{prefix}classification", 10
         )
         self._overlay = node.create_lifecycle_publisher(Image, f"~/{prefix}overlay", 1)
+        self._packed_overlay = node.create_lifecycle_publisher(
+            CompressedImage, f"~/{prefix}overlay/compressed", 1
+        )
+        self._perception: Any = None
+        if parameters().perception:
+            self._perception = node.create_lifecycle_publisher(
+                perception.message_type(), f"~/{prefix}perception", 10
+            )
 
     @property
     def answers_topic(self) -> str:
@@ -86,8 +94,14 @@ class Camera:
 
     def destroy(self) -> None:
         """Withdraw the topics."""
-        for publisher in (self._classifications, self._overlay):
-            self._node.destroy_lifecycle_publisher(publisher)
+        for publisher in (
+            self._classifications,
+            self._overlay,
+            self._packed_overlay,
+            self._perception,
+        ):
+            if publisher is not None:
+                self._node.destroy_lifecycle_publisher(publisher)
 
     def _deliver(self, job: Job[Any]) -> Outcome:
         assert job.outcome is not None
@@ -109,11 +123,23 @@ class Camera:
 
     def _publish(self, job: Job[Any]) -> None:
         self._classifications.publish(messages.serialized_classification(job.message, job.results))
-        if self._overlay.get_subscription_count():
+        if self._perception is not None:
+            header = messages.header(job.message)
+            now, model = self._node.get_clock().now(), f"repghost_{self._parameters().model}"
+            self._perception.publish(perception.targets(job, header, model, now))
+        raw, packed = (
+            publisher.get_subscription_count()
+            for publisher in (self._overlay, self._packed_overlay)
+        )
+        if raw or packed:
             assert job.frame is not None
             rgb = picture(job.frame, job.view.source_color_range)
             draw_overlay(rgb, job.results)
-            self._overlay.publish(messages.image(messages.header(job.message), rgb))
+            header = messages.header(job.message)
+            if raw:
+                self._overlay.publish(messages.image(header, rgb))
+            if packed:
+                self._packed_overlay.publish(messages.compressed_image(header, rgb))
 
 
 def _read(received: Serialized) -> Frame:

@@ -15,7 +15,6 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage
 
 from repghost_ros.ros.compat import WaitSet, subscribe_aside, take, unsubscribe
 from repghost_ros.ros.topics import Source, complaint, published
@@ -115,13 +114,12 @@ class Subscription:
 
     def take_all(self) -> None:
         """Call back with every message that has come."""
-        compressed = self.source.message_type is CompressedImage
         for _ in range(self._qos.depth):  # no more: the other cameras have their turn
             raw = take(self.handle)
             if raw is None:
                 break
             self._last = time.monotonic()
-            self._callback(Serialized(raw, compressed=compressed))
+            self._callback(self.source.read(raw))
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import ObjectHypothesis, VisionInfo
 
@@ -122,4 +123,12 @@ def image(header: Header, picture: np.ndarray, encoding: str = "rgb8") -> Image:
     message = Image(header=header, encoding=encoding, height=height, width=width, step=width * 3)
     # array.array is what the message holds: anything else is checked byte by byte in Python.
     message.data = array("B", picture.tobytes())
+    return message
+
+
+def compressed_image(header: Header, picture: np.ndarray) -> CompressedImage:
+    """A JPEG CompressedImage of a uint8 (height, width, 3) rgb8 picture."""
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data = array("B", jpeg.tobytes())
     return message

@@ -35,7 +35,7 @@ SPEC = (
     *("activation", "onnx_providers", "onnx_threads", "mean", "scale", "channel_order"),
 )
 """Parameters that say which model is open."""
-IMAGE_TRANSPORTS = ("auto", "raw", "compressed")
+IMAGE_TRANSPORTS = ("auto", "raw", "compressed", "hbmem")
 RELIABILITIES = ("best_effort", "reliable")
 _PREFIX = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
 
@@ -163,9 +163,12 @@ class Parameters:
     )
     image_transport: str = _parameter(
         "auto",
-        "Subscribe to image (raw), to image/compressed, or to what is published (auto).",
+        "What to subscribe to: image (raw, hbmem), image/compressed, or what is published (auto).",
         choices=IMAGE_TRANSPORTS,
         read_only=True,
+    )
+    perception: bool = _parameter(
+        False, "Also answer as ai_msgs/PerceptionTargets, for the RDK's own nodes.", read_only=True
     )
     qos_reliability: str = _parameter(
         "best_effort",

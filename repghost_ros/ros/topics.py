@@ -9,7 +9,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from sensor_msgs.msg import CompressedImage, Image
 
-_NAMES = {Image: "sensor_msgs/msg/Image", CompressedImage: "sensor_msgs/msg/CompressedImage"}
+from repghost_ros.ros import hbmem
+from repghost_ros.vision.cdr import Serialized, SerializedHbm
+
+_IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _LISTED = 5  # topics that are proposed at most
 
 
@@ -20,8 +23,20 @@ class Source:
     topic: str
     message_type: Any
 
+    @property
+    def type_name(self) -> str:
+        """As the graph names the type, such as sensor_msgs/msg/Image."""
+        package, _, rest = self.message_type.__module__.partition(".")
+        return f"{package}/{rest.partition('.')[0]}/{self.message_type.__name__}"
+
     def __str__(self) -> str:
-        return f"'{self.topic}' ({_NAMES[self.message_type]})"
+        return f"'{self.topic}' ({self.type_name})"
+
+    def read(self, raw: bytes) -> Serialized:
+        """A message as DDS delivered it."""
+        if self.message_type in (Image, CompressedImage):
+            return Serialized(raw, compressed=self.message_type is CompressedImage)
+        return SerializedHbm(raw)
 
 
 def sources(node: Node, image: str, transport: str) -> list[Source]:
@@ -33,7 +48,10 @@ def sources(node: Node, image: str, transport: str) -> list[Source]:
     Args:
         node: whose remap rules count.
         image: the topic as the node names it, such as `front/image`.
-        transport: `auto`, `raw` or `compressed`.
+        transport: `auto`, `raw`, `compressed` or `hbmem`.
+
+    Raises:
+        DependencyError: the messages of `hbmem` are not installed.
 
     """
     topic = node.resolve_topic_name(image)
@@ -45,6 +63,8 @@ def sources(node: Node, image: str, transport: str) -> list[Source]:
     compressed = list(
         dict.fromkeys([Source(packed, CompressedImage), Source(topic, CompressedImage)])
     )
+    if transport == "hbmem":
+        return [Source(topic, message_type) for message_type in hbmem.message_types()]
     if transport == "raw":
         return [raw]
     if transport == "compressed":
@@ -57,7 +77,7 @@ def published(node: Node, candidates: list[Source]) -> Source | None:
     """The first of them that somebody publishes, None where nobody publishes any."""
     types = {topic: _types(node, topic) for topic in {source.topic for source in candidates}}
     return next(
-        (source for source in candidates if _NAMES[source.message_type] in types[source.topic]),
+        (source for source in candidates if source.type_name in types[source.topic]),
         None,
     )
 
@@ -69,14 +89,14 @@ def complaint(node: Node, source: Source, qos: QoSProfile) -> str:
         others = sorted(
             topic
             for topic, types in node.get_topic_names_and_types()
-            if set(types) & set(_NAMES.values()) and not _is_own(node, topic)
+            if set(types) & set(_IMAGES) and not _is_own(node, topic)
         )
         where = f": images are published on {', '.join(others[:_LISTED])}" if others else ""
         return f"nobody publishes {source}{where}"
-    fitting = [e for e in endpoints if e.topic_type == _NAMES[source.message_type]]
+    fitting = [e for e in endpoints if e.topic_type == source.type_name]
     if not fitting:
         types = {endpoint.topic_type for endpoint in endpoints}
-        remedy = ": set image_transport to auto" if types & set(_NAMES.values()) else ""
+        remedy = ": set image_transport to auto" if types & set(_IMAGES) else ""
         return (
             f"nobody publishes {source}, the topic has the type {', '.join(sorted(types))}{remedy}"
         )

@@ -20,6 +20,9 @@ _THREE = {order: struct.Struct(f"{order}III") for order in _ORDERS.values()}
 _TWO = {order: struct.Struct(f"{order}II") for order in _ORDERS.values()}
 _ONE = {order: struct.Struct(f"{order}I") for order in _ORDERS.values()}
 
+_HBM_FIELDS = 40
+"""Bytes of an Hbm message before its buffer."""
+
 
 class Time(NamedTuple):
     """builtin_interfaces/Time."""
@@ -147,6 +150,48 @@ class Serialized:
                 f"a serialized image ends after {len(data)} of {length} bytes of data: it is truncated"
             )
         return data
+
+
+class SerializedHbm(Serialized):
+    """hbm_img_msgs/HbmMsg*, the RDK's shared-memory image, by the names of sensor_msgs/Image.
+
+    It has a buffer of fixed size and no std_msgs/Header: its index becomes the frame_id, as in the RDK's
+    own nodes.
+
+    Args:
+        raw: with the encapsulation header.
+
+    """
+
+    __slots__ = ()
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw, compressed=False)
+
+    @property
+    def serialized_header(self) -> bytes:
+        """The header in CDR, little-endian, without an encapsulation header."""
+        stamp, frame_id = self.message.header
+        text = frame_id.encode() + b"\0"
+        return _STAMP["<"].pack(stamp.sec, stamp.nanosec, len(text)) + text
+
+    def _read(self) -> ImageView:
+        raw = self.raw
+        order = self._order = _ORDERS.get(raw[:2], "")
+        if not order:
+            raise FrameError(
+                f"a serialized image begins with {raw[:HEADER].hex(' ') or 'nothing'}: it is no CDR"
+            )
+        index, sec, nanosec, height, width, size, step, name = struct.unpack_from(
+            f"{order}iiIIIII12s", raw, HEADER
+        )
+        start = HEADER + _HBM_FIELDS
+        data = memoryview(raw)[start : start + size]
+        if len(data) < size:
+            raise FrameError(f"data_size is {size}, but the message's buffer has {len(data)} bytes")
+        encoding = name.partition(b"\0")[0].decode("ascii", "replace")
+        header = Header(Time(sec, nanosec), str(index))
+        return ImageView(header, height, width, encoding, 0, step or width, data)
 
 
 def _aligned(place: int) -> int:

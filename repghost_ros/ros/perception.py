@@ -1,0 +1,79 @@
+"""Answers as ai_msgs/PerceptionTargets, which the RDK's own nodes and its websocket page take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rclpy.time import Time
+from std_msgs.msg import Header
+
+from repghost_ros.errors import need
+from repghost_ros.stream.job import Job
+
+
+def message_type() -> Any:
+    """PerceptionTargets.
+
+    Raises:
+        DependencyError: ai_msgs is not installed.
+
+    """
+    return _messages().PerceptionTargets
+
+
+def _messages() -> Any:
+    return need(
+        "ai_msgs.msg",
+        "source the RDK's own ROS, /opt/tros/humble/setup.bash, or set perception to false",
+    )
+
+
+def targets(job: Job[Any], header: Header, model: str, now: Time) -> Any:
+    """The answer to a frame, and how long its steps took.
+
+    Args:
+        job: an answered frame.
+        header: the image's.
+        model: what the performance figures are called by.
+        now: the time at which the answer is published.
+
+    """
+    ai = _messages()
+    assert job.started is not None
+    assert job.converted is not None
+    assert job.inferred is not None
+    inferred = job.inferred
+
+    def stamp(monotonic: float) -> Any:
+        since = now.nanoseconds - round((inferred - monotonic) * 1e9)
+        return Time(nanoseconds=max(0, since)).to_msg()
+
+    def perf(step: str, begin: float, end: float) -> Any:
+        return ai.Perf(
+            type=f"{model}_{step}",
+            stamp_start=stamp(begin),
+            stamp_end=stamp(end),
+            time_ms_duration=(end - begin) * 1e3,
+        )
+
+    found = ai.PerceptionTargets(header=header, fps=-1)  # below 0: unknown
+    found.perfs = [
+        perf("preprocess", job.started, job.converted),
+        perf("predict_infer", job.converted, job.inferred),
+        perf("pipeline", job.received, job.inferred),
+    ]
+    found.targets = [
+        ai.Target(
+            type=result.class_id,
+            rois=[ai.Roi(type="classification", confidence=result.score)],
+            attributes=[
+                ai.Attribute(
+                    type="classification",
+                    value=float(-1 if result.index is None else result.index),
+                    confidence=result.score,
+                )
+            ],
+        )
+        for result in job.results
+    ]
+    return found

@@ -1,0 +1,110 @@
+"""The RDK's own messages: shared-memory images in, perception targets out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from ai_msgs.msg import PerceptionTargets
+from builtin_interfaces.msg import Time
+from graph import BEST_EFFORT, Robot, image, running_node, wait_until
+from hbm_img_msgs.msg import HbmMsg480P, HbmMsg1080P
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage
+from test_node import best, sign
+
+from repghost_ros.errors import FrameError
+from repghost_ros.vision.cdr import SerializedHbm
+
+
+@pytest.fixture
+def robot() -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+def hbm(message_type: Any, pixels: np.ndarray, stamp: int) -> Any:
+    """An NV12 message as the MIPI camera fills it: a buffer that is larger than the picture."""
+    height, width = pixels.shape[:2]
+    i420 = cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+    chroma = i420[width * height :].reshape(2, -1).T.reshape(-1)
+    nv12 = np.concatenate([i420[: width * height], chroma])
+    message = message_type(index=7, time_stamp=Time(sec=stamp), width=width, height=height)
+    message.step, message.data_size = width, len(nv12)
+    message.encoding[:4] = list(b"nv12")
+    message.data[: len(nv12)] = nv12
+    return message
+
+
+@pytest.mark.parametrize("message_type", [HbmMsg1080P, HbmMsg480P])
+def test_shared_memory_images_are_classified(robot: Robot, message_type: Any) -> None:
+    with running_node("-r", "image:=/hbmem_img", image_transport="hbmem"):
+        publisher = robot.publisher("/hbmem_img", message_type, BEST_EFFORT)
+        message = hbm(message_type, sign("stop"), stamp=5)
+
+        def answered() -> Any:
+            publisher.publish(message)
+            return robot.classifications
+
+        wait_until(answered, "the answer")
+    answer = robot.classifications[0]
+    assert best(answer) == "stop"
+    assert (answer.header.stamp.sec, answer.header.frame_id) == (5, "7")
+
+
+def test_pixels_are_not_copied() -> None:
+    raw = serialize_message(hbm(HbmMsg1080P, sign("stop"), stamp=5))
+    image = SerializedHbm(raw).message
+    assert np.shares_memory(np.frombuffer(image.data, np.uint8), np.frombuffer(raw, np.uint8))
+
+
+def test_a_size_beyond_the_buffer_is_refused() -> None:
+    message = hbm(HbmMsg480P, sign("stop"), stamp=5)
+    message.data_size = 10**9
+    with pytest.raises(FrameError, match="buffer has 921600 bytes"):
+        _ = SerializedHbm(serialize_message(message)).message
+
+
+def test_answers_go_to_the_vendors_page(robot: Robot) -> None:
+    with running_node(perception="true"):
+        publisher = robot.publisher()
+        received = robot.collect(PerceptionTargets, "/repghost/perception")
+        overlays = robot.collect(CompressedImage, "/repghost/overlay/compressed")
+        answer = robot.answer(publisher, image(sign("stop"), stamp=9))
+
+        def published() -> bool:
+            publisher.publish(image(sign("stop"), stamp=10))
+            return bool(received and overlays)
+
+        wait_until(published, "perception and overlay")
+    message = received[0]
+    assert [t.type for t in message.targets] == [r.class_id for r in answer.results]
+    assert message.targets[0].rois[0].confidence == pytest.approx(answer.results[0].score, 0.01)
+    steps = {perf.type: perf.time_ms_duration for perf in message.perfs}
+    assert list(steps) == [
+        "repghost_demo_preprocess",
+        "repghost_demo_predict_infer",
+        "repghost_demo_pipeline",
+    ]
+    assert steps["repghost_demo_pipeline"] >= steps["repghost_demo_predict_infer"] > 0
+    picture = cv2.imdecode(np.asarray(overlays[0].data), cv2.IMREAD_COLOR)
+    assert picture.shape == sign("stop").shape
+
+
+@pytest.mark.parametrize(
+    ("parameter", "package"),
+    [({"image_transport": "hbmem"}, "hbm_img_msgs"), ({"perception": "true"}, "ai_msgs")],
+)
+def test_a_missing_package_is_named(tmp_path: Any, parameter: dict[str, Any], package: str) -> None:
+    broken = tmp_path / package
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('not installed')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with running_node(env={"PYTHONPATH": path}, **parameter) as node:
+        wait_until(lambda: f"{package}.msg is needed here" in node.output(), "the reason")
+        assert "/opt/tros/humble/setup.bash" in node.output()

@@ -155,8 +155,8 @@ class Serialized:
 class SerializedHbm(Serialized):
     """hbm_img_msgs/HbmMsg*, the RDK's shared-memory image, by the names of sensor_msgs/Image.
 
-    It has a buffer of fixed size and no std_msgs/Header: its index becomes the frame_id, as in the RDK's
-    own nodes.
+    It has a buffer of fixed size and no std_msgs/Header: its index becomes the frame_id, as in the
+    RDK's own nodes.
 
     Args:
         raw: with the encapsulation header.

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import cv2
 
 from repghost_ros.errors import SourceError
-from repghost_ros.sources.pictures import Picture
+from repghost_ros.sources.pictures import Picture, pictures
 from repghost_ros.sources.videos import open_capture
 
 STDIN = ("-", "/dev/stdin")
 PROTOCOLS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 _PIECE = 1 << 16  # bytes
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_PICTURES = (b"\x89PNG", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
+_PICTURES = (b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 """What the formats begin with that are read whole."""
 
 
@@ -107,21 +110,28 @@ def _instead(source: str | int) -> str:
 
 def _from_stdin() -> Generator[Picture, None, None]:
     """One picture, JPEGs one after the other, or a film that can be read while it comes."""
-    stream = sys.stdin.buffer
-    head = stream.peek(16) if hasattr(stream, "peek") else b""
+    if sys.stdin.isatty():
+        raise SourceError("'-': standard input is a terminal: pipe a picture or film into it")
+    stream: Any = sys.stdin.buffer
+    head = stream.peek(16)
     if head.startswith(_JPEG):
         yield from _jpegs(stream)
-    elif head.startswith(_PICTURES):
+    elif head.startswith(_PICTURES) or head[8:12] == b"WEBP":
         yield Picture("-", data=stream.read())
+    elif head[4:8] == b"ftyp":  # MP4 may tell at its end only how it is to be read
+        with NamedTemporaryFile(prefix="repghost_", suffix=".mp4") as file:
+            shutil.copyfileobj(stream, file)
+            file.flush()
+            yield from (replace(each, source="-") for each in pictures([Path(file.name)]))
     elif head:
         yield from _film(stream)
     else:
         raise SourceError("'-': standard input is empty")
 
 
-def _jpegs(stream: BinaryIO) -> Iterator[Picture]:
+def _jpegs(stream: Any) -> Iterator[Picture]:
     waiting, index = b"", 0
-    while piece := stream.read1(_PIECE):  # type: ignore[attr-defined]
+    while piece := stream.read1(_PIECE):
         searched = max(0, len(waiting) - 3)
         waiting += piece
         # A thumbnail's end lies within a segment: no begin follows it.
@@ -132,12 +142,12 @@ def _jpegs(stream: BinaryIO) -> Iterator[Picture]:
         yield Picture("-", index or None, data=waiting)
 
 
-def _film(stream: BinaryIO) -> Iterator[Picture]:
+def _film(stream: Any) -> Iterator[Picture]:
     reading, writing = os.pipe()
 
     def pump() -> None:
         with suppress(OSError), os.fdopen(writing, "wb") as pipe:  # the reader may have seen enough
-            while piece := stream.read1(_PIECE):  # type: ignore[attr-defined]
+            while piece := stream.read1(_PIECE):
                 pipe.write(piece)
 
     threading.Thread(target=pump, daemon=True).start()

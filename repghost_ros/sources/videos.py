@@ -36,8 +36,10 @@ def plain_path(path: Path) -> Iterator[str]:
 
 
 def open_capture(source: str | int) -> cv2.VideoCapture:
-    """A capture that turns pictures as the camera was held, and keeps FFmpeg's remarks to itself."""
+    """A capture that turns pictures as the camera was held, without remarks of libraries on stderr."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
+    if hasattr(cv2, "setLogLevel"):  # not every version has it
+        cv2.setLogLevel(0)
     capture = cv2.VideoCapture(source)
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return capture

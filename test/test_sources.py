@@ -1,0 +1,365 @@
+"""Folders, films, cameras and streams as people have them, through `repghost classify`."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from repghost_ros.cli import main
+from repghost_ros.demo.signs import render
+from repghost_ros.errors import FrameError, SourceError
+from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
+from repghost_ros.sources.live import is_live
+from repghost_ros.sources.pictures import find
+from repghost_ros.sources.videos import read_video
+
+CLASSIFY = ("classify", "--model", "demo", "--top-k", "1")
+FRAMES = 40
+STAY = ("stop", "yield", "roundabout")
+
+
+def sign(label: str, width: int = 320, height: int = 240) -> np.ndarray:
+    return render(label, np.random.default_rng(3), width, height)
+
+
+def write_film(path: Path, codec: str = "MJPG", frames: int = FRAMES) -> Path:
+    """A film whose frame N is as bright as N times 5."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 20, (320, 240))
+    assert writer.isOpened()
+    noise = np.random.default_rng(0)
+    for number in range(frames):
+        flat = np.full((240, 320, 3), number * 5 + 20, np.int16)
+        writer.write((flat + noise.integers(-15, 16, flat.shape)).astype(np.uint8))
+    writer.release()
+    return path
+
+
+def numbers(path: Path) -> tuple[list[int], str]:
+    """Which frames of such a film are read, and what is said at the end."""
+    read, said = [], ""
+    try:
+        for pixels in read_video(path):
+            read.append(round((float(pixels.mean()) - 20) / 5))
+    except FrameError as error:
+        said = str(error)
+    return read, said
+
+
+def run(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "repghost_ros.cli", *CLASSIFY, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+FILMS = [("a.avi", "MJPG"), ("a.mp4", "mp4v"), ("a.mkv", "mp4v"), ("a.webm", "VP80")]
+
+
+@pytest.mark.parametrize(("name", "codec"), FILMS)
+def test_a_whole_film_is_read_whole(name: str, codec: str, tmp_path: Path) -> None:
+    assert numbers(write_film(tmp_path / name, codec)) == (list(range(FRAMES)), "")
+
+
+@pytest.mark.parametrize(("name", "codec"), [film for film in FILMS if film[0] != "a.mp4"])
+def test_a_cut_film_is_read_to_the_cut_and_said_to_be_short(
+    name: str, codec: str, tmp_path: Path
+) -> None:
+    path = write_film(tmp_path / name, codec)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    read, said = numbers(path)
+    assert FRAMES // 3 < len(read) < FRAMES * 2 // 3
+    assert f"{len(read)} of" in said
+    assert "breaks off" in said
+
+
+@pytest.mark.parametrize(("name", "codec"), FILMS[:3])
+def test_frames_behind_a_hole_are_read(name: str, codec: str, tmp_path: Path) -> None:
+    path = write_film(tmp_path / name, codec)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + len(data) // 10] = bytes(len(data) // 10)
+    path.write_bytes(data)
+    read, said = numbers(path)
+    assert len(read) < FRAMES
+    assert f"{len(read)} of" in said
+    assert read[0] == 0
+    if name == "a.avi":  # each of its frames stands by itself
+        assert read[-1] == FRAMES - 1
+
+
+def test_a_film_without_its_index_is_no_film(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mp4", "mp4v")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert numbers(path) == ([], f"'{path}' is no video that OpenCV can read")
+
+
+def test_a_short_film_fails_and_is_told_in_json(tmp_path: Path, capsys: Any) -> None:
+    path = write_film(tmp_path / "a.avi")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert main([*CLASSIFY, str(path), "--json"]) == 1
+    told = capsys.readouterr()
+    *answered, last = json.loads(told.out)["results"]
+    assert [each["frame"] for each in answered] == list(range(len(answered)))
+    assert f"{len(answered)} of {FRAMES} frames" in last["error"]
+    assert told.err.count("a.avi") == 1  # the name is not said twice
+
+
+def test_films_are_turned_as_they_were_held(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20, (320, 240))
+    shown = np.zeros((240, 320, 3), np.uint8)
+    shown[:120] = 200  # bright above
+    for _ in range(3):
+        writer.write(shown)
+    writer.release()
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    assert struct.unpack_from(">9i", data, matrix)[0] == 1 << 16
+    quarter_turn = (0, 1 << 16, 0, -(1 << 16), 0, 0, 240 << 16, 0, 1 << 30)
+    struct.pack_into(">9i", data, matrix, *quarter_turn)
+    path.write_bytes(data)
+    (first, *_) = read_video(path)
+    assert first.shape == (320, 240, 3)
+    assert first[:, 200:].mean() > 150  # clockwise: bright on the right
+    assert first[:, :40].mean() < 50
+
+
+@pytest.mark.parametrize(
+    "name", ["2024-05-01T10:30:00", "cam:0", "http:x", "-film", "a\nb", "100%", "%03d", "caf\udce9"]
+)
+def test_films_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_film(tmp_path / "plain.mp4", "mp4v", 5).rename(tmp_path / f"{name}.mp4")
+    monkeypatch.chdir(tmp_path)
+    done = run("--save", "out:1", "--", f"{name}.mp4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" ms)") == 5
+    assert numbers(tmp_path / "out:1" / f"{name}.mp4")[1] == ""
+
+
+@pytest.mark.parametrize(
+    "name", [b"caf\xe9.png", b"-a.png", b"a\nb.png", b"a:b.png", b"\xff\xfe.jpg"]
+)
+def test_pictures_of_any_name(name: bytes, tmp_path: Path) -> None:
+    folder, out = os.fsencode(tmp_path / "in"), tmp_path / "out"
+    os.mkdir(folder)
+    suffix = name[-4:].decode()
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(cv2.imencode(suffix, sign("stop"))[1].tobytes())
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = run(folder, "--json", "--save", str(out), env=strict)
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)["results"]
+    assert os.path.basename(os.fsencode(answer["path"])) == name
+    assert answer["results"][0]["class_id"] == "stop"
+    assert os.listdir(os.fsencode(out)) == [name]
+    assert run(folder, env=strict).returncode == 0
+
+
+def limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.avi"])
+def test_nothing_is_kept_that_could_not_be_written_whole(name: str, tmp_path: Path) -> None:
+    """A limit of a file's size stands for a full disk."""
+    if name.endswith("png"):
+        cv2.imwrite(str(tmp_path / name), sign("stop"))
+    else:
+        write_film(tmp_path / name)
+    done = run(str(tmp_path / name), "--save", str(tmp_path / "out"), preexec_fn=limit_files)
+    assert done.returncode == 1
+    assert "written" in done.stderr
+    assert str(tmp_path / "out") in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_was_written_is_not_classified_again(tmp_path: Path, capsys: Any) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), sign("stop"))
+    for _ in range(2):
+        assert main([*CLASSIFY, str(tmp_path), "--json", "--save", str(tmp_path / "out")]) == 0
+        (answer,) = json.loads(capsys.readouterr().out)["results"]
+        assert answer["path"] == str(tmp_path / "a.png")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    for name in (
+        *("a.png", "stop/b.JPG", ".ipynb_checkpoints/a.png", "stop/.ipynb_checkpoints/b.png"),
+        *("__MACOSX/a.png", "__MACOSX/stop/._b.jpg", "._a.png", ".DS_Store", "Thumbs.db"),
+        *(".hidden.png", ".git/c.png"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find([tmp_path]) == [tmp_path / "a.png", tmp_path / "stop" / "b.JPG"]
+    # One that is named is meant.
+    assert find([tmp_path / ".git"]) == [tmp_path / ".git" / "c.png"]
+
+
+def test_endings_that_opencv_reads_are_taken_and_others_counted(
+    tmp_path: Path, caplog: Any
+) -> None:
+    jpeg = cv2.imencode(".jpg", sign("stop"))[1].tobytes()
+    for name in ("a.jpg", "b.jfif", "c.jpe", "d.JPEG"):
+        (tmp_path / name).write_bytes(jpeg)
+    for suffix in (".jp2", ".tif", ".tiff", ".bmp", ".webp", ".ppm"):
+        assert suffix in IMAGES
+        cv2.imwrite(str(tmp_path / f"e{suffix}"), sign("stop"))
+    write_film(tmp_path / "f.ts", "mp4v", 2)
+    write_film(tmp_path / "g.m4v", "mp4v", 2)
+    for name in ("x.heic", "y.heic", "z.txt", "README"):
+        (tmp_path / name).write_bytes(b"something")
+    found = files_in(tmp_path, (*IMAGES, *VIDEOS))
+    assert len(found) == 12
+    assert "passed over 2 .heic, 1 " in caplog.text
+    done = run(str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" ms)") == 14
+    assert "2 .heic" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jxl", ".heic"])
+def test_pictures_that_this_opencv_cannot_read_are_passed_over(
+    suffix: str, tmp_path: Path, caplog: Any
+) -> None:
+    if suffix in IMAGES:
+        pytest.skip("this OpenCV reads it")
+    (tmp_path / f"a{suffix}").write_bytes(b"something")
+    (tmp_path / "b.png").touch()
+    assert find([tmp_path]) == [tmp_path / "b.png"]
+    assert f"passed over 1 {suffix}" in caplog.text
+
+
+def test_every_nth_frame(tmp_path: Path, capsys: Any) -> None:
+    path = write_film(tmp_path / "a.avi")
+    assert main([*CLASSIFY, str(path), "--json", "--every", "15"]) == 0
+    answers = json.loads(capsys.readouterr().out)["results"]
+    assert [answer["frame"] for answer in answers] == [0, 15, 30]
+
+
+def jpegs() -> bytes:
+    return b"".join(cv2.imencode(".jpg", sign(label))[1].tobytes() for label in STAY)
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_pictures_on_standard_input(source: str) -> None:
+    done = run_bytes(source, jpegs())
+    assert [answer["results"][0]["class_id"] for answer in done] == list(STAY)
+    png = cv2.imencode(".png", sign("stop"))[1].tobytes()
+    (answer,) = run_bytes(source, png)
+    assert (answer["path"], answer["results"][0]["class_id"]) == ("-", "stop")
+
+
+def run_bytes(source: str, given: bytes) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "repghost_ros.cli", *CLASSIFY, source, "--json"]
+    done = subprocess.run(command, input=given, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
+    return results
+
+
+@pytest.mark.parametrize(("name", "codec"), FILMS)
+def test_a_film_on_standard_input(name: str, codec: str, tmp_path: Path) -> None:
+    given = write_film(tmp_path / name, codec).read_bytes()
+    assert [answer["frame"] for answer in run_bytes("-", given)] == list(range(FRAMES))
+
+
+def test_a_stream_runs_until_it_is_interrupted_and_then_all_is_well() -> None:
+    command = [sys.executable, "-m", "repghost_ros.cli", *CLASSIFY, "-", "--max-rate", "10"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stopped = threading.Event()
+
+        def feed() -> None:
+            try:
+                while not stopped.is_set():
+                    process.stdin.write(jpegs())  # type: ignore[union-attr]
+                    process.stdin.flush()  # type: ignore[union-attr]
+                    time.sleep(0.02)
+            except (BrokenPipeError, ValueError):
+                pass
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        lines = [process.stdout.readline() for _ in range(6)]
+        process.send_signal(signal.SIGINT)
+        rest, told = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]
+        assert process.wait(30) == 0, told
+        stopped.set()
+        feeder.join(10)
+    assert lines[0].startswith(b"-#0 ")
+    assert b"Traceback" not in told + rest
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_urls(server: str, tmp_path: Path, capsys: Any) -> None:
+    cv2.imwrite(str(tmp_path / "stop.jpg"), sign("stop"))
+    write_film(tmp_path / "a.mkv", "mp4v")
+    for name, frames in (("stop.jpg", 1), ("a.mkv", FRAMES)):
+        assert main([*CLASSIFY, f"{server}/{name}", "--json"]) == 0
+        answers = json.loads(capsys.readouterr().out)["results"]
+        assert len(answers) == frames
+        assert answers[0]["path"] == f"{server}/{name}"
+    assert main([*CLASSIFY, f"{server}/absent.jpg"]) == 1
+    assert f"'{server}/absent.jpg' cannot be opened" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        ("97", 1, "'97' cannot be opened: there is"),
+        ("/dev/video97", 1, "'/dev/video97' cannot be opened: there is"),
+        ("s3://bucket/a.jpg", 1, "s3 is not supported, but rtsp"),
+        ("rtsp://me:secret@127.0.0.1:9/a", 1, "'rtsp://127.0.0.1:9/a' cannot be opened"),
+    ],
+)
+def test_sources_that_cannot_be_opened(source: str, code: int, said: str) -> None:
+    done = run(source)
+    assert done.returncode == code
+    (line,) = [each for each in done.stderr.splitlines() if not each.endswith("Runtime")][:1]
+    assert said in line
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_of_the_wrong_source(tmp_path: Path, capsys: Any) -> None:
+    write_film(tmp_path / "a.avi", frames=2)
+    assert main([*CLASSIFY, "0", str(tmp_path)]) == 2
+    assert "name it alone" in capsys.readouterr().err
+    assert main([*CLASSIFY, str(tmp_path), "--max-rate", "3"]) == 2
+    assert "--every" in capsys.readouterr().err
+
+
+def test_what_is_live() -> None:
+    assert [is_live(each) for each in ("0", "/dev/video0", "-", "rtsp://x/y", "./0", "a.mp4")] == [
+        *(True, True, True, True, False, False)
+    ]
+    with pytest.raises(SourceError, match="ftp is not supported"):
+        is_live("ftp://x/a.jpg")

@@ -43,7 +43,7 @@ setup(
         (f"lib/{PACKAGE}", sorted(map(str, Path("resource/programs").iterdir()))),
         *(files for folder in SHARED for files in shared(folder)),
     ],
-    entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:main"]},
+    entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:command"]},
     package_data={PACKAGE: ["py.typed"]},
     zip_safe=False,
 )

@@ -10,10 +10,30 @@ A library without ROS:
             print(f"{result.score:.1%} {result.class_id}")
 """
 
-from repghost_ros.errors import RepghostError
-from repghost_ros.model import Model, open_model
-from repghost_ros.results import Reporting, Result
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from repghost_ros.version import __version__
-from repghost_ros.vision.view import View
+
+if TYPE_CHECKING:
+    from repghost_ros.errors import RepghostError
+    from repghost_ros.model import Model, open_model
+    from repghost_ros.results import Reporting, Result
+    from repghost_ros.vision.view import View
 
 __all__ = ["Model", "RepghostError", "Reporting", "Result", "View", "__version__", "open_model"]
+_HOMES = {
+    "Model": "model",
+    "RepghostError": "errors",
+    "Reporting": "results",
+    "Result": "results",
+    "View": "vision.view",
+    "open_model": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import numpy and OpenCV with the first name that needs them, not with every submodule."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

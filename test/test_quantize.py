@@ -19,7 +19,7 @@ from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.cli import quantize as quantize_command
-from repghost_ros.cli.common import INTERRUPTED
+from repghost_ros.cli.terminal import INTERRUPTED
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
 from repghost_ros.convert.quantization import Comparison, compare, normalise, quantize
 from repghost_ros.convert.toolchain import Toolchain

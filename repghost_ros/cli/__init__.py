@@ -1,23 +1,16 @@
 """The `repghost` command: one module a subcommand, each with HELP, add_arguments and run.
 
-`run(options)` returns a `report.Report`, which `main` prints.
+`run(options)` returns a `report.Report`, which the program prints. Importing this takes no time, so
+that an interrupt is heard from the start.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from importlib import import_module
 
-from repghost_ros.cli.common import INTERRUPTED, did_you_mean, print_error
-from repghost_ros.cli.report import Interrupted, print_report
-from repghost_ros.errors import RepghostError, UsageError
-from repghost_ros.version import __version__
+from repghost_ros.cli.terminal import INTERRUPTED, print_error, quit_when_interrupted
 
 COMMANDS = (
     "models",
@@ -35,73 +28,28 @@ COMMANDS = (
     "doctor",
     "completion",
 )
-_EXIT = """\
-exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command line is wrong,
-130 interrupted. REPGHOST_HOME names the model store, REPGHOST_MODEL_URL a mirror of the archive."""
-
-
-def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:
-    """The whole command line; what shell completion is made from, which wants brief descriptions."""
-    parser = argparse.ArgumentParser(
-        prog="repghost",
-        description="RepGhost image classification beside the ROS 2 node: models, measurements, files.",
-        epilog=_EXIT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"repghost_ros {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = import_module(f"{__name__}.{name}")
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.HELP if brief else module.__doc__,
-            epilog=_EXIT,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
-        command.add_argument("--json", action="store_true", help="print JSON on stdout instead")
-        command.set_defaults(run=module.run)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit code."""
     try:
+        from repghost_ros.cli.program import make_parser, run
+
         parser = make_parser()
     except ImportError as error:
         print_error(f"{error}: pip install numpy opencv-python-headless")
         return 1
-    for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments:
-        parser.print_help()
-        return 0
-    if arguments[0][:1] != "-" and arguments[0] not in COMMANDS:
-        print_error(f"'{arguments[0]}' is no command{did_you_mean(arguments[0], COMMANDS)}")
-        return 2
-    options = parser.parse_args(arguments)
-    if threading.current_thread() is threading.main_thread():
-        # As on Ctrl-C, so that files are closed: a bag without its index is lost.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        report = options.run(options)
-        print_report(options.command, report, as_json=options.json)
-        sys.stdout.flush()
-        return int(report.failed)
-    except UsageError as error:
-        print_error(f"{error}; see repghost {options.command} --help")
-        return 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (RepghostError, OSError) as error:
-        print_error(str(error))
-        return 1
-    except KeyboardInterrupt as interrupt:
-        if isinstance(interrupt, Interrupted):
-            print_report(options.command, interrupt.report, as_json=options.json)
-        print_error("interrupted")
-        return INTERRUPTED
+    return run(parser, arguments)
+
+
+def command() -> None:
+    """The program: no interrupt, at any moment, leaves a traceback."""
+    quit_when_interrupted()
+    code = main()
+    if (
+        code == INTERRUPTED
+    ):  # libraries abort where the interpreter ends in the middle of their work
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -15,15 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import (
-    add_model,
-    open_model,
-    positive,
-    positive_float,
-    print_error,
-    with_bar,
-)
+from repghost_ros.cli.common import add_model, open_model, positive, positive_float, with_bar
 from repghost_ros.cli.saver import Saver
+from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import UsageError
 from repghost_ros.model import Model
 from repghost_ros.results import Reporting
@@ -57,14 +51,14 @@ class ClassifyReport:
         is_live: bool = False,
     ) -> None:
         self.failed = False
-        self._is_live = is_live
+        self.is_endless = is_live
         self._model = model
         self._jobs = jobs
         self._saver = saver
 
     def text(self) -> Iterator[str]:
         """The classes of every picture; what could not be classified is said on stderr."""
-        shown = _LiveLine() if self._is_live and sys.stdout.isatty() else None
+        shown = _LiveLine() if self.is_endless and sys.stdout.isatty() else None
         for job in self._classified():
             if job.error is not None:
                 continue
@@ -81,8 +75,18 @@ class ClassifyReport:
         return {
             "model": str(self._model.path),
             "backend": self._model.runtime,
-            "results": [_as_json(job) for job in self._classified()],
+            "results": self._answers(),
         }
+
+    def _answers(self) -> list[dict[str, Any]]:
+        answers = []
+        try:
+            for job in self._classified():
+                answers.append(_as_json(job))
+        except KeyboardInterrupt:
+            if not self.is_endless:
+                raise
+        return answers
 
     def _classified(self) -> Iterator[Job[Picture]]:
         try:
@@ -93,7 +97,7 @@ class ClassifyReport:
                     self._saver.save(job)
                 yield job
         except KeyboardInterrupt:
-            if not self._is_live:
+            if not self.is_endless:
                 raise
         finally:
             try:

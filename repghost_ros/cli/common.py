@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
@@ -28,13 +27,6 @@ _OPTIONS = {
     "bpu_runtime": "--bpu-runtime",
     "color_range": "--color-range",
 }
-INTERRUPTED = 130
-"""Exit code."""
-
-
-def print_error(text: str) -> None:
-    """One line on stderr."""
-    print(f"repghost: {text}", file=sys.stderr)
 
 
 def add_model(

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> CompletionReport:
     """Make the script."""
-    from repghost_ros.cli import make_parser
+    from repghost_ros.cli.program import make_parser
 
     shtab = need("shtab", "pip install shtab")
     parser = make_parser(brief=True)

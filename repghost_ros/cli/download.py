@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from repghost_ros.backends.registry import choose
-from repghost_ros.cli.common import did_you_mean, download_bar, print_error
+from repghost_ros.cli.common import did_you_mean, download_bar
+from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.store import ModelStore

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.cli.common import print_error
+from repghost_ros.cli.terminal import print_error
 from repghost_ros.convert.calibration import see, spread
 from repghost_ros.convert.fusing import Fused, fuse_file
 from repghost_ros.convert.graph import load

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import (
-    positive,
-    positive_float,
-    print_error,
-    with_bar,
-)
+from repghost_ros.cli.common import positive, positive_float, with_bar
 from repghost_ros.cli.report import Interrupted
+from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import SourceError, UsageError, need
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.types import COMPRESSED, IMAGE, ros2_topics

@@ -16,14 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import (
-    download_bar,
-    positive,
-    print_error,
-    share,
-    with_bar,
-)
+from repghost_ros.cli.common import download_bar, positive, share, with_bar
 from repghost_ros.cli.report import Table
+from repghost_ros.cli.terminal import print_error
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
 from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Certificate, certify
 from repghost_ros.convert.certificate_page import difference, write_page

@@ -25,11 +25,11 @@ from repghost_ros.cli.common import (
     check_report,
     open_model,
     positive,
-    print_error,
     share,
     with_bar,
 )
 from repghost_ros.cli.report import Table
+from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import ParameterError, SourceError, UsageError
 from repghost_ros.results import CLASS_IDS, Reporting
 from repghost_ros.runs.answers import is_results, open_results, read_results

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import model_spec, print_error, progress_bar
+from repghost_ros.cli.common import model_spec, progress_bar
 from repghost_ros.cli.report import Table
+from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import UsageError
 from repghost_ros.results import Reporting
 from repghost_ros.runs.fleet import open_fleet

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import IO, Any
 
 from repghost_ros.errors import StoreError
 
@@ -90,5 +91,21 @@ def sha256(path: Path) -> str:
 def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock that ends with the process, however that ends."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file)
         yield
+
+
+def _lock(file: IO[str]) -> None:
+    """Wait for an exclusive lock, which ends with the file."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        msvcrt: Any = import_module("msvcrt")
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                return
+            except OSError:  # after ten seconds of waiting
+                continue
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX)

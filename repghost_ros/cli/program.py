@@ -1,0 +1,100 @@
+"""The whole command line: its parser, and what becomes of a subcommand's report or error."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from repghost_ros.cli import COMMANDS
+from repghost_ros.cli.common import did_you_mean
+from repghost_ros.cli.report import Interrupted, Report, print_report
+from repghost_ros.cli.terminal import (
+    INTERRUPTED,
+    interrupts_raise,
+    print_error,
+)
+from repghost_ros.errors import RepghostError, UsageError
+from repghost_ros.version import __version__
+
+_EXIT = """\
+exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command line is wrong,
+130 interrupted. REPGHOST_HOME names the model store, REPGHOST_MODEL_URL a mirror of the archive."""
+
+
+def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:
+    """The whole command line; what shell completion is made from, which wants brief descriptions."""
+    parser = argparse.ArgumentParser(
+        prog="repghost",
+        description="RepGhost image classification beside the ROS 2 node: models, measurements, files.",
+        epilog=_EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"repghost_ros {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = import_module(f"repghost_ros.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP if brief else module.__doc__,
+            epilog=_EXIT,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print JSON on stdout instead")
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        parser.print_help()
+        return 0
+    if arguments[0][:1] != "-" and arguments[0] not in COMMANDS:
+        print_error(f"'{arguments[0]}' is no command{did_you_mean(arguments[0], COMMANDS)}")
+        return 2
+    options = parser.parse_args(arguments)
+    report: Report | None = None
+    try:
+        with interrupts_raise() as heard:
+            try:
+                report = options.run(options)
+                print_report(options.command, report, as_json=options.json)
+                sys.stdout.flush()
+            except Exception:
+                if heard:  # an import that is interrupted fails for whatever reason
+                    raise KeyboardInterrupt from None
+                raise
+            if heard and not _is_endless(report):
+                raise KeyboardInterrupt
+            return int(report.failed)
+    except UsageError as error:
+        print_error(f"{error}; see repghost {options.command} --help")
+        return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (RepghostError, OSError) as error:
+        print_error(str(error))
+        return 1
+    except KeyboardInterrupt as interrupt:
+        if report is not None and _is_endless(report):
+            return int(report.failed)
+        if isinstance(interrupt, Interrupted):
+            print_report(options.command, interrupt.report, as_json=options.json)
+        print_error("interrupted")
+        return INTERRUPTED
+
+
+def _is_endless(report: Report) -> bool:
+    """Whether an interrupt is how it ends."""
+    return bool(getattr(report, "is_endless", False))

@@ -1,0 +1,72 @@
+"""Ctrl-C at any moment: exit code 130, one line, no traceback; and what other systems lack."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bags import sign_bag
+
+CLI = [sys.executable, "-m", "repghost_ros.cli"]
+
+
+def interrupted(arguments: list[str], seconds: float, kind: int = signal.SIGINT) -> tuple[int, str]:
+    """Exit code and stderr of a command that is interrupted after a while."""
+    with subprocess.Popen(
+        [*CLI, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(seconds)
+        process.send_signal(kind)
+        assert process.stderr is not None
+        return process.wait(30), process.stderr.read()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_at_any_moment_of_the_start_leaves_no_traceback(kind: int) -> None:
+    for step in range(12):
+        code, told = interrupted(["bench", "--model", "demo"], step * 0.1, kind)
+        if code == -kind or ("Traceback" in told and "repghost_ros" not in told):
+            continue  # Python itself was still starting: nothing of this package had run
+        assert "Traceback" not in told
+        assert code == 130, told
+        assert told.count("interrupted") == 1
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_an_interrupted_benchmark_does_not_abort(threads: str) -> None:
+    for step in range(4):
+        arguments = ["bench", "--model", "demo", "--threads", threads, "--seconds", "30"]
+        code, told = interrupted(arguments, 1.5 + step * 0.13)
+        assert (code, told.count("interrupted")) == (130, 1), told
+        assert "terminate" not in told
+
+
+def test_without_what_only_linux_has(tmp_path: Path) -> None:
+    """Windows has no fcntl and macOS no sched_getaffinity: what needs no ROS runs without."""
+    bag = sign_bag(tmp_path / "bag", 3)
+    program = (
+        "import os, sys\n"
+        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios', 'rclpy'):\n"
+        "    sys.modules[name] = None\n"
+        "for name in ('sched_getaffinity', 'killpg', 'getuid', 'geteuid', 'setsid', 'fork'):\n"
+        "    delattr(os, name)\n"
+        "from repghost_ros.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    for arguments in (
+        ["models"],
+        ["doctor", "--json"],
+        ["classify", "docs/demo.png", "--model", "demo"],
+        ["replay", str(bag), "--model", "demo"],
+        ["bench", "--model", "demo", "--threads", "1", "--seconds", "0.1"],
+    ):
+        root = Path(__file__).parent.parent
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], cwd=root, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0 or arguments[0] == "doctor", done.stderr

@@ -236,7 +236,7 @@ def model_spec(
             color_range=options.color_range,
             activation=options.activation,
             onnx_providers=options.onnx_providers.split(","),
-            onnx_threads=threads_beside(options.workers or cores()),
+            onnx_threads=threads_beside(getattr(options, "workers", None) or cores()),
             mean=options.mean,
             scale=options.scale,
             channel_order=options.channel_order,

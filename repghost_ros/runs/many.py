@@ -7,7 +7,6 @@ bag that is done is not done again while its content, the model and the options 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -30,6 +29,7 @@ from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.remote import is_url, listed, local_copy
 from repghost_ros.version import __version__
 from repghost_ros.vision.view import View
+from repghost_ros.zoo.files import lock
 
 FORMATS = ("jsonl", "csv", "parquet")
 PART = 500
@@ -391,7 +391,7 @@ def _only_run(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         with (out / _LOCK).open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
             except OSError as error:
                 raise OutputError(
                     f"another run writes to '{out}': wait for it, or write elsewhere"

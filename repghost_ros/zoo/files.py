@@ -91,21 +91,27 @@ def sha256(path: Path) -> str:
 def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock that ends with the process, however that ends."""
     with path.open("w") as file:
-        _lock(file)
+        lock(file)
         yield
 
 
-def _lock(file: IO[str]) -> None:
-    """Wait for an exclusive lock, which ends with the file."""
+def lock(file: IO[str], *, wait: bool = True) -> None:
+    """Take an exclusive lock, which ends with the file.
+
+    Raises:
+        OSError: another process has it, and this one does not wait.
+
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         msvcrt: Any = import_module("msvcrt")
         while True:
             try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
                 return
-            except OSError:  # after ten seconds of waiting
-                continue
+            except OSError:  # LK_LOCK waits for ten seconds only
+                if not wait:
+                    raise
     else:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -182,3 +182,17 @@ def test_folders_that_cannot_be_evaluated(folder: Path, tmp_path: Path) -> None:
 
 def test_accuracy_of_nothing_is_unknown() -> None:
     assert accuracy([]).share(0) is None
+
+
+def test_hidden_folders_and_files_are_neither_classes_nor_pictures(tmp_path: Path) -> None:
+    for name in (
+        *("stop/a.png", "yield/a.png", ".ipynb_checkpoints/a.png", "__MACOSX/stop/a.png"),
+        *("stop/.ipynb_checkpoints/a.png", "stop/._a.png", "yield/Thumbs.db", ".DS_Store"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    samples = find_samples(tmp_path, LABELS)
+    assert [(each.path.relative_to(tmp_path).as_posix(), each.truth) for each in samples] == [
+        ("stop/a.png", LABELS.index("stop")),
+        ("yield/a.png", LABELS.index("yield")),
+    ]

@@ -128,6 +128,27 @@ def test_a_required_model_that_cannot_be_opened_ends_the_launch(run: Run, front_
     assert "'/absent.onnx' does not exist" in ended.stdout + ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("file", "arguments"),
+    [
+        ("rdk_camera", ("camera:=none", "websocket:=false", "image:=/film")),
+        ("classify_demo", ("viewer:=none",)),
+    ],
+)
+def test_parts_can_be_left_out(run: Run, file: str, arguments: tuple[str, ...]) -> None:
+    launch_file = str(HERE.parent / "launch" / f"{file}.launch.py")
+    ended = run("launch_it", "--seconds", "12", launch_file, "model:=demo", *arguments)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    output = ended.stdout + ended.stderr
+    assert "serving '/film'" in output if file == "rdk_camera" else "serving '/image'" in output
+
+
+def test_a_missing_part_of_the_rdk_is_named(run: Run) -> None:
+    ended = run("launch_it", str(HERE.parent / "launch" / "rdk_camera.launch.py"))
+    assert ended.returncode == 1
+    assert "package 'mipi_cam' not found" in ended.stdout + ended.stderr
+
+
 def test_an_unknown_argument_is_refused(run: Run) -> None:
     ended = run("launch_it", str(HERE.parent / "launch" / "classify.launch.py"), "topk:=3")
     assert ended.returncode == 1

@@ -13,10 +13,11 @@ import pytest
 from bond.msg import Status
 from graph import LATCHED, RELIABLE, Robot, image, running_node, wait_until
 from lifecycle_msgs.msg import Transition
-from test_node import sign
+from test_node import best, sign
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from repghost_ros.paths import share
+from repghost_ros.ros import messages
 
 
 @pytest.fixture
@@ -173,3 +174,15 @@ def test_it_says_what_it_serves(robot: Robot) -> None:
     assert "/image" in line
     assert "reliable, depth 5" in line
     assert "/repghost/classification" in line
+
+
+def test_a_change_of_the_top_class_that_lasts_is_told(robot: Robot) -> None:
+    with running_node(hold="1.5"):
+        publisher = robot.publisher()
+        changed = robot.collect(messages.Classification, "/repghost/changed")
+        robot.publisher("image")
+        film = ["stop", "stop", "stop", "yield", "stop", "yield", "yield", "yield"]
+        for stamp, name in enumerate(film):
+            robot.answer(publisher, image(sign(name), stamp=stamp))
+        wait_until(lambda: len(changed) >= 2, "both changes")
+    assert [(best(each), each.header.stamp.sec) for each in changed] == [("stop", 2), ("yield", 7)]

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 IMPORTS = {
-    "rclpy": {"init", "lifecycle", "try_shutdown"},
+    "rclpy": {"init", "lifecycle", "ok", "try_shutdown"},
     "rclpy.callback_groups": {"CallbackGroup"},
     "rclpy.clock": {"Clock", "ClockType"},
     "rclpy.context": {"Context"},
@@ -58,6 +58,7 @@ METHODS = {
     "default_callback_group",
     "destroy_lifecycle_publisher",
     "destroy_node",
+    "destroy_publisher",
     "destroy_subscription",
     "from_msg",
     "get_clock",

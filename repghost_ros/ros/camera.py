@@ -12,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from repghost_ros.ros import messages, perception
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.ros.topics import sources
+from repghost_ros.stream.decision import Change
 from repghost_ros.stream.job import Counts, Job, Outcome
 from repghost_ros.stream.monitor import Monitor, Report
 from repghost_ros.stream.pipeline import Pipeline, Stream
@@ -50,6 +51,12 @@ class Camera:
         self._packed_overlay = node.create_lifecycle_publisher(
             CompressedImage, f"~/{prefix}overlay/compressed", 1
         )
+        self._change = Change()
+        self._changed: Any = None
+        if parameters().hold:
+            self._changed = node.create_lifecycle_publisher(
+                messages.Classification, f"~/{prefix}changed", 10
+            )
         self._perception: Any = None
         if parameters().perception:
             self._perception = node.create_lifecycle_publisher(
@@ -99,6 +106,7 @@ class Camera:
             self._overlay,
             self._packed_overlay,
             self._perception,
+            self._changed,
         ):
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
@@ -122,7 +130,13 @@ class Camera:
         return job.outcome
 
     def _publish(self, job: Job[Any]) -> None:
-        self._classifications.publish(messages.serialized_classification(job.message, job.results))
+        answer = messages.serialized_classification(job.message, job.results)
+        self._classifications.publish(answer)
+        if self._changed is not None:
+            stamp = job.message.header.stamp
+            top = job.results[0].class_id if job.results else None
+            if self._change.update(top, stamp.sec + stamp.nanosec / 1e9, self._parameters().hold):
+                self._changed.publish(answer)
         if self._perception is not None:
             header = messages.header(job.message)
             now, model = self._node.get_clock().now(), f"repghost_{self._parameters().model}"

@@ -167,6 +167,12 @@ class Parameters:
         choices=IMAGE_TRANSPORTS,
         read_only=True,
     )
+    hold: float = _parameter(
+        0.0,
+        "Publish ~/changed when the top class has been another one for so many seconds; 0: never.",
+        bounds=(0.0, 3600.0),
+        read_only=True,
+    )
     perception: bool = _parameter(
         False, "Also answer as ai_msgs/PerceptionTargets, for the RDK's own nodes.", read_only=True
     )

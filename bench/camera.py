@@ -49,6 +49,9 @@ class Camera:
         qos: QoSProfile = qos_profile_sensor_data,
     ) -> None:
         self.published = 0
+        self.longest_silence = 0.0
+        """Seconds between two answers."""
+        self._last_answer = float("inf")
         self._context = rclpy.Context()
         self._context.init()
         self._node = rclpy.create_node("bench_camera", context=self._context)
@@ -73,7 +76,18 @@ class Camera:
         self._thread.start()
 
     def _on_answer(self, message: Any) -> None:
-        self._answers[message.header.stamp.sec] = time.monotonic()
+        now = time.monotonic()
+        self._answers[message.header.stamp.sec] = now
+        self._note_silence(now)
+        self._last_answer = now
+
+    def _note_silence(self, now: float) -> None:
+        self.longest_silence = max(self.longest_silence, now - self._last_answer)
+
+    def silence(self) -> float:
+        """The longest time in seconds without an answer so far, the latest included."""
+        self._note_silence(time.monotonic())
+        return self.longest_silence
 
     def _publish(self) -> None:
         self._publisher.publish(self._image)

@@ -32,6 +32,8 @@ from repghost_ros.ros.isolation import isolate
 
 FPS = 120
 DEPTH = 100  # of the images' queues: none overflows while a fault is dealt with
+SILENCE = 10.0  # seconds without an answer that no fault explains: the longest hangs for 3
+SETTLED = 15.0  # seconds until the last frames, which may hang in the device, have been told of
 FAULTS: tuple[tuple[str, int, int], ...] = (
     ("run", -6000001, 5),
     ("infer", -6000009, 3),
@@ -40,7 +42,10 @@ FAULTS: tuple[tuple[str, int, int], ...] = (
     ("hang", 3000, 1),
 )
 LEFT_BEHIND = ("live_models", "live_allocations", "live_tasks", "bad_frees", "freed_in_use")
-COUNTS = ("frames in", "frames answered", "frames refused", "frames failed", "frames dropped")
+COUNTS = (
+    *("frames in", "frames answered", "frames refused", "frames failed"),
+    *("frames dropped", "frames skipped"),
+)
 
 
 def memory_and_threads(pid: int) -> tuple[float, int]:
@@ -81,6 +86,11 @@ class Ledger:
         self._context.try_shutdown()
         self._thread.join()
         self._executor.shutdown()
+
+
+def unaccounted(totals: dict[str, int]) -> int:
+    """Frames that came in and of which nobody has told what became of them."""
+    return totals[COUNTS[0]] - sum(totals[name] for name in COUNTS[1:])
 
 
 def main() -> int:
@@ -128,8 +138,14 @@ def main() -> int:
                 f"{samples[-1][1]:6.1f} MB  {samples[-1][2]:3} threads",
                 flush=True,
             )
-        time.sleep(1.5)  # the last period's diagnostics
-        totals = dict(ledger.totals)
+        silence = camera.silence()
+        # What is missing until then is in flight, or not told of yet.
+        deadline = time.monotonic() + SETTLED
+        while time.monotonic() < deadline:
+            totals = dict(ledger.totals)
+            if sent == totals[COUNTS[0]] - in_before and not unaccounted(totals):
+                break
+            time.sleep(0.1)
         node.send_signal(signal.SIGINT)
         code = node.wait(10)
         camera.close()
@@ -137,7 +153,7 @@ def main() -> int:
         remains = dict(line.split() for line in left.read_text().splitlines())
     minutes, memory, threads = np.array(samples[len(samples) // 4 :]).T
     slope = float(np.polyfit(minutes, memory, 1)[0]) if len(minutes) > 2 else 0.0
-    inside = totals["frames in"] - sum(totals[name] for name in COUNTS[1:])
+    inside = unaccounted(totals)
     print(f"\n{faults} faults in {seconds:.0f} s; the node ended with {code}")
     print("  ".join(f"{name}: {count}" for name, count in totals.items()))
     lost = sent - (totals[COUNTS[0]] - in_before)
@@ -150,7 +166,10 @@ def main() -> int:
     )
     left_behind = {name: remains[name] for name in LEFT_BEHIND if remains[name] != "0"}
     print(f"left behind on the device: {left_behind or 'nothing'}")
-    return int(inside != 0 or lost != 0 or code != 0 or bool(left_behind))
+    print(f"longest time without an answer {silence:.1f} s, allowed {SILENCE:.0f} s")
+    if inside:
+        print(f"{inside} frames came in and are still unaccounted for {SETTLED:.0f} s later")
+    return int(silence > SILENCE or inside != 0 or lost != 0 or code != 0 or bool(left_behind))
 
 
 if __name__ == "__main__":

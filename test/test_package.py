@@ -50,9 +50,25 @@ def test_every_shared_file_is_installed(arguments: dict[str, Any]) -> None:
 
 
 def test_programs_exist(arguments: dict[str, Any]) -> None:
-    for program in arguments["entry_points"]["console_scripts"]:
-        module, function = program.split(" = ")[1].split(":")
-        assert callable(getattr(importlib.import_module(module), function))
+    """`repghost` alone is on PATH; `ros2 run` finds the others in lib/repghost_ros."""
+    (program,) = arguments["entry_points"]["console_scripts"]
+    assert program.startswith("repghost = ")
+    module, function = program.split(" = ")[1].split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    programs = dict(arguments["data_files"])["lib/repghost_ros"]
+    assert {Path(path).name for path in programs} == {"classifier_node", "camera", "viewer"}
+    for path in programs:
+        assert (ROOT / path).stat().st_mode & 0o111
+        (module,) = re.findall(r"from (\S+) import main", (ROOT / path).read_text())
+        assert callable(importlib.import_module(module).main)
+
+
+def test_dependencies_come_from_apt() -> None:
+    """Rosdep's keys that end in -pip bring numpy 2, which breaks apt's OpenCV on Ubuntu 22.04."""
+    package = ElementTree.parse(ROOT / "package.xml").getroot()
+    named = [element.text or "" for element in package.iter() if element.tag.endswith("depend")]
+    assert "python3-numpy" in named
+    assert not [name for name in named if name.endswith("-pip")]
 
 
 def test_every_python_package_is_installed(arguments: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -186,3 +187,27 @@ def test_a_change_of_the_top_class_that_lasts_is_told(robot: Robot) -> None:
             robot.answer(publisher, image(sign(name), stamp=stamp))
         wait_until(lambda: len(changed) >= 2, "both changes")
     assert [(best(each), each.header.stamp.sec) for each in changed] == [("stop", 2), ("yield", 7)]
+
+
+def test_the_security_policy_allows_what_the_node_does(robot: Robot) -> None:
+    """Whatever is switched on, and nothing else; rcl's own topics of every node are in it too."""
+    policy = ElementTree.parse(share() / "config" / "sros2_policy.xml")
+
+    def allowed(kind: str, tag: str) -> set[str]:
+        names = {e.text or "" for e in policy.iterfind(f".//{kind}/{tag}")}
+        return {robot.node.resolve_topic_name(n.replace("~", "/repghost")) for n in names}
+
+    with running_node(autostart="false", hold="1.0", perception="true", use_sim_time="true"):
+        robot.change_state(Transition.TRANSITION_CONFIGURE)
+        robot.change_state(Transition.TRANSITION_ACTIVATE)
+        of_node = ("repghost", "/")
+        wait_until(
+            lambda: "/bond" in dict(robot.node.get_publisher_names_and_types_by_node(*of_node)),
+            "the graph to be known",
+        )
+        published = dict(robot.node.get_publisher_names_and_types_by_node(*of_node))
+        subscribed = dict(robot.node.get_subscriber_names_and_types_by_node(*of_node))
+        served = dict(robot.node.get_service_names_and_types_by_node(*of_node))
+    assert published.keys() == allowed("topics[@publish]", "topic")
+    assert subscribed.keys() | {"/image/compressed"} == allowed("topics[@subscribe]", "topic")
+    assert served.keys() == allowed("services[@reply]", "service")

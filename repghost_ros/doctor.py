@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -22,6 +23,8 @@ from repghost_ros.runs.batch import cores
 from repghost_ros.zoo.catalogue import DEFAULT, DEMO, MODELS, check_archive
 from repghost_ros.zoo.store import ModelStore
 
+SHARED_MEMORY = Path("/dev/shm")
+_PROCESSES = 3  # camera, node and a viewer, each of which reserves a segment
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 _BOARD = Path("/proc/device-tree/model")
 _BOARD_IMAGE = Path("/etc/version")
@@ -145,7 +148,7 @@ def _ros() -> Iterator[Finding]:
     if profile and not Path(profile).is_file():
         yield Finding("Fast DDS profile", PROBLEM, f"'{profile}' does not exist", variable)
     elif profile:
-        yield Finding("Fast DDS profile", OK, profile)
+        yield _shared_memory(Path(profile), variable)
     else:
         yield Finding(
             "Fast DDS profile",
@@ -153,6 +156,22 @@ def _ros() -> Iterator[Finding]:
             "none: images above 512 KB may be lost on one machine",
             variable,
         )
+
+
+def _shared_memory(profile: Path, variable: str) -> Finding:
+    """Whether the segments that a Fast DDS profile asks for fit what this machine or container has."""
+    sizes = re.findall(r"<segment_size>\s*(\d+)\s*<", profile.read_text(errors="replace"))
+    wanted = max(map(int, sizes), default=0)
+    total = shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else 0
+    if total >= _PROCESSES * wanted:
+        return Finding("Fast DDS profile", OK, str(profile))
+    return Finding(
+        "Fast DDS profile",
+        PROBLEM,
+        f"'{profile}' reserves {wanted / 2**20:.0f} MB a process, {SHARED_MEMORY} has "
+        f"{total / 2**20:.0f} MB in all: images will be lost",
+        f"docker run --shm-size=512m, or {variable}",
+    )
 
 
 def _store() -> Iterator[Finding]:

@@ -20,6 +20,7 @@ import pytest
 from test_store import Archive, archive  # noqa: F401
 
 from emulator.board import Emulator, write_model
+from repghost_ros import doctor
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import COMMANDS, main
 from repghost_ros.cli.report import Table, _print_rich
@@ -437,6 +438,22 @@ def test_completion(shell: str, line: str, tmp_path: Path, capsys: Any) -> None:
     assert COMPLETED[line] in re.split(r"[\s/\x1b]+", told), told
 
 
+def test_a_turned_picture_is_turned_and_said(tmp_path: Path, capsys: Any) -> None:
+    upright = render(LABELS[0], np.random.default_rng(1), 240, 320)
+    lying = cv2.imencode(".jpg", cv2.rotate(upright, cv2.ROTATE_90_COUNTERCLOCKWISE))
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    data = lying[1].tobytes()
+    exif = b"\xff\xe1" + (8 + len(tiff)).to_bytes(2, "big") + b"Exif\0\0" + tiff
+    picture = tmp_path / "turned.jpg"
+    picture.write_bytes(data[:2] + exif + data[2:])
+    assert main(["classify", str(picture), "--model", "demo", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["results"]
+    assert shown["note"] == "turned as its EXIF orientation 6 says"
+    assert shown["results"][0]["class_id"] == LABELS[0]
+    assert main(["classify", str(picture), "--model", "demo"]) == 0
+    assert "turned as its EXIF orientation 6 says" in capsys.readouterr().out
+
+
 def test_doctor(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
@@ -446,6 +463,29 @@ def test_doctor(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> No
     assert findings["ROS"]["status"] == ("ok" if find_spec("rclpy") else "note")
     assert "apt install hobot-dnn" in findings["BPU: libdnn"]["detail"]
     assert str(store) in findings["store"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("segment", "status"), [(16 << 20, "ok"), (64 << 20, "problem")], ids=["small", "large"]
+)
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="it is looked at where ROS is")
+def test_doctor_knows_what_shared_memory_a_container_has(
+    segment: int, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ours = (share() / "config" / "fastdds_images.xml").read_text()
+    assert ours.count(str(16 << 20)) == 1
+    profile = tmp_path / "profile.xml"
+    profile.write_text(ours.replace(str(16 << 20), str(segment)))
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(profile))
+    usage = shutil.disk_usage(tmp_path)._replace(total=64 << 20)  # Docker's
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    main(["doctor", "--json"])
+    found = {each["subject"]: each for each in json.loads(capsys.readouterr().out)["results"]}
+    assert found["Fast DDS profile"]["status"] == status
+    if status == "problem":
+        assert "64 MB a process" in found["Fast DDS profile"]["detail"]
+        assert "--shm-size" in found["Fast DDS profile"]["advice"]
 
 
 def test_doctor_on_the_board(library: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

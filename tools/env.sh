@@ -9,4 +9,7 @@ if [ -z "${ROS_DISTRO:-}" ]; then
   # The graph stays on this machine unless the user says otherwise.
   export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 fi
+# Without it Fast DDS loses images larger than 512 KB.
+export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_root/config/fastdds_images.xml}
+export FASTDDS_DEFAULT_PROFILES_FILE=${FASTDDS_DEFAULT_PROFILES_FILE:-$FASTRTPS_DEFAULT_PROFILES_FILE}
 unset _root _venv

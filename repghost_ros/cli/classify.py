@@ -65,7 +65,8 @@ class ClassifyReport:
             if shown is not None:
                 shown.show(job)
             else:
-                yield f"{job.message.name}  ({_inference_ms(job):.2f} ms)"
+                note = f", {job.frame.note}" if job.frame is not None and job.frame.note else ""
+                yield f"{job.message.name}  ({_inference_ms(job):.2f} ms){note}"
                 for result in job.results:
                     yield f"  {result.score:7.2%}  {result.class_id}"
         print(f"{self._model.path.name} on {self._model.runtime}", file=sys.stderr)
@@ -138,8 +139,10 @@ def _as_json(job: Job[Picture]) -> dict[str, Any]:
     about = {"path": job.message.source, "frame": job.message.index}
     if job.error is not None:
         return {**about, "error": str(job.error)}
+    assert job.frame is not None
     return {
         **about,
+        **({"note": job.frame.note} if job.frame.note else {}),
         "inference_ms": round(_inference_ms(job), 3),
         "results": [asdict(result) for result in job.results],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from repghost_ros.results import Reporting, Result
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.bags import Bag, Recorded
 from repghost_ros.vision.view import View
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,14 @@ def replay(
         SourceError: the bag is truncated or corrupt; what was answered before was yielded.
 
     """
+    noted: set[str] = set()
     recorded = bag.messages(topic, first=first, last=last)
     for job in classify_each(model, recorded, Recorded.frame, view, reporting, workers=workers):
         image = job.message
+        note = job.frame.note if job.frame is not None else ""
+        if note and note not in noted:
+            noted.add(note)
+            _log.warning("frames of '%s': %s", image.topic, note)
         error = "" if job.error is None else str(job.error) or type(job.error).__name__
         yield Answer(image.topic, image.time_ns, image.stamp_ns, image.frame_id, job.results, error)
 

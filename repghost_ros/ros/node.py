@@ -40,7 +40,7 @@ _PATIENCE = (
 
 
 class ClassifierNode(LifecycleNode):
-    """Classifies every frame of its cameras; the README lists its topics and parameters.
+    """Classifies every frame of its cameras; docs/node.md lists its topics and parameters.
 
     Args:
         node_name: name of the node.

@@ -1,0 +1,145 @@
+"""The documentation: its links, commands and examples, and that both READMEs say the same."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import bags
+import pytest
+
+from repghost_ros.cli import COMMANDS, main
+from repghost_ros.cli.program import make_parser
+
+ROOT = Path(__file__).parent.parent
+README, CHINESE = ROOT / "README.md", ROOT / "README_cn.md"
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [README, CHINESE, ROOT / "CONTRIBUTING.md", *DOCS]
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
+NOT_RUN = re.compile(r"^<!-- not run: .+ -->\n```python\n.*?^```$", re.M | re.S)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(text: str, language: str | None = None) -> list[str]:
+    """What stands in the fences of one language, or of all."""
+    return [body for _, kind, body in FENCE.findall(text) if language in (None, kind)]
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """Names of a page's headings, as Markdown's renderers make them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.M)
+    kept = (re.sub(r"[^\w\s-]", "", heading.lower()).strip() for heading in headings)
+    return frozenset(re.sub(r"\s", "-", heading) for heading in kept)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        own = "https://github.com/repghost-ros/repghost_ros/blob/main/"
+        if link.startswith(own):
+            link = str(ROOT / link.removeprefix(own))
+        elif link.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Command lines of `repghost` in fences and within sentences, without the program's name."""
+    inline = re.findall(r"`(repghost [^`]+)`", FENCE.sub("", text))
+    fenced = [
+        line.strip().removeprefix("$ ") for body in blocks(text) for line in body.splitlines()
+    ]
+    for line in [*inline, *fenced]:
+        if line.startswith("repghost "):
+            words = shlex.split(line, comments=True)
+            end = next((i for i, word in enumerate(words) if word in ("|", ">", ";", "&&")), None)
+            yield words[1:end]
+
+
+@cache
+def options() -> dict[str, set[str]]:
+    """The options of each command."""
+    (subparsers,) = (
+        action
+        for action in make_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return {command: set(p._option_string_actions) for command, p in subparsers.choices.items()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_and_options_exist(page: Path) -> None:
+    for command, *words in commands(page.read_text(encoding="utf-8")):
+        if command.isupper():  # stands for any
+            continue
+        assert command in COMMANDS
+        before_ros = words[: words.index("--ros-args")] if "--ros-args" in words else words
+        given = {word for word in before_ros if word.startswith("--")}
+        assert given - options()[command] == set(), command
+
+
+def test_every_command_has_its_section() -> None:
+    assert set(COMMANDS) <= anchors(ROOT / "docs" / "cli.md")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the examples read."""
+    folder = tmp_path_factory.mktemp("desk")
+    bags.sign_bag(folder / "drive", frames=6)
+    assert main(["signs", str(folder / "signs")]) == 0
+    for answers in ("answers", "golden"):
+        out = str(folder / f"{answers}.jsonl")
+        assert main(["replay", str(folder / "drive"), "--model", "demo", "--out", out]) == 0
+    return folder
+
+
+# Those of fleet.md are run by test_fleet.py, on the results that they ask for.
+EXAMPLES = [
+    (page, block)
+    for page in [README, *DOCS]
+    if page.name != "fleet.md"
+    for block in blocks(NOT_RUN.sub("", page.read_text(encoding="utf-8")), "python")
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "code"), EXAMPLES, ids=[f"{name(page)}-{i}" for i, (page, _) in enumerate(EXAMPLES)]
+)
+def test_python_runs(page: Path, code: str, desk: Path) -> None:
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=desk, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_is_short() -> None:
+    assert 80 <= len(README.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_the_chinese_readme_has_the_same_commands_and_figures() -> None:
+    english, chinese = (path.read_text(encoding="utf-8") for path in (README, CHINESE))
+    assert blocks(english) == blocks(chinese)
+    figures, those = (
+        sorted(re.findall(r"\d+(?:[.,]\d+)*", FENCE.sub("", text))) for text in (english, chinese)
+    )
+    assert figures == those
+    links, their_links = (
+        set(re.findall(r"\]\((docs/[^)]+)\)", text)) for text in (english, chinese)
+    )
+    assert links == their_links

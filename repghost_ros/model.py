@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from repghost_ros.stream.job import Job, Outcome
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.vision.view import View
+from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.store import resolve
@@ -190,7 +191,8 @@ class ModelSpec:
         """Find (or download) the model, open it, and match it with its labels.
 
         Raises:
-            BackendError: no usable runtime, or the model is corrupt or no classifier.
+            BackendError: no usable runtime, the model is corrupt or no classifier, or it was made for
+                another color range.
             StoreError: the model is neither here nor to be had.
             LabelsError: the labels cannot be read or do not fit the model.
 
@@ -198,7 +200,8 @@ class ModelSpec:
         # Before a download, which would be useless where nothing can run the model.
         runtime = self.check()
         path = resolve(self.model, runtime.format, model_path=self.model_path, progress=progress)
-        backend = runtime.open(path, self.options)
+        color_range = choose_color_range(path, self.options.color_range)
+        backend = runtime.open(path, replace(self.options, color_range=color_range))
         try:
             labels = self._labels(backend)
             # The first inference is the slowest everywhere: have it before the first frame.
@@ -211,7 +214,7 @@ class ModelSpec:
             backend.close()
             raise
         name = path.name if self.model_path else self.model
-        return Model(name, path, labels, self.options.color_range, backend, activation)
+        return Model(name, path, labels, color_range, backend, activation)
 
     def _activation(self, path: Path, slot: Slot) -> str:
         """What makes scores of the outputs: by the options, the graph, or two answers of the model."""

@@ -244,7 +244,7 @@ def test_answers_change_with_the_parameters(robot: Robot) -> None:
         ("backend", "tpu", "auto, bpu, onnx"),
         ("backend", "bpu", "no runtime is usable here"),
         ("resize", "squash", "stretch, crop, letterbox"),
-        ("color_range", "wide", "full, limited"),
+        ("color_range", "wide", "auto, full, limited"),
         ("top_k", 0, ""),
         ("top_k", "five", ""),
         ("score_threshold", 1.5, ""),

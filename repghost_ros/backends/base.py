@@ -130,8 +130,8 @@ class BackendOptions:
     """Seconds to wait for one inference on the BPU before it counts as failed."""
     model_name: str = ""
     """Which of the models in a compiled file to run; may be empty where there is one."""
-    color_range: ColorRange = "full"
-    """Range of the NV12 that the ONNX backend is given: full or limited (BT.601)."""
+    color_range: ColorRange | Literal["auto"] = "auto"
+    """BT.601 range of the NV12 that the model is given; auto: what its file records, or full."""
     activation: Activation = "auto"
     """What makes scores of the outputs; auto: softmax unless the model gives probabilities itself."""
     onnx_providers: Sequence[str] = ("auto",)

@@ -18,6 +18,7 @@ from repghost_ros.backends.base import (
 )
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import to_rgb
+from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.catalogue import MEAN, SCALE
 from repghost_ros.zoo.labels import parse_labels
 
@@ -27,8 +28,6 @@ NAMES_KEY = "names"
 """Metadata as other exporters have it: the class names as a dict by index."""
 MEAN_KEY, SCALE_KEY, CHANNEL_ORDER_KEY = "mean", "scale", "channel_order"
 """Metadata: preprocessing other than ImageNet's, as in BackendOptions; numbers divided by commas."""
-COLOR_RANGE_KEY = "color_range"
-"""Metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
 
 
 def library() -> Any:
@@ -129,7 +128,7 @@ class OnnxBackend:
                 f"missing: ONNX Runtime fell back to {used[0]}"
             )
         self.runtime = f"ONNX Runtime {version()} ({used[0].removesuffix('ExecutionProvider')})"
-        self.color_range = options.color_range
+        self.color_range = choose_color_range(path, options.color_range)
         self._metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         names = self._metadata.get(LABELS_KEY) or self._metadata.get(NAMES_KEY, "")
         try:
@@ -232,11 +231,6 @@ class OnnxBackend:
             np.copyto(pixels, (rgb - self.mean) * self.scale, casting="unsafe")
 
     def _read_folded(self, path: Path, shape: list[int]) -> None:
-        own = self._metadata.get(COLOR_RANGE_KEY)
-        if own != self.color_range:
-            raise BackendError(
-                f"'{path}' was made for NV12 of the range '{own}': set color_range to that"
-            )
         given = (self._options.mean, self._options.scale, self._options.channel_order != "auto")
         if any(map(bool, given)):
             raise BackendError(

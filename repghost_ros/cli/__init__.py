@@ -14,6 +14,7 @@ from repghost_ros.cli.terminal import INTERRUPTED, print_error, quit_when_interr
 
 COMMANDS = (
     "models",
+    "info",
     "download",
     "classify",
     "replay",

@@ -15,6 +15,7 @@ from repghost_ros.errors import RepghostError, UsageError, need
 from repghost_ros.model import Model, ModelSpec
 from repghost_ros.runs.batch import cores, threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES
 from repghost_ros.zoo.download import Progress
 
@@ -96,9 +97,9 @@ def add_model(
     )
     parser.add_argument(
         "--color-range",
-        choices=COLOR_RANGES,
-        default="full",
-        help="range of the NV12 that the model was compiled for (default: %(default)s)",
+        choices=(AUTO, *COLOR_RANGES),
+        default=AUTO,
+        help="range of the NV12 that the model was compiled for (auto: as its file records)",
     )
     if not pictures:
         return

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.onnx import COLOR_RANGE_KEY
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.vision.nv12 import rgb_matrix
+from repghost_ros.zoo.binary import COLOR_RANGE_KEY
 from repghost_ros.zoo.catalogue import MEAN, SCALE
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
@@ -27,6 +27,7 @@ from repghost_ros.ros.diagnostics import Thresholds
 from repghost_ros.runs.batch import threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
+from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import MODEL_NAMES
 
 SPEC = (
@@ -127,10 +128,10 @@ class Parameters:
     resize: ResizePolicy = _parameter(
         "stretch", "How a frame is fitted to the model's input.", choices=RESIZE_POLICIES
     )
-    color_range: ColorRange = _parameter(
-        "full",
-        "BT.601 range of the NV12 the model was compiled for; limited: bt601_video.",
-        choices=COLOR_RANGES,
+    color_range: ColorRange | Literal["auto"] = _parameter(
+        AUTO,
+        "BT.601 range of the NV12 the model was compiled for; auto: as its file records, or full.",
+        choices=(AUTO, *COLOR_RANGES),
     )
     source_color_range: ColorRange = _parameter(
         "limited", "BT.601 range of the camera's own YUV frames.", choices=COLOR_RANGES

@@ -1,0 +1,168 @@
+"""Say what a model file is: its inputs, colour range, classes, how it was made, and where it runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repghost_ros.backends.onnx import LABELS_KEY
+from repghost_ros.convert.export import OPSET
+from repghost_ros.convert.fusing import is_fused
+from repghost_ros.convert.graph import is_quantized, load, opset
+from repghost_ros.errors import StoreError, UsageError
+from repghost_ros.zoo.binary import Compiled, read_compiled, recorded_color_range
+from repghost_ros.zoo.catalogue import MODEL_NAMES, MODELS, formats
+from repghost_ros.zoo.files import check_format, sha256
+from repghost_ros.zoo.store import ModelStore, resolve
+
+HELP = "say what a model file is and how it was made"
+_SETTINGS = {
+    "mean": "MEAN_VALUE",
+    "scale": "SCALE_VALUE",
+    "calibration": "CALI_TYPE",
+    "hb_mapper": "BUILDER_VERSION",
+    "hbdk": "HBDK_VERSION",
+}
+"""What is shown of a .bin's settings -> their names in the file."""
+
+
+@dataclass(frozen=True)
+class InfoReport:
+    """What was found in one or more files."""
+
+    files: list[dict[str, Any]]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the RDK X5 cannot run a compiled model among them."""
+        return any(model["unfit"] for about in self.files for model in about.get("models", []))
+
+    def text(self) -> Iterator[str]:
+        """A line a fact."""
+        for number, about in enumerate(self.files):
+            if number:
+                yield ""
+            models = about.get("models", [])
+            shown = {key: value for key, value in about.items() if key != "models"}
+            yield from _lines(shown)
+            for model in models:
+                yield from _lines(model)
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict a file."""
+        return {"results": self.files}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `repghost info`."""
+    parser.add_argument(
+        "model",
+        nargs="+",
+        metavar="MODEL",
+        help=f"a .bin or .onnx file, or what the store has of {', '.join(MODEL_NAMES)}",
+    )
+
+
+def run(options: argparse.Namespace) -> InfoReport:
+    """Read the files; nothing is downloaded."""
+    return InfoReport([_describe(path) for model in options.model for path in _files(model)])
+
+
+def _files(model: str) -> list[Path]:
+    if model not in MODEL_NAMES:
+        path = Path(model)
+        if path.suffix.lower() not in (".bin", ".onnx"):
+            raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, a .bin or an .onnx")
+        return [resolve("", "", model_path=model)]
+    if model not in MODELS:
+        return [resolve(model, format) for format in formats(model)]
+    store = ModelStore()
+    found = [path for path in (store.check(model, format) for format in formats(model)) if path]
+    if not found:
+        raise StoreError(f"the store has no model {model}: repghost download {model}")
+    return found
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+    }
+    if path.suffix.lower() == ".onnx":
+        return {**about, **_describe_onnx(path)}
+    models = read_compiled(path)
+    if not models:
+        check_format(path, f"'{path}'")
+        note = "what it records cannot be read here: the board's runtime is the judge"
+        return {**about, "format": "compiled", "note": note}
+    return {**about, "format": "compiled", "models": [_describe_compiled(each) for each in models]}
+
+
+def _describe_compiled(model: Compiled) -> dict[str, Any]:
+    settings = model.settings
+    return {
+        "name": model.name,
+        "march": model.march or None,
+        "input": {"name": model.input.name, "shape": model.input.shape, "layout": "NHWC"},
+        "takes_nv12": model.takes_nv12,
+        "color_range": model.color_range,
+        "output": {"name": model.output.name, "shape": model.output.shape},
+        "classes": max(model.output.shape),
+        "batch": model.batch,
+        **{name: settings.get(key, "").strip(",;") or None for name, key in _SETTINGS.items()},
+        "unfit": model.unfit() or None,
+    }
+
+
+def _describe_onnx(path: Path) -> dict[str, Any]:
+    model = load(path)
+    weights = {entry.name for entry in model.graph.initializer}
+    images = [_describe_tensor(entry) for entry in model.graph.input if entry.name not in weights]
+    answers = [_describe_tensor(entry) for entry in model.graph.output]
+    labels = next((e.value for e in model.metadata_props if e.key == LABELS_KEY), "").splitlines()
+    quantized = is_quantized(model)
+    return {
+        "format": "onnx",
+        "inputs": images,
+        "takes_nv12": len(images) == 1 and len(images[0]["shape"]) == 2,
+        "color_range": recorded_color_range(path),
+        "outputs": answers,
+        "classes": answers[0]["shape"][-1] if answers and answers[0]["shape"] else None,
+        "labels": len(labels),
+        "opset": opset(model),
+        "for_toolchain": opset(model) <= OPSET and not quantized,
+        "quantized": quantized,
+        "fused": None if quantized else is_fused(model),
+    }
+
+
+def _describe_tensor(tensor: Any) -> dict[str, Any]:
+    kind = tensor.type.tensor_type
+    shape = [size.dim_value or size.dim_param or "?" for size in kind.shape.dim]
+    layout = None
+    if len(shape) == 4:
+        layout = "NCHW" if shape[1] == 3 else "NHWC"
+    return {"name": tensor.name, "shape": shape, "layout": layout}
+
+
+def _lines(about: dict[str, Any]) -> Iterator[str]:
+    width = max(len(name) for name in about)
+    for name, value in about.items():
+        yield f"{name.replace('_', ' '):<{width}}  {_said(value)}"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    if isinstance(value, dict):
+        shape = "x".join(map(str, value["shape"]))
+        return " ".join(filter(None, (value["name"], shape, value.get("layout"))))
+    return str(value)

@@ -1,0 +1,212 @@
+"""What model files record: files laid out like the compiler's, and its own where there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator.board import write_model
+from repghost_ros.backends.base import BackendOptions
+from repghost_ros.cli import main
+from repghost_ros.errors import BackendError
+from repghost_ros.model import open_model
+from repghost_ros.paths import share
+from repghost_ros.zoo.binary import choose_color_range, read_compiled, recorded_color_range
+
+DEMO = share() / "models" / "demo.onnx"
+DEMO_BIN = share() / "models" / "demo_224x224_nv12.bin"
+SETTINGS = {
+    "MODEL_PREFIX": "m",
+    "MARCH": "bayes-e",
+    "INPUT_TYPE_RT": "nv12;",
+    "INPUT_SPACE_AND_RANGE": "regular;",
+    "MEAN_VALUE": "123.675,116.28,103.53,;",
+}
+
+
+def varint(number: int) -> bytes:
+    groups = [number >> shift & 0x7F for shift in range(0, max(number.bit_length(), 1), 7)]
+    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
+
+
+def field(number: int, value: int | bytes | str) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def tensor(name: str, *shape: int) -> bytes:
+    dimensions = b"".join(map(varint, shape))
+    return field(1, name) + field(2, field(1, 3) + field(2, dimensions))
+
+
+def graph(name: str, *, kind: int = 7, batch: int = 1) -> bytes:
+    image, logits = tensor("data", batch, 224, 224, 3), tensor("output", batch, 1000)
+    program = field(3, field(5, b"\x12\x34" * 5000) + field(8, "PACKED_HBM_MODEL"))
+    return field(2, name) + program + field(4, image) + field(5, logits) + field(7, bytes([kind]))
+
+
+def settings(**changed: str) -> bytes:
+    entries = {**SETTINGS, **changed}
+    return b"".join(field(1, field(1, key) + field(2, value)) for key, value in entries.items())
+
+
+def compiled(path: Path, *, kind: int = 7, batch: int = 1, **changed: str) -> Path:
+    """A file as hb_mapper lays it out."""
+    content = field(1, 1) + field(2, 1) + field(5, graph("m", kind=kind, batch=batch))
+    path.write_bytes(content + field(6, settings(**changed)))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.bin"
+
+
+def test_reads_how_it_was_compiled(path: Path) -> None:
+    (model,) = read_compiled(compiled(path, batch=4))
+    assert (model.name, model.march, model.batch) == ("m", "bayes-e", 4)
+    assert (model.input.name, model.input.shape) == ("data", (4, 224, 224, 3))
+    assert model.output.shape == (4, 1000)
+    assert model.takes_nv12
+    assert model.color_range == "full"
+    assert model.unfit() == ""
+    assert model.settings["MEAN_VALUE"] == "123.675,116.28,103.53,"
+
+
+def test_a_packed_file_holds_several(path: Path) -> None:
+    path.write_bytes(
+        field(5, graph("one"))
+        + field(5, graph("four", batch=4))
+        + field(6, settings(MODEL_PREFIX="four"))
+        + field(6, settings(MODEL_PREFIX="one", INPUT_SPACE_AND_RANGE="bt601_video;"))
+    )
+    one, four = read_compiled(path)
+    assert (one.name, one.batch, one.color_range) == ("one", 1, "limited")
+    assert (four.name, four.batch, four.color_range) == ("four", 4, "full")
+    with pytest.raises(BackendError, match="different ranges"):
+        recorded_color_range(path)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 9000, 10100, 10200])
+def test_what_is_cut_short_is_left_to_the_runtime(path: Path, cut: int) -> None:
+    whole = compiled(path).read_bytes()
+    path.write_bytes(whole[:cut])
+    assert cut < len(whole)
+    assert read_compiled(path) == ()
+    assert choose_color_range(path, "auto") == "full"
+    assert choose_color_range(path, "limited") == "limited"
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 1000, bytes(5000), b"\xff" * 5000])
+def test_what_is_no_such_file_is_left_to_the_runtime(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert read_compiled(path) == ()
+
+
+def test_the_emulated_boards_files_are_unknown(path: Path) -> None:
+    assert read_compiled(write_model(path)) == ()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"), [("regular", "full"), ("bt601_video", "limited")]
+)
+def test_the_range_is_the_files(path: Path, recorded: str, expected: str) -> None:
+    compiled(path, INPUT_SPACE_AND_RANGE=f"{recorded};")
+    assert choose_color_range(path, "auto") == expected
+    assert choose_color_range(path, expected) == expected
+    other = "limited" if expected == "full" else "full"
+    with pytest.raises(BackendError, match=f"range '{expected}'.* not to '{other}'"):
+        choose_color_range(path, other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "why"),
+    [
+        ({"MARCH": "bernoulli2"}, 7, r"bernoulli2 \(RDK X3\), not for bayes-e"),
+        ({"MARCH": "nash-e"}, 7, r"nash-e \(RDK S100\)"),
+        ({"MARCH": "unheard-of"}, 7, r"unheard-of, not"),
+        ({"INPUT_TYPE_RT": "rgb;"}, 2, "takes rgb, not NV12"),
+    ],
+)
+def test_what_an_rdk_x5_cannot_run(
+    path: Path, changed: dict[str, Any], kind: int, why: str, capsys: Any
+) -> None:
+    (model,) = read_compiled(compiled(path, kind=kind, **changed))
+    with pytest.raises(AssertionError, match=why):
+        raise AssertionError(model.unfit())
+    assert main(["info", str(path)]) == 1
+    assert "not" in capsys.readouterr().out
+
+
+def test_limited_range_takes_nv12_too(path: Path) -> None:
+    """The compiler calls its input by another name then."""
+    compiled(path, INPUT_TYPE_RT="yuv420sp_bt601_video;", INPUT_SPACE_AND_RANGE="bt601_video;")
+    (model,) = read_compiled(path)
+    assert model.takes_nv12
+    assert model.unfit() == ""
+
+
+def test_a_folded_model_records_its_range(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    folded = tmp_path / "folded.onnx"
+    command = ["export", "demo", "--fold-preprocess", "--color-range", "limited"]
+    assert main([*command, "--out", str(folded)]) == 0
+    assert recorded_color_range(folded) == "limited"
+    assert recorded_color_range(DEMO) is None
+    with open_model(model_path=str(folded), labels_path=str(share() / "labels/demo.txt")) as model:
+        assert model.color_range == "limited"
+    with pytest.raises(BackendError, match="range 'limited'"):
+        open_model(model_path=str(folded), options=BackendOptions(color_range="full"))
+
+
+@pytest.mark.usefixtures("board")
+def test_a_model_on_the_board_takes_the_range_of_its_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(path)
+    with open_model(model_path=str(path)) as model:
+        assert model.color_range == "full"
+    monkeypatch.setattr("repghost_ros.zoo.binary.recorded_color_range", lambda _: "limited")
+    with open_model(model_path=str(path)) as model:
+        assert model.color_range == "limited"
+
+
+def test_info(path: Path, capsys: Any) -> None:
+    pytest.importorskip("onnx")
+    compiled(path, batch=4, INPUT_SPACE_AND_RANGE="bt601_video;")
+    assert main(["info", str(path), "demo", str(DEMO), "--json"]) == 0
+    binary, *_, float_model = json.loads(capsys.readouterr().out)["results"]
+    (model,) = binary["models"]
+    assert (model["march"], model["batch"], model["classes"]) == ("bayes-e", 4, 1000)
+    assert (model["color_range"], model["takes_nv12"], model["unfit"]) == ("limited", True, None)
+    assert model["mean"] == "123.675,116.28,103.53"
+    assert binary["bytes"] == path.stat().st_size
+    assert float_model["inputs"] == [{"name": "data", "shape": [1, 3, 224, 224], "layout": "NCHW"}]
+    assert (float_model["classes"], float_model["labels"]) == (17, 17)
+    assert (float_model["fused"], float_model["quantized"]) == (True, False)
+    assert main(["info", str(path), str(DEMO)]) == 0
+    said = capsys.readouterr().out
+    assert "1x3x224x224 NCHW" in said
+    assert "4x224x224x3" in said
+
+
+def test_info_of_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path))
+    assert main(["info", "150"]) == 1
+    assert main(["info", str(tmp_path / "absent.bin")]) == 1
+    assert main(["info", "picture.png"]) == 2
+    (tmp_path / "page.bin").write_text("<html>" + "sorry " * 2000)
+    assert main(["info", str(tmp_path / "page.bin")]) == 1
+
+
+@pytest.mark.skipif(not DEMO_BIN.is_file(), reason="no compiled demo model is shipped")
+def test_the_compilers_own_file() -> None:
+    (model,) = read_compiled(DEMO_BIN)
+    assert (model.march, model.batch, model.color_range) == ("bayes-e", 1, "full")
+    assert (model.input.shape, max(model.output.shape)) == ((1, 224, 224, 3), 17)
+    assert model.unfit() == ""

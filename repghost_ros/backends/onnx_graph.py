@@ -6,9 +6,9 @@ Field numbers are those of onnx.proto3.
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
 from pathlib import Path
+
+from repghost_ros.protobuf import fields, mapped, message, text
 
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 1, 12
 _VALUE_NAME, _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 1, 2, 4
@@ -29,7 +29,7 @@ def gives_probabilities(path: Path) -> bool:
     """
     try:
         outputs, nodes = _read(path)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return False
     name, node = _maker(nodes, outputs[0]) if outputs else ("", None)
     if node is None:
@@ -60,53 +60,19 @@ def _read(path: Path) -> tuple[list[str], dict[str, Node]]:
     """Names of the graph's outputs, and each value's node."""
     outputs: list[str] = []
     nodes: dict[str, Node] = {}
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for number, start, end in _fields(data, 0, len(data)):
-            if number != _MODEL_GRAPH:
-                continue
-            for part, first, last in _fields(data, start, end):
-                if part == _GRAPH_OUTPUT:
-                    outputs += _texts(data, first, last, _VALUE_NAME)
-                elif part == _GRAPH_NODE:
-                    (operator,) = _texts(data, first, last, _NODE_OPERATOR)[:1] or [""]
-                    node = operator, _texts(data, first, last, _NODE_INPUT)
-                    nodes |= dict.fromkeys(_texts(data, first, last, _NODE_OUTPUT), node)
+    for number, value in fields(mapped(path)):
+        if number != _MODEL_GRAPH:
+            continue
+        for part, content in fields(message(value)):
+            if part == _GRAPH_OUTPUT:
+                outputs += _texts(message(content), _VALUE_NAME)
+            elif part == _GRAPH_NODE:
+                made = message(content)
+                (operator,) = _texts(made, _NODE_OPERATOR)[:1] or [""]
+                node = operator, _texts(made, _NODE_INPUT)
+                nodes |= dict.fromkeys(_texts(made, _NODE_OUTPUT), node)
     return outputs, nodes
 
 
-def _texts(data: mmap.mmap, start: int, end: int, wanted: int) -> list[str]:
-    return [
-        data[first:last].decode("utf-8", "replace")
-        for number, first, last in _fields(data, start, end)
-        if number == wanted
-    ]
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Number, start and end of each field that has a length; the others are passed over."""
-    while start < end:
-        key, start = _varint(data, start)
-        kind = key & 7
-        if kind == 2:
-            length, start = _varint(data, start)
-            if start + length > end:
-                raise ValueError("truncated")
-            yield key >> 3, start, start + length
-            start += length
-        elif kind == 0:
-            _, start = _varint(data, start)
-        elif kind in (1, 5):
-            start += 8 if kind == 1 else 4
-        else:
-            raise ValueError("no protobuf message")
-
-
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("no protobuf message")
+def _texts(content: memoryview, wanted: int) -> list[str]:
+    return [text(value) for number, value in fields(content) if number == wanted]

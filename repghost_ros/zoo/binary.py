@@ -7,13 +7,13 @@ read so is no error: the board's runtime is the judge of model files.
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from repghost_ros.errors import BackendError
+from repghost_ros.protobuf import fields, mapped, message, numbers, text
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
 
 AUTO = "auto"
@@ -30,7 +30,7 @@ _GRAPH_NAME, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_KINDS = 2, 4, 5, 7
 _GRAPH_FIELDS = (_GRAPH_NAME, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_KINDS)
 _NV12 = 7  # the kind of input that hb_model_info calls NV12
 _ONNX_METADATA = 14  # metadata_props of ModelProto, by the public onnx.proto
-_NOT_READABLE = (ValueError, IndexError, KeyError)
+_NOT_READABLE = (ValueError, KeyError)
 
 
 class Tensor(NamedTuple):
@@ -90,11 +90,11 @@ def read_compiled(path: Path) -> tuple[Compiled, ...]:
     """
     models, settings = [], {}
     try:
-        for field, value in fields(_mapped(path)):
+        for field, value in fields(mapped(path)):
             if field == _GRAPH:
-                models.append(_read_graph(_message(value)))
+                models.append(_read_graph(message(value)))
             elif field == _SETTINGS:
-                one = _read_settings(_message(value))
+                one = _read_settings(message(value))
                 settings[one.get("MODEL_PREFIX", "")] = one
     except _NOT_READABLE:
         return ()
@@ -146,98 +146,38 @@ def choose_color_range(path: Path, wanted: str) -> ColorRange:
     return recorded or "full"
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a protobuf message, by the public wire format.
-
-    Raises:
-        ValueError: this is no such message.
-        IndexError: it is cut short.
-
-    """
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
-        kind = key & 7
-        if kind == 0:
-            number, place = _varint(message, place)
-            yield key >> 3, number
-            continue
-        if kind == 2:
-            size, place = _varint(message, place)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"no protobuf: field of kind {kind}")
-        if place + size > len(message):
-            raise IndexError(f"cut short: {place + size - len(message)} bytes are missing")
-        yield key >> 3, message[place : place + size]
-        place += size
-
-
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("no protobuf: a number of more than ten bytes")
-
-
-def _mapped(path: Path) -> memoryview:
-    """A file's content, of which only what is looked at is read."""
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 def _read_graph(graph: memoryview) -> Compiled:
     found = {field: value for field, value in fields(graph) if field in _GRAPH_FIELDS}
-    image, answer = (
-        _read_tensor(_message(found[field])) for field in (_GRAPH_INPUT, _GRAPH_OUTPUT)
-    )
-    kinds = _message(found.get(_GRAPH_KINDS, memoryview(b"")))
-    name = _text(found[_GRAPH_NAME])
+    image, answer = (_read_tensor(message(found[field])) for field in (_GRAPH_INPUT, _GRAPH_OUTPUT))
+    kinds = message(found.get(_GRAPH_KINDS, memoryview(b"")))
+    name = text(found[_GRAPH_NAME])
     return Compiled(name, image, answer, set(kinds) == {_NV12}, {})
 
 
 def _read_tensor(tensor: memoryview) -> Tensor:
     found = dict(fields(tensor))
-    dimensions, shape, place = _message(dict(fields(_message(found[2])))[2]), [], 0
-    while place < len(dimensions):
-        size, place = _varint(dimensions, place)
-        shape.append(size)
+    shape = numbers(message(dict(fields(message(found[2])))[2]))
     if not shape:
         raise ValueError("a tensor without a shape")
-    return Tensor(_text(found[1]), tuple(shape))
+    return Tensor(text(found[1]), tuple(shape))
 
 
 def _read_settings(settings: memoryview) -> dict[str, str]:
-    pairs = (dict(fields(_message(value))) for _, value in fields(settings))
+    pairs = (dict(fields(message(value))) for _, value in fields(settings))
     # A list with one entry an input, each with a semicolon behind it.
-    return {_text(pair[1]): _text(pair[2]).strip(" ;") for pair in pairs if 2 in pair}
+    return {text(pair[1]): text(pair[2]).strip(" ;") for pair in pairs if 2 in pair}
 
 
 def _range_in_metadata(path: Path) -> ColorRange | None:
     """What `repghost export --fold-preprocess` wrote."""
     try:
-        for field, value in fields(_mapped(path)):
+        for field, value in fields(mapped(path)):
             if field != _ONNX_METADATA:
                 continue
-            entry = dict(fields(_message(value)))
-            if _text(entry[1]) == COLOR_RANGE_KEY:
-                named = _text(entry[2])
+            entry = dict(fields(message(value)))
+            if text(entry[1]) == COLOR_RANGE_KEY:
+                named = text(entry[2])
                 return next((known for known in COLOR_RANGES if known == named), None)
     except _NOT_READABLE:
         pass
     return None
-
-
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise ValueError("a number where a message should be")
-    return value
-
-
-def _text(value: int | memoryview) -> str:
-    return bytes(_message(value)).decode()

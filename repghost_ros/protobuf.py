@@ -1,0 +1,98 @@
+"""Protocol buffers' wire format, as far as model files are read without a schema or a package."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+Value = int | memoryview
+"""A field's: a number, or the bytes of a message, a text, a packed list, or a fixed-size number."""
+
+
+def mapped(path: Path) -> memoryview:
+    """A file's content, of which only what is looked at is read.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is empty.
+
+    """
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
+    """Number and value of each field of a message.
+
+    Raises:
+        ValueError: this is no such message, or it is cut short.
+
+    """
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        kind = key & 7
+        if kind == 0:
+            number, place = _varint(message, place)
+            yield key >> 3, number
+            continue
+        if kind == 2:
+            size, place = _varint(message, place)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"no protobuf: field of kind {kind}")
+        if place + size > len(message):
+            raise ValueError(f"cut short: {place + size - len(message)} bytes are missing")
+        yield key >> 3, message[place : place + size]
+        place += size
+
+
+def numbers(packed: memoryview) -> list[int]:
+    """A packed list of numbers.
+
+    Raises:
+        ValueError: this is no such list.
+
+    """
+    values, place = [], 0
+    while place < len(packed):
+        value, place = _varint(packed, place)
+        values.append(value)
+    return values
+
+
+def message(value: Value) -> memoryview:
+    """A field's value as bytes.
+
+    Raises:
+        ValueError: it is a number.
+
+    """
+    if isinstance(value, int):
+        raise ValueError("a number where a message should be")
+    return value
+
+
+def text(value: Value) -> str:
+    """A field's value as text.
+
+    Raises:
+        ValueError: it is none.
+
+    """
+    return bytes(message(value)).decode()
+
+
+def _varint(data: memoryview, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place == len(data):
+            raise ValueError("cut short")
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("no protobuf: a number of more than ten bytes")

@@ -338,6 +338,21 @@ class Program:
             )
         return np.ctypeslib.as_array(data, (length,)).astype(np.float32)
 
+    def describe(self) -> str:
+        """Input and output as the library tells them, for a report."""
+        image, logits = self.input, self.output
+        strides = logits.stride[: logits.validShape.numDimensions]
+        tables = {_SCALE: logits.scale.scaleLen, _SHIFT: logits.shift.shiftLen}
+        return (
+            f"'{self.name}', batch {self.batch}; input type {image.tensorType} layout "
+            f"{image.tensorLayout} {image.validShape.sizes()} aligned {image.alignedShape.sizes()} "
+            f"{image.alignedByteSize} bytes an image; output type {logits.tensorType} "
+            f"{logits.validShape.sizes()} aligned {logits.alignedShape.sizes()} "
+            f"{logits.alignedByteSize} bytes, strides {strides}, "
+            f"quantization {logits.quantiType} with {tables.get(logits.quantiType, 0)} factors and "
+            f"{logits.scale.zeroPointLen} zero points"
+        )
+
     def logits(self, address: int) -> np.ndarray:
         """The raw output in memory, seen as (batch, classes)."""
         values = np.ctypeslib.as_array((self.element * self.elements).from_address(address))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from repghost_ros.board_report import report
+from repghost_ros.cli.report import Table
 from repghost_ros.doctor import PROBLEM, Finding, examine
+from repghost_ros.runs.benchmark import Timing
 
 HELP = "examine this machine and say what to do about problems"
 
@@ -17,29 +20,58 @@ class DoctorReport:
     """The findings."""
 
     findings: list[Finding]
+    timings: list[Timing] = field(default_factory=list)
+    """Of a board report: measured here, and published."""
 
     @property
     def failed(self) -> bool:
         """Whether there is a problem."""
         return any(finding.status == PROBLEM for finding in self.findings)
 
-    def text(self) -> Iterator[str]:
+    def text(self) -> Iterator[str | Table]:
         """A line a finding, and one below it with what to do."""
         width = max(len(finding.subject) for finding in self.findings)
         for finding in self.findings:
             yield f"{finding.status:>7}  {finding.subject:<{width}}  {finding.detail}"
             if finding.advice:
                 yield f"{'':>7}  {'':<{width}}  -> {finding.advice}"
+        if self.timings:
+            head = ("model", "source", "runtime", "threads", "ms", "p99 ms", "FPS")
+            yield Table(head, [_row(timing) for timing in self.timings])
 
     def as_json(self) -> dict[str, Any]:
         """A dict a finding."""
-        return {"results": [asdict(finding) for finding in self.findings]}
+        report: dict[str, Any] = {"results": [asdict(finding) for finding in self.findings]}
+        if self.timings:
+            report["timings"] = [asdict(timing) for timing in self.timings]
+        return report
+
+
+def _row(timing: Timing) -> tuple[Any, ...]:
+    figures = (timing.latency_ms, timing.p99_ms, timing.fps)
+    return (
+        *(timing.model, timing.source, timing.backend, timing.threads),
+        *(_shown(figure) for figure in figures),
+    )
+
+
+def _shown(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Options of `repghost doctor`."""
+    parser.add_argument(
+        "--board-report",
+        action="store_true",
+        help="try the device out as well: a self-test and timings, to be sent to the developers",
+    )
 
 
 def run(options: argparse.Namespace) -> DoctorReport:
     """Examine this machine."""
-    return DoctorReport(examine())
+    findings = examine()
+    if not options.board_report:
+        return DoctorReport(findings)
+    board = report()
+    return DoctorReport(findings + board.findings, board.timings)

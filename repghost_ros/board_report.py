@@ -1,0 +1,209 @@
+"""What a board's owner can send: which runtime is used, whether it answers rightly, and how fast.
+
+Nobody who develops this package has a board: what is predicted of it is proved or refuted here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from repghost_ros.backends.libdnn import LibdnnBackend
+from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.doctor import NOTE, OK, PROBLEM, Finding
+from repghost_ros.errors import RepghostError
+from repghost_ros.model import Model, ModelSpec, Read
+from repghost_ros.paths import share
+from repghost_ros.results import Reporting
+from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published
+from repghost_ros.stream.job import Job, Outcome
+from repghost_ros.vision.frame import from_array
+from repghost_ros.vision.view import View
+from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.store import ModelStore
+
+THREADS = (1, 2, 4, 8)
+PREDICTED = "predicted by the vendor's compiler, random weights"
+_PREDICTED = {"100": (1.006, 994.0), "200": (2.172, 460.0)}
+"""Of the sizes as published: milliseconds on the BPU alone, and frames a second."""
+_SIGNS = 3  # pictures of each
+_SEED = 20_000  # of pictures that the model was not trained on
+_LEAST_RIGHT = 0.97
+_MOST_ERROR = 0.10
+"""Of a quantized model's logits, relative to the float model's: the vendor's executor gave 3.5 % on the
+right range of colours, and 18.7 % on the wrong one."""
+_CPU = Path("/sys/devices/system/cpu")
+_DEVFREQ = Path("/sys/class/devfreq")
+_LISTING_S = 20.0  # seconds for ROS to start and tell its topics
+
+
+@dataclass(frozen=True)
+class BoardReport:
+    """What `repghost doctor` finds besides, on a board."""
+
+    findings: list[Finding]
+    timings: list[Timing]
+    """Measured here, and published."""
+
+
+def report(seconds: float = 1.0) -> BoardReport:
+    """Try the device out: half a minute a model in the store, and a few seconds for the demo model.
+
+    Args:
+        seconds: how long each timing takes.
+
+    """
+    findings = [*_frequencies(), *_cameras()]
+    timings: list[Timing] = []
+    for name, spec in _models():
+        try:
+            with spec.open() as model:
+                findings += [Finding(f"model {name}", OK, _describe(model)), *_properties(model)]
+                if name == "demo":
+                    findings.append(_self_test(model))
+                timings += [
+                    replace(measure(model, threads, seconds), model=name) for threads in THREADS
+                ]
+                timings += [*published(name), *_predicted(name)]
+        except RepghostError as error:
+            findings.append(Finding(f"model {name}", PROBLEM, str(error), "see the message"))
+    return BoardReport(findings, timings)
+
+
+def _predicted(model: str) -> Iterator[Timing]:
+    if model in _PREDICTED:
+        latency_ms, fps = _PREDICTED[model]
+        parameters = MODELS[model].published.params_m
+        yield Timing(model, PREDICTED, "BPU", INFERENCE, parameters, 1, latency_ms, fps=fps)
+
+
+def _models() -> Iterator[tuple[str, ModelSpec]]:
+    """The demo model, compiled where the BPU can run it, and what is in the store."""
+    compiled = share() / "models" / "demo_224x224_nv12.bin"
+    demo = ModelSpec("demo")
+    if compiled.is_file():
+        labels = str(share() / "labels" / "demo.txt")
+        on_bpu = ModelSpec(model_path=str(compiled), labels_path=labels)
+        try:
+            on_bpu.check()
+            demo = on_bpu
+        except RepghostError:
+            pass  # no BPU here; the findings about the runtimes say so
+    yield "demo", demo
+    store = ModelStore()
+    for name in MODELS:
+        spec = ModelSpec(name)
+        try:
+            stored = store.path(name, spec.check().format).is_file()
+        except RepghostError:
+            stored = False
+        if stored:
+            yield name, spec
+
+
+def _describe(model: Model) -> str:
+    return f"{model.path.name} on {model.runtime}, {model.width}x{model.height}"
+
+
+def _properties(model: Model) -> Iterator[Finding]:
+    """What libdnn says of a compiled model's input and output."""
+    backend = model.backend
+    if isinstance(backend, LibdnnBackend):
+        for program in backend.programs:
+            yield Finding(f"in {model.path.name}", OK, program.describe())
+
+
+def _self_test(model: Model) -> Finding:
+    """Whether rendered road signs get their names, and logits close to the float model's."""
+    subject = "self-test"
+    float_model = ModelSpec("demo", backend="onnx")
+    try:
+        reference = float_model.open() if model.path.suffix == ".bin" else None
+    except RepghostError:
+        reference = None  # without ONNX Runtime the names alone are compared
+    right, errors = 0, []
+    slot, other = model.open_slot(), reference.open_slot() if reference else None
+    try:
+        for number, label in enumerate(LABELS * _SIGNS):
+            picture = render(label, np.random.default_rng(_SEED + number), 320, 240)
+            job = Job(picture, View(), Reporting(top_k=1))
+            read: Read = from_array
+            model.run(job, slot, read)
+            if job.outcome is not Outcome.ANSWERED:
+                advice = "repghost classify a picture, and report this"
+                return Finding(subject, PROBLEM, f"'{label}': {job.error}", advice)
+            right += job.results[0].class_id == label
+            if other is not None and job.logits is not None:
+                other.nv12[...] = slot.nv12
+                true = other.infer()
+                errors.append(np.abs(job.logits - true).mean() / np.abs(true).mean())
+    finally:
+        slot.close()
+        if reference is not None and other is not None:
+            other.close()
+            reference.close()
+    count = len(LABELS) * _SIGNS
+    detail = f"{right} of {count} rendered signs named rightly"
+    error = float(np.mean(errors)) if errors else 0.0
+    if errors:
+        detail += f"; logits {error:.1%} off the float model's"
+    if right < _LEAST_RIGHT * count or error > _MOST_ERROR:
+        wanted = f"expected {_LEAST_RIGHT:.0%} and at most {_MOST_ERROR:.0%}"
+        return Finding(subject, PROBLEM, f"{detail} ({wanted})", "report this, with all the lines")
+    return Finding(subject, OK, detail)
+
+
+def _frequencies() -> Iterator[Finding]:
+    """Governor of the CPU and frequency of the BPU, where they can be read."""
+    files = sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_governor"))
+    governors = sorted({governor for file in files if (governor := _read(file))})
+    if governors:
+        fast = governors == ["performance"]
+        advice = (
+            f"for stable timings: echo performance | sudo tee {_CPU}/cpu*/cpufreq/scaling_governor"
+        )
+        yield Finding(
+            "CPU governor", OK if fast else NOTE, ", ".join(governors), advice * (not fast)
+        )
+    else:
+        yield Finding("CPU governor", NOTE, "cannot be read")
+    devices = [device for device in sorted(_DEVFREQ.glob("*")) if "bpu" in device.name.lower()]
+    for device in devices:
+        frequency = _read(device / "cur_freq")
+        if frequency.isdecimal():
+            governor = _read(device / "governor")
+            detail = f"{int(frequency) / 1e6:.0f} MHz {governor}".strip()
+            yield Finding(f"BPU {device.name}", OK, detail)
+    if not devices:
+        yield Finding("BPU frequency", NOTE, "cannot be read")
+
+
+def _read(path: Path) -> str:
+    """A file of one line, empty where it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _cameras() -> Iterator[Finding]:
+    """The topics of images that are published now; a process of its own asks ROS."""
+    command = [sys.executable, "-m", "repghost_ros.ros.image_topics"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_LISTING_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("camera topics", NOTE, f"ROS did not tell: {error}")
+        return
+    lines = told.stdout.split("\n")
+    if told.returncode:
+        said = told.stderr.strip().rpartition("\n")[2]
+        yield Finding("camera topics", NOTE, f"ROS cannot be asked: {said}")
+    elif not told.stdout.strip():
+        yield Finding("camera topics", NOTE, "none", "start the camera to have it in the report")
+    else:
+        yield Finding("camera topics", OK, ", ".join(line for line in lines if line))

@@ -1,0 +1,41 @@
+"""Print the topics of images that are published now, one a line; run with `python -m`."""
+
+from __future__ import annotations
+
+import time
+
+import rclpy
+from rclpy.node import Node
+
+_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_QUIET_S, _MOST_S = 2.0, 8.0
+
+
+def image_topics(node: Node) -> list[str]:
+    """Each topic that somebody publishes images on, with its type and how many do."""
+    return [
+        f"{topic} ({name}, {publishers} publishers)"
+        for topic, types in sorted(node.get_topic_names_and_types())
+        for name in types
+        if name in _TYPES and (publishers := node.count_publishers(topic))
+    ]
+
+
+def main() -> None:
+    """Wait until discovery brings nothing new, then print what there is."""
+    rclpy.init()
+    node = rclpy.create_node("repghost_doctor")
+    begun = changed = time.monotonic()
+    known: list[str] = []
+    while (now := time.monotonic()) < begun + _MOST_S and not (known and now > changed + _QUIET_S):
+        time.sleep(0.2)
+        found = image_topics(node)
+        if found != known:
+            known, changed = found, time.monotonic()
+    print("\n".join(known))
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The report that a board's owner sends, on the emulated board."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emulator.board import Emulator, timings, write_model
+from repghost_ros import board_report
+from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.cli import main
+from repghost_ros.demo.signs import LABELS
+from repghost_ros.paths import share
+from repghost_ros.zoo.catalogue import MODELS
+
+Compute = Callable[[np.ndarray], np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A share with a compiled demo model, an empty store, and short timings without ROS."""
+    (tmp_path / "models").mkdir()
+    shutil.copytree(share() / "labels", tmp_path / "labels")
+    write_model(tmp_path / "models" / "demo_224x224_nv12.bin", classes=len(LABELS))
+    monkeypatch.setattr(board_report, "share", lambda: tmp_path)
+    monkeypatch.setattr(board_report, "_cameras", lambda: ())
+    monkeypatch.setattr(board_report, "THREADS", (1, 4))
+    whole = board_report.report
+    monkeypatch.setattr("repghost_ros.cli.doctor.report", lambda: whole(seconds=0.05))
+    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
+    return tmp_path
+
+
+@pytest.fixture
+def demo() -> Compute:
+    """What the demo model answers."""
+    slot = OnnxBackend(share() / "models" / "demo.onnx").open_slot()
+
+    def logits(nv12: np.ndarray) -> np.ndarray:
+        slot.nv12[...] = nv12
+        return slot.infer()
+
+    return logits
+
+
+def run(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
+    code = main(["doctor", "--board-report", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    return code, {found["subject"]: found for found in told["results"]}, told["timings"]
+
+
+def test_a_board_that_works(
+    board: Emulator, here: Path, demo: Compute, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board.compute(demo)
+    store = here / "store"
+    store.mkdir()
+    stand_in = write_model(store / MODELS["100"].file_name("bin"), **timings("100"))
+    digest = hashlib.sha256(stand_in.read_bytes()).hexdigest()
+    stand_in.with_name(f"{stand_in.name}.sha256").write_text(f"{digest}  {stand_in.name}\n")
+    code, findings, measured = run(capsys)
+    assert code == 0, findings
+    assert findings["self-test"]["status"] == "ok"
+    assert "51 of 51" in findings["self-test"]["detail"]
+    assert "logits 0.0% off" in findings["self-test"]["detail"]
+    assert findings["model demo"]["detail"].startswith("demo_224x224_nv12.bin on libdnn 1.24.5")
+    properties = findings["in demo_224x224_nv12.bin"]["detail"]
+    assert "[1, 3, 224, 224]" in properties
+    assert f"[1, {len(LABELS)}, 1, 1]" in properties
+    lines = [(timing["model"], timing["source"][:9], timing["threads"]) for timing in measured]
+    assert lines == [
+        *(("demo", "measured ", 1), ("demo", "measured ", 4)),
+        *(("100", "measured ", 1), ("100", "measured ", 4)),
+        *(("100", "published", 1), ("100", "published", 4)),
+        ("100", "predicted", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda nv12: (nv12 * 0.86 + 16).astype(np.uint8),  # the wrong range of colours
+        lambda nv12: np.roll(nv12, 1, axis=1),  # U and V exchanged
+    ],
+    ids=["range", "chroma"],
+)
+def test_a_board_that_sees_wrongly(
+    board: Emulator, demo: Compute, capsys: pytest.CaptureFixture[str], change: Compute
+) -> None:
+    board.compute(lambda nv12: demo(change(nv12)))
+    code, findings, _ = run(capsys)
+    assert code == 1
+    assert findings["self-test"]["status"] == "problem", findings["self-test"]
+
+
+def test_a_board_that_fails(board: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    board.fail("load", -6000130)
+    code = main(["doctor", "--board-report"])
+    told = capsys.readouterr().out
+    assert code == 1
+    assert "problem  model demo" in told
+    assert "out of memory" in told
+
+
+def test_a_pc_tests_itself(
+    demo: Compute, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("REPGHOST_LIBDNN", raising=False)
+    _, findings, _ = run(capsys)
+    assert "demo.onnx on ONNX Runtime" in findings["model demo"]["detail"]
+    assert "51 of 51" in findings["self-test"]["detail"]
+
+
+def test_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, devfreq = tmp_path / "cpu", tmp_path / "devfreq"
+    for number, governor in enumerate(("performance", "schedutil")):
+        folder = cpu / f"cpu{number}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{governor}\n")
+    (devfreq / "3a000000.bpu").mkdir(parents=True)
+    (devfreq / "3a000000.bpu" / "cur_freq").write_text("1000000000\n")
+    monkeypatch.setattr(board_report, "_CPU", cpu)
+    monkeypatch.setattr(board_report, "_DEVFREQ", devfreq)
+    cpus, bpu = board_report._frequencies()
+    assert (cpus.status, cpus.detail) == ("note", "performance, schedutil")
+    assert (bpu.subject, bpu.detail) == ("BPU 3a000000.bpu", "1000 MHz")
+
+
+CAMERAS = board_report._cameras
+
+
+def test_cameras_are_seen() -> None:
+    rclpy = pytest.importorskip("rclpy")
+    from sensor_msgs.msg import Image
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("camera", context=context)
+    images = node.create_publisher(Image, "/front/image_raw", 1)
+    (found,) = CAMERAS()
+    assert images.topic_name == "/front/image_raw"
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    assert found.status == "ok", found
+    assert "/front/image_raw (sensor_msgs/msg/Image, 1 publishers)" in found.detail

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from test_binary import compiled
 
 from repghost_ros.errors import StoreError
 from repghost_ros.zoo.store import ModelStore, resolve, store_root
@@ -174,6 +179,86 @@ def test_names_what_the_archive_does_not_have(archive: Archive, store: ModelStor
     with pytest.raises(StoreError, match=NAME) as error:
         store.fetch("100", "onnx")
     assert archive.url in str(error.value)
+
+
+def test_says_how_to_make_what_the_archive_does_not_have(
+    archive: Archive, store: ModelStore
+) -> None:
+    archive.status = 404
+    with pytest.raises(StoreError, match="repghost export 100"):
+        store.fetch("100", "onnx")
+    archive.status = 503
+    with pytest.raises(StoreError, match="REPGHOST_MODEL_URL") as error:
+        store.fetch("100", "onnx")
+    assert "repghost export" not in str(error.value)
+
+
+def branched(path: Path) -> bytes:
+    """A model of a convolution beside the tensor itself: one convolution computes both."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper = onnx.helper
+    image, sums = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 8, 8, 8])
+        for name in ("data", "output")
+    )
+    kernel = np.random.default_rng(0).normal(size=(8, 8, 9, 9)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["data", "kernel"], ["1"], pads=[4, 4, 4, 4]),
+        helper.make_node("Add", ["1", "data"], ["output"]),
+    ]
+    weights = [onnx.numpy_helper.from_array(kernel, "kernel")]
+    graph = helper.make_graph(nodes, "g", [image], [sums], weights)
+    opsets = [helper.make_opsetid("", 11)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=6), path)
+    return path.read_bytes()
+
+
+def test_fuses_what_it_downloads(archive: Archive, store: ModelStore, tmp_path: Path) -> None:
+    archive.body = branched(tmp_path / "original.onnx")
+    path = store.fetch("100", "onnx")
+    import onnx
+
+    assert [node.op_type for node in onnx.load(path).graph.node] == ["Conv"]
+    recorded = (store.root / f"{NAME}.sha256").read_text().splitlines()
+    assert recorded[0] == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {NAME}"
+    assert recorded[1] == f"# fused, was {hashlib.sha256(archive.body).hexdigest()}"
+    assert {p.name for p in store.root.iterdir()} == {NAME, f"{NAME}.sha256", f"{NAME}.lock"}
+    assert store.find("100", "onnx") == store.fetch("100", "onnx") == path
+    done = subprocess.run(["sha256sum", "--check", f"{NAME}.sha256"], cwd=store.root, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_keeps_the_original_where_it_cannot_fuse(
+    missing: str,
+    archive: Archive,
+    store: ModelStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    archive.body = branched(tmp_path / "original.onnx")
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert store.fetch("100", "onnx").read_bytes() == archive.body
+    assert f"not fused: {missing} is needed" in caplog.text
+    assert len((store.root / f"{NAME}.sha256").read_text().splitlines()) == 1
+
+
+def test_refuses_what_is_compiled_for_another_board(
+    archive: Archive, store: ModelStore, tmp_path: Path
+) -> None:
+    archive.body = compiled(tmp_path / "x3.bin", MARCH="bernoulli2").read_bytes()
+    with pytest.raises(StoreError, match=r"bernoulli2 \(RDK X3\)"):
+        store.fetch("100", "bin")
+    with pytest.raises(StoreError, match="bernoulli2"):
+        store.adopt("100", "bin", tmp_path / "x3.bin")
+    store.path("100", "bin").write_bytes(archive.body)
+    with pytest.raises(StoreError, match="bernoulli2"):
+        store.find("100", "bin")
+    store.path("100", "bin").unlink()
+    archive.body = compiled(tmp_path / "x5.bin").read_bytes()
+    assert store.fetch("100", "bin").read_bytes() == archive.body
 
 
 def test_offline_says_which_file_goes_where(tmp_path: Path) -> None:

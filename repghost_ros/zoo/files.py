@@ -72,10 +72,11 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def record(path: Path) -> None:
-    """Write the file's SHA-256 beside it, as sha256sum does."""
+def record(path: Path, remark: str = "") -> None:
+    """Write the file's SHA-256 beside it, as sha256sum does and checks; it passes over a remark."""
+    lines = f"{sha256(path)}  {path.name}\n" + (f"# {remark}\n" if remark else "")
     with whole(sidecar_of(path)) as temporary:
-        temporary.write_text(f"{sha256(path)}  {path.name}\n", encoding="ascii")
+        temporary.write_text(lines, encoding="ascii")
 
 
 def sha256(path: Path) -> str:

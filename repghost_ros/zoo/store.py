@@ -1,20 +1,30 @@
 """Which model file is used: the user's, the demo's, the store's, or else the archive's.
 
 A file is downloaded into `NAME.part`, resumed from there when it broke off, checked, and only then
-renamed to its name; its SHA-256 is recorded beside it and checked whenever it is used again.
+renamed to its name; its SHA-256 is recorded beside it and checked whenever it is used again. The
+branches of an .onnx are fused on the way: the same answers sooner. The original's SHA-256 is kept.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 
-from repghost_ros.errors import DownloadError, StoreError
+from repghost_ros.errors import (
+    ConversionError,
+    DependencyError,
+    DownloadError,
+    OutputError,
+    StoreError,
+)
 from repghost_ros.paths import share
+from repghost_ros.zoo.binary import read_compiled
 from repghost_ros.zoo.catalogue import (
     DEMO,
     DEMO_FILES,
@@ -25,6 +35,8 @@ from repghost_ros.zoo.catalogue import (
 )
 from repghost_ros.zoo.download import Progress, receive
 from repghost_ros.zoo.files import check_format, locked, place, record, sha256, sidecar_of
+
+_log = logging.getLogger(__name__)
 
 
 def store_root() -> Path:
@@ -108,7 +120,7 @@ class ModelStore:
             return None
         recorded = sidecar_of(path)
         if not recorded.is_file():
-            check_format(path, path.name)
+            _check(path, path.name)
         elif recorded.read_text(encoding="ascii", errors="replace").split()[:1] != [sha256(path)]:
             raise StoreError(
                 f"'{path}' is not what was recorded in '{recorded.name}': delete both to download "
@@ -124,7 +136,7 @@ class ModelStore:
 
         """
         path = self.path(model, format)
-        check_format(file, path.name)
+        _check(file, path.name)
         with self._writing(path):
             place(file, path)
             record(path)
@@ -171,8 +183,8 @@ class ModelStore:
             receive(url, part, validator, progress)
         except urllib.error.HTTPError as error:
             itself = "look at its address, REPGHOST_MODEL_URL"
-            if path.suffix == ".onnx":
-                itself = f"the vendor publishes compiled models only; {make_it}"
+            if path.suffix == ".onnx" and error.code == HTTPStatus.NOT_FOUND:
+                itself = make_it
             raise StoreError(
                 f"the archive does not have {url} ({error.code} {error.reason}): {itself}"
             ) from error
@@ -184,10 +196,35 @@ class ModelStore:
                 f"put it at {path}{itself}"
             ) from error
         try:
-            check_format(part, url)
+            _check(part, url)
         except StoreError:
             part.unlink()
             raise
-        part.replace(path)
+        remark = _fuse(part, path) if path.suffix == ".onnx" else ""
+        if remark:
+            part.unlink()
+        else:
+            part.replace(path)
         validator.unlink(missing_ok=True)
-        record(path)
+        record(path, remark)
+
+
+def _check(file: Path, origin: str) -> None:
+    """Refuse what is no model, and a compiled one that says itself that an RDK X5 cannot run it."""
+    check_format(file, origin)
+    for model in read_compiled(file):
+        if why := model.unfit():
+            raise StoreError(f"{origin} cannot be used: {why}")
+
+
+def _fuse(original: Path, path: Path) -> str:
+    """Write a downloaded .onnx with its branches fused; what to record of it, empty if it was not."""
+    # Not at the top: a board has nothing to convert.
+    from repghost_ros.convert.fusing import fuse_file
+
+    try:
+        fused = fuse_file(original, path)
+    except (ConversionError, DependencyError, OutputError) as error:  # it answers as it is, too
+        _log.warning("%s is kept as it is published, its branches not fused: %s", path.name, error)
+        return ""
+    return f"fused, was {sha256(original)}" if fused.nodes < fused.nodes_before else ""

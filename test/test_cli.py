@@ -22,7 +22,8 @@ from test_store import Archive, archive  # noqa: F401
 from emulator.board import Emulator, write_model
 from repghost_ros import doctor
 from repghost_ros.backends.onnx import OnnxBackend
-from repghost_ros.cli import COMMANDS, main
+from repghost_ros.cli import main
+from repghost_ros.cli.program import COMMANDS
 from repghost_ros.cli.report import Table, _print_rich
 from repghost_ros.demo.signs import LABELS, render, sequence
 from repghost_ros.paths import share

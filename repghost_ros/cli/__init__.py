@@ -12,24 +12,6 @@ from collections.abc import Sequence
 
 from repghost_ros.cli.terminal import INTERRUPTED, print_error, quit_when_interrupted
 
-COMMANDS = (
-    "models",
-    "info",
-    "download",
-    "classify",
-    "replay",
-    "play",
-    "watch",
-    "bench",
-    "eval",
-    "export",
-    "fuse",
-    "quantize",
-    "signs",
-    "doctor",
-    "completion",
-)
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the exit code."""

@@ -14,10 +14,11 @@ from repghost_ros.convert.fusing import is_fused
 from repghost_ros.convert.graph import is_quantized, load, opset
 from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.zoo.binary import Compiled, read_compiled, recorded_color_range
-from repghost_ros.zoo.catalogue import MODEL_NAMES, MODELS, formats
+from repghost_ros.zoo.catalogue import MODEL_NAMES, MODELS
 from repghost_ros.zoo.files import check_format, sha256
 from repghost_ros.zoo.store import ModelStore, resolve
 
+_FORMATS = ("bin", "onnx")
 HELP = "say what a model file is and how it was made"
 _SETTINGS = {
     "mean": "MEAN_VALUE",
@@ -78,9 +79,9 @@ def _files(model: str) -> list[Path]:
             raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, a .bin or an .onnx")
         return [resolve("", "", model_path=model)]
     if model not in MODELS:
-        return [resolve(model, format) for format in formats(model)]
+        return [resolve(model, format) for format in _FORMATS]
     store = ModelStore()
-    found = [path for path in (store.check(model, format) for format in formats(model)) if path]
+    found = [path for path in (store.check(model, format) for format in _FORMATS) if path]
     if not found:
         raise StoreError(f"the store has no model {model}: repghost download {model}")
     return found

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from repghost_ros.cli import COMMANDS
 from repghost_ros.cli.common import did_you_mean
 from repghost_ros.cli.report import Interrupted, Report, print_report
 from repghost_ros.cli.terminal import (
@@ -19,6 +18,24 @@ from repghost_ros.cli.terminal import (
 )
 from repghost_ros.errors import RepghostError, UsageError
 from repghost_ros.version import __version__
+
+COMMANDS = (
+    "models",
+    "info",
+    "download",
+    "classify",
+    "replay",
+    "play",
+    "watch",
+    "bench",
+    "eval",
+    "export",
+    "fuse",
+    "quantize",
+    "signs",
+    "doctor",
+    "completion",
+)
 
 _EXIT = """\
 exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command line is wrong,

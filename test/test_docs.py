@@ -14,8 +14,8 @@ from pathlib import Path
 import bags
 import pytest
 
-from repghost_ros.cli import COMMANDS, main
-from repghost_ros.cli.program import make_parser
+from repghost_ros.cli import main
+from repghost_ros.cli.program import COMMANDS, make_parser
 
 ROOT = Path(__file__).parent.parent
 README, CHINESE = ROOT / "README.md", ROOT / "README_cn.md"

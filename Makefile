@@ -5,7 +5,7 @@ FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv torch demo lint format test test-arm test-jammy test-toolchain toolchain coverage bench soak clean
+.PHONY: help venv torch demo lint format test test-arm test-jammy test-toolchain toolchain coverage bench soak docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -53,6 +53,10 @@ bench: venv ## speed, as ratios in one run
 
 soak: venv ## ten minutes of faults in which every frame is accounted for
 	@$(ENV) && python -m bench.soak
+
+docs: venv ## the documentation as a site, in build/site
+	@$(ENV) && pip install -qq -r tools/requirements-docs.txt && \
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 clean: ## remove the environments and what was built
 	rm -rf .venv .venv-* build install log *.egg-info

@@ -1,3 +1,3 @@
 """The version: the one place where it stands, but for package.xml, which a test compares."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -2,27 +2,100 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+from bags import sign_bag
 
 from repghost_ros.demo.signs import render
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "PYTHONUNBUFFERED": "1"}
 
 
 def run(name: str, *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES / name), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+def sign(label: str, width: int = 320, height: int = 240) -> np.ndarray:
+    return render(label, np.random.default_rng(1), width, height)
+
+
 def test_classify(tmp_path: Path) -> None:
-    sign = tmp_path / "sign.png"
-    cv2.imwrite(str(sign), render("yield", np.random.default_rng(3), 320, 240))
-    first = run("classify.py", str(sign)).splitlines()[0]
+    cv2.imwrite(str(tmp_path / "sign.png"), sign("yield"))
+    first = run("classify.py", str(tmp_path / "sign.png")).splitlines()[0]
     assert first.endswith("% yield")
+
+
+def test_regions(tmp_path: Path) -> None:
+    shown = ["stop", "yield", "no entry", "roundabout"]
+    one, two, three, four = map(sign, shown)
+    cv2.imwrite(
+        str(tmp_path / "four.png"), np.vstack([np.hstack([one, two]), np.hstack([three, four])])
+    )
+    lines = run("regions.py", str(tmp_path / "four.png")).splitlines()
+    assert [line.split("% ")[1] for line in lines] == shown
+    assert lines[3].startswith("320,240: ")
+
+
+def test_replay_bag(tmp_path: Path) -> None:
+    sign_bag(tmp_path / "drive", frames=6)
+    lines = run("replay_bag.py", str(tmp_path / "drive"), "/camera/image_raw").splitlines()
+    assert lines == ["    3 frames: priority road", "    3 frames: stop"]
+
+
+def test_composed() -> None:
+    """The driver sees the stop sign that a camera films, and Ctrl-C ends it well."""
+    pytest.importorskip("rclpy")
+    from graph import WAIT, Robot, RunningNode, image, wait_until
+
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "composed.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    running = RunningNode(process)
+    threading.Thread(target=running.read, daemon=True).start()
+    robot = Robot()
+    try:
+        publisher = robot.publisher()
+        stamps = count(1)
+
+        def stopped() -> bool:
+            publisher.publish(image(sign("stop"), next(stamps)))
+            return "[driver]: stop" in running.output()
+
+        wait_until(stopped, "the driver to stop")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WAIT) == 0, running.output()
+    finally:
+        robot.close()
+        process.kill()
+
+
+def test_two_cameras() -> None:
+    for module in ("launch", "launch_ros"):
+        pytest.importorskip(
+            module, reason=f"{module} is not on PyPI: it needs a ROS 2 installation"
+        )
+    from launch.launch_context import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    source = PythonLaunchDescriptionSource(str(EXAMPLES / "two_cameras.launch.py"))
+    (included,) = source.get_launch_description(LaunchContext()).entities
+    assert dict(included.launch_arguments)["cameras"] == "front, rear"

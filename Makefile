@@ -45,6 +45,9 @@ test-toolchain: venv ## compile, certify and simulate with them; skips where the
 	@tools/setup_toolchain.sh --check || { echo "test-toolchain skipped"; exit 0; } && \
 	tools/setup_toolchain.sh && $(ENV) && REPGHOST_TOOLCHAIN=.venv-toolchain pytest -m toolchain
 
+test-pip: ## what `pip install .[pc]` gives users: the newest of everything, no ROS
+	tools/test_pip.sh
+
 coverage: venv ## which lines no test runs
 	@$(ENV) && pip install -qq coverage==7.13.0 && coverage run -m pytest && coverage combine -q && coverage report --skip-covered
 

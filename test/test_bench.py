@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import signal
-import subprocess
-import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import pytest
 
 from emulator.board import Emulator, timings, write_model
 from repghost_ros.cli import main
+from repghost_ros.model import open_model
 from repghost_ros.paths import share
-from repghost_ros.runs.benchmark import MEASURED, PUBLISHED, parameters_m, published
+from repghost_ros.runs.benchmark import MEASURED, PUBLISHED, measure, parameters_m, published
 
 
 def test_table_csv_and_plot(tmp_path: Path, capsys: Any) -> None:
@@ -51,19 +51,17 @@ def test_the_environment_is_recorded(capsys: Any) -> None:
     assert (told["results"][0]["work"], whole["results"][0]["work"]) == ("inference", "end to end")
 
 
-def test_an_interrupt_ends_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "repghost_ros.cli", "bench", "--model", "demo"]
-    process = subprocess.Popen(
-        [*command, "--threads", "4", "--seconds", "60"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=share(),
-    )
-    time.sleep(3)  # for it to measure; if that is too early, the end is the same
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate()
-    assert process.returncode == 130, told
-    assert "terminate called" not in told
+def test_an_interrupt_waits_for_the_passes() -> None:
+    """Whose buffers would else be freed under them."""
+    threads = threading.active_count()
+    with open_model("demo", backend="onnx") as model:
+        interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            measure(model, 4, 60)
+        interrupt.join()
+        assert threading.active_count() == threads
+        assert measure(model, 1, 0.1).passes
 
 
 def test_the_board_stands_beside_what_is_published(

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from test_replay import sign_bag
 from test_store import Archive, archive  # noqa: F401
 
 from emulator.board import Emulator, write_model
@@ -235,8 +236,9 @@ def test_the_board_answers_like_onnx(
     board.compute(real_logits)
     compiled = write_model(tmp_path / "demo.bin", classes=len(LABELS))
     labels = str(share() / "labels" / "demo.txt")
-    arguments = ["--model", "demo", "--against", str(compiled), "--labels", labels, "--json"]
-    assert main(["eval", str(signs), *arguments]) == 0
+    arguments = ["--model", "demo", "--backend", "onnx", "--labels", labels, "--json"]
+    against = ["--against", str(compiled), "--against-backend", "bpu"]
+    assert main(["eval", str(signs), *arguments, *against]) == 0
     report = json.loads(capsys.readouterr().out)
     assert ["libdnn" in model["backend"] for model in report["results"]] == [False, True]
     assert report["agreement"] == {"pictures": 3, "same_top1": 3}
@@ -318,6 +320,38 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, capsys: Any) -
     assert main(["bench", "--model", "demo", "--seconds", "0.1", "--csv", str(full)]) == 1
     assert f"'{full}' cannot be written: No space left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_answers_in_one_envelope(
+    signs: Path, store: Path, tmp_path: Path, capsys: Any
+) -> None:
+    bag = str(sign_bag(tmp_path / "bag", 4))
+    lines = {
+        "models": [],
+        "classify": [str(signs), "--model", "demo"],
+        "replay": [bag, "--model", "demo"],
+        "bench": ["--model", "demo", "--seconds", "0.1", "--threads", "1"],
+        "eval": [str(signs), "--model", "demo", "--against-backend", "onnx"],
+        "export": ["demo", "--fold-preprocess", "--out", str(tmp_path / "folded.onnx")],
+        "signs": [str(tmp_path / "drawn"), "--size", "64x64"],
+        "doctor": [],
+        "completion": ["bash"],
+    }
+    for command, arguments in lines.items():
+        assert main([command, *arguments, "--json"]) == 0, command
+        told = json.loads(capsys.readouterr().out)
+        assert (told["schema"], told["command"]) == (1, command)
+        assert isinstance(told["results"], list), command
+        assert told["results"], command
+
+
+def test_what_fails_is_in_the_json(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes((signs / "stop.png").read_bytes())
+    assert main(["classify", str(tmp_path), "--model", "demo", "--json"]) == 1
+    broken, good = json.loads(capsys.readouterr().out)["results"]
+    assert "error" in broken
+    assert good["results"][0]["class_id"] == "stop"
 
 
 def test_a_reader_that_ends_early_is_no_error() -> None:

@@ -146,6 +146,7 @@ def test_written_type_is_the_one_that_ros_has() -> None:
 
 
 def test_csv_jsonl_and_bag_hold_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     bag = sign_bag(tmp_path / "bag", FRAMES)
     files = [tmp_path / name for name in ("a.csv", "a.jsonl", "a.parquet", "a_bag")]
     for file in files:

@@ -102,6 +102,7 @@ def add_model(
         help="range of the NV12 that the model was compiled for (auto: as its file records)",
     )
     if not pictures:
+        parser.set_defaults(workers=None)  # as one a core, which the runtime's own threads go by
         return
     parser.add_argument(
         "--resize",

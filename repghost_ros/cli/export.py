@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.errors import ConversionError, UsageError, need
+from repghost_ros.output import named_errors, whole_file
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODELS
 from repghost_ros.zoo.files import place
@@ -113,12 +114,13 @@ def run(options: argparse.Namespace) -> ExportReport:
             except Exception as error:  # protobuf's own
                 raise ConversionError(f"'{source}' is no ONNX model: {error}") from error
             folded = fold_preprocess(unfolded, options.color_range)
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            onnx.save(folded, options.out)
+            with whole_file(options.out) as partial:
+                onnx.save(folded, partial)
             path = options.out
         elif options.out is not None:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            place(source, options.out)
+            with named_errors(options.out):
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                place(source, options.out)
             path = options.out
         else:
             path = ModelStore().adopt(options.model, "onnx", source)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from repghost_ros.errors import OutputError
+from repghost_ros.output import whole_file
 from repghost_ros.sources.pictures import Picture
 from repghost_ros.sources.videos import open_capture, plain_path
 from repghost_ros.stream.job import Job
@@ -81,11 +82,8 @@ def _stem(shown: Picture) -> str:
 
 
 def _write_image(path: Path, bgr: np.ndarray) -> None:
-    try:
-        path.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise OutputError(f"'{path}' cannot be written: {error.strerror}") from error
+    with whole_file(path) as partial:
+        partial.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
 
 
 def _fps(source: Path) -> float:

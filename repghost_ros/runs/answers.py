@@ -37,7 +37,8 @@ def open_results(
 ) -> Iterator[Callable[[Answer], None]]:
     """A function that writes one answer; the file is complete after the `with` block.
 
-    Until then it is called PATH.partial, which stays where the block is left by an exception. The index
+    Until then it is called PATH.partial, which stays, if anything is in it, where the block is left by
+    an exception. The index
     of a frame is its place on its topic, from 0. A bag has no place for errors: refused frames are not
     in it.
 
@@ -61,7 +62,7 @@ def open_results(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     if suffix not in _SUFFIXES:
-        with ClassificationWriter(path, TOPIC, storage) as recorded:
+        with named_errors(path), ClassificationWriter(path, TOPIC, storage) as recorded:
 
             def write(answer: Answer) -> None:
                 if not answer.error:
@@ -70,11 +71,16 @@ def open_results(
             yield write
         return
     if suffix == ".parquet":
-        with _write_parquet(partial, bag) as write_row:
+        with named_errors(path), _write_parquet(partial, bag) as write_row:
             yield write_row
     else:
-        with named_errors(path), partial.open("w", newline="", encoding="utf-8") as file:
-            yield _write_csv(file, top_k) if suffix == ".csv" else _write_jsonl(file)
+        try:
+            with named_errors(path), partial.open("w", newline="", encoding="utf-8") as file:
+                yield _write_csv(file, top_k) if suffix == ".csv" else _write_jsonl(file)
+        except BaseException:
+            if partial.stat().st_size == 0:
+                partial.unlink()
+            raise
     partial.replace(path)
 
 

@@ -33,6 +33,8 @@ class WatchReport:
     """Classifies and serves while it is read, until the source ends or an interrupt."""
 
     failed = False
+    is_endless = True
+    """An interrupt is how it ends."""
 
     def __init__(self, model: Model, made: Iterator[Read], options: argparse.Namespace) -> None:
         self._model = model

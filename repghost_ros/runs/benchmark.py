@@ -8,6 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,23 +106,19 @@ def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERE
             errors.append(error)
             stopped.set()
 
-    crew: list[threading.Thread] = []
+    crew = ThreadPoolExecutor(threads, "bench")
     try:
         for _ in range(threads):
             slots.append(model.open_slot())
             slots[-1].nv12[...] = rng.integers(0, 256, slots[-1].nv12.shape, dtype=np.uint8)
         begin = time.perf_counter() + warm_up(seconds)
         end = begin + seconds
-        for pair in zip(slots, latencies, strict=True):
-            crew.append(threading.Thread(target=keep_going, args=pair))
-            crew[-1].start()
-        for thread in crew:
-            thread.join()
+        # Not Thread.join: interrupted, Python before 3.13 takes the thread for one that has ended.
+        wait([crew.submit(keep_going, *pair) for pair in zip(slots, latencies, strict=True)])
         elapsed = time.perf_counter() - begin
     finally:  # also when interrupted: buffers must outlive the passes that use them
         stopped.set()
-        for thread in crew:
-            thread.join()
+        crew.shutdown()
         for slot in slots:
             slot.close()
     if errors:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -96,6 +97,15 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 def test_every_command_has_its_section() -> None:
     assert set(COMMANDS) <= anchors(ROOT / "docs" / "cli.md")
+
+
+def test_every_topic_of_the_node_is_documented() -> None:
+    """The policy has the node's topics, which a test compares with its graph."""
+    policy = ElementTree.parse(ROOT / "config" / "sros2_policy.xml")
+    topics = {topic.text for topic in policy.iter("topic")}
+    page = (ROOT / "docs" / "node.md").read_text(encoding="utf-8")
+    of_every_node = {"/rosout", "/parameter_events", "~/transition_event"}
+    assert {topic for topic in topics - of_every_node if f"`{topic}`" not in page} == set()
 
 
 @pytest.fixture(scope="module")

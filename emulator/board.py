@@ -1,6 +1,7 @@
 """Build and drive the emulated board: libdnn.c, a stand-in for the vendor's library.
 
-It was written from the vendor's published interface and has never been compared with a board.
+It was written from the vendor's published interface, and the vendor's own Python binding runs on it
+(`make test-arm`); it has never been compared with a board.
 """
 
 from __future__ import annotations

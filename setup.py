@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ament_python package: what is installed, and the programs of `ros2 run repghost_ros ...`."""
 
 from pathlib import Path

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measurements, as ratios taken in one run: `make bench`, `make soak`."""

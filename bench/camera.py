@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publishes one picture at a fixed rate, and counts and times the answers: the bench's robot side."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NV12 conversion to 224x224 against the model zoo's way and against copying the source once.
 
 Both ways get camera frames that are not in the processor's cache, one after another, single-threaded.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m bench.fleet`: bags a minute by workers, measured on this machine and simulated beyond it.
 
 Measured: a fleet of one and of two processes over the same bags; what a part costs a worker and what

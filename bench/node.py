@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node over DDS on the emulated device: throughput against the device's own limit, latency, CPU."""
 
 from __future__ import annotations

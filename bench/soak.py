@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make soak`: 10 minutes at 120 fps with a fault every few seconds; every frame is accounted for.
 
 The faults are the emulated device's failures, refusals and hangs, and broken messages. It fails unless

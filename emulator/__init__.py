@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The emulated board, for test/ and bench/: the vendor's libraries as a PC can have them.
 
 `board.py` builds and drives libdnn.c; `vendor/` holds stand-ins for the vendor's Python packages, to

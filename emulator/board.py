@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build and drive the emulated board: libdnn.c, a stand-in for the vendor's library.
 
 It was written from the vendor's published interface, and the vendor's own Python binding runs on it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vendor's pyeasy_dnn on the emulated device, as version 3.0.6 was measured on it.
 
 Nothing is ever released: no model, no buffer, no task that failed. Every call keeps Python's lock

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Name what a picture shows, in five lines and without ROS: python examples/classify.py PICTURE."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Your node and the classifier in one process: python examples/composed.py [--ros-args ...]."""
 
 import rclpy

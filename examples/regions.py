@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each quarter of a picture shows: python examples/regions.py PICTURE."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a bag shows, run by run and without ROS: python examples/replay_bag.py BAG TOPIC."""
 
 import sys

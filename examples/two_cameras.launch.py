@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two cameras that share one model: ros2 launch examples/two_cameras.launch.py.
 
 Images come on front/image and rear/image, answers on /repghost/front/classification and

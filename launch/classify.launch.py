@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start the classifier: `ros2 launch repghost_ros classify.launch.py model:=150`.
 
 Every parameter of the node is an argument; `ros2 launch -s repghost_ros classify.launch.py` lists them.

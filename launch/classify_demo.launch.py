@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo with a visualiser: `ros2 launch repghost_ros classify_demo.launch.py viewer:=foxglove`.
 
 A synthetic camera films road signs and the node classifies them. Foxglove shows picture, overlay,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The RDK's camera -> classes -> the RDK's web page: `ros2 launch repghost_ros rdk_camera.launch.py`.
 
 Needs the RDK's own ROS: `source /opt/tros/humble/setup.bash`. Each part can be left out: camera:=none,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replay a bag: `ros2 launch repghost_ros replay.launch.py bag:=drive out:=answers`.
 
 Needs `ros2 bag` (apt install ros-$ROS_DISTRO-rosbag2); `repghost replay` does without ROS.

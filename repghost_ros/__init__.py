@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RepGhost image classification: message -> frame -> NV12 -> backend -> scores -> message.
 
 A library without ROS:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a board's owner can send: which runtime is used, whether it answers rightly, and how fast.
 
 Nobody who develops this package has a board: what is predicted of it is proved or refuted here.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is installed on this machine, what would be used, and what to do about what is missing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that this package raises on purpose: one tree, so that callers catch what they mean.
 
 Every message says what was wrong and what to do about it.

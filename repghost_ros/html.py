@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTML pages that need nothing else: style, pictures and plots are in the one file."""
 
 from __future__ import annotations

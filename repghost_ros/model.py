@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model ready to classify: its file found or fetched, its labels read, its backend open."""
 
 from __future__ import annotations

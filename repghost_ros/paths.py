@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the package's models, labels, launch and configuration files are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Protocol buffers' wire format, as far as model files are read without a schema or a package."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logits -> results: the best classes, their probabilities and names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags for the tests, written by rosbags from the renderer, so that what each frame shows is known."""
 
 from __future__ import annotations

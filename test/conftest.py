@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the tests' ROS graph and logs to themselves; the emulated board."""
 
 from __future__ import annotations

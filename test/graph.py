@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot's side of the graph for the tests: real DDS, the node under test in a process of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A launch_testing test of classify.launch.py: run it with `launch_test`, or see test_launch.py."""
 
 from __future__ import annotations

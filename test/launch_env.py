@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a sourced workspace gives to the launch files, where the package runs from its checkout."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m launch_it [--seconds N] FILE NAME:=VALUE ...`: `ros2 launch FILE`, without ros2cli."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A regression test of a live robot, as its team would write it: run it with `launch_test`.
 
 Plays a bag into the node that the launch file starts and compares the answers with those of an earlier

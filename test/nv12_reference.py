@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NV12 by the book: float64, loops and formulas, nothing shared with the package or OpenCV."""
 
 from __future__ import annotations

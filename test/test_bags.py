@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags as recorders, converters and accidents leave them: every message that is there is read, once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`repghost bench`: the demo model with ONNX Runtime, and the emulated board at a published speed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What model files record: files laid out like the compiler's, and its own where there is one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report that a board's owner sends, on the emulated board."""
 
 from __future__ import annotations

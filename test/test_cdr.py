@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serialized images read in place, against what rclpy writes and reads."""
 
 from __future__ import annotations

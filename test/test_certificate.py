@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vendor's real compiler and simulator of the BPU: `make test-toolchain`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `repghost` command as users type it: files in, tables, JSON and exit codes out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo model reads the signs that the package draws: real ONNX Runtime, unseen pictures."""
 
 import numpy as np

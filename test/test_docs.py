@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation: its links, commands and examples, and that both READMEs say the same."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`repghost eval`: folders with known truth, real models, broken pictures, resuming."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Export to ONNX from random weights at the real sizes, and preprocessing folded into the graph."""
 
 from __future__ import annotations

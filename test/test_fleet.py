@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many bags and long lists, on processes and on a real Ray cluster: the same files everywhere."""
 
 from __future__ import annotations

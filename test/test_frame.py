@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages -> frames: views that are right, and refusals that say what is wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Re-parameterization of graphs: timm's RepGhosts of every size, and graphs made for one rule each."""
 
 from __future__ import annotations

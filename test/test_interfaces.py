@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vision_msgs in use, and the package with Foxy's, which has other names for the same."""
 
 from __future__ import annotations

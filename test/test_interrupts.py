@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ctrl-C at any moment: exit code 130, one line, no traceback; and what other systems lack."""
 
 from __future__ import annotations

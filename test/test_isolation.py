@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each run of the tests, a benchmark or the demo has a ROS domain to itself."""
 
 from __future__ import annotations

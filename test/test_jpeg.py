@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JPEGs as cameras send them, against OpenCV's decoding of the plain ones, pixel by pixel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label files and the catalogue."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch files, for real: the node comes up, classifies, and ends cleanly."""
 
 from __future__ import annotations

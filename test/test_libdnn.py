@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The libdnn backend against the emulated board: layout, answers, concurrency, faults, leaks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reports and the diagnostics made of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node as a robot meets it: a process of its own behind real DDS."""
 
 from __future__ import annotations

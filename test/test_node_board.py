@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node on the emulated board, in a process of its own: answers, faults, recovery, nothing left."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several cameras, regions, rates and diagnostics of the node over DDS."""
 
 from __future__ import annotations

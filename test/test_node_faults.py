@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What goes wrong around a robot's node: publishers, clocks, processes, files."""
 
 from __future__ import annotations

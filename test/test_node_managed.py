@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node among others of a robot: a manager's bond, a slow network, latched announcements."""
 
 from __future__ import annotations

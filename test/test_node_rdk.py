@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The RDK's own messages: shared-memory images in, perception targets out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's subscriptions: whatever the images are called and however they are packed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NV12 against an independent float64 reference: every encoding, odd and padded sizes, both ranges.
 
 Largest error allowed, in levels of 255: 1 for luma and 2 for chroma at the model's own size; 2 and 3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX models of one's own: what they end in, how they are fed, and what runs them."""
 
 from __future__ import annotations

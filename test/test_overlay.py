@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text on pictures: legible on any background, at any size, with and without Pillow."""
 
 from __future__ import annotations

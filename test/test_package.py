@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What colcon and pip install, and that the files which describe the package agree."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reports as HTML: they need nothing else, and their figures are right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parameters and the file that documents them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The frame pipeline with backends that the tests hold back: order, bounds, faults, swaps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`repghost play` over real DDS: what was recorded arrives, and the node answers it as offline."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantizing on drawn pictures: ONNX Runtime's own way, and what surrounds the vendor's toolchain."""
 
 from __future__ import annotations

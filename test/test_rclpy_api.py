@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The board runs Humble, for which there are no wheels: only what Humble's rclpy has may be used.
 
 The tables were read off rclpy's humble branch. What is newer stands in a `try` that falls back.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which runtime is chosen, and what is said where none can be."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`repghost replay`: bags of every kind with known truth, damaged bags, results and comparisons."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Softmax, top-k and what is reported of them."""
 
 from __future__ import annotations

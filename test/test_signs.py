@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The road-sign renderer: fixed by its seed, any frame size, signs that can be told apart."""
 
 from itertools import combinations, islice

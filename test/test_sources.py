@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders, films, cameras and streams as people have them, through `repghost classify`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model store against a real HTTP server on the loopback interface."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rooms: what may import what, and the library as a stranger uses it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding the vendor's toolchain; stand-ins show what is said of broken ones."""
 
 from __future__ import annotations

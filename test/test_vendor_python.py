@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The backend on the vendor's Python package, hobot_dnn.
 
 Here against its emulation; on aarch64 (`make test-arm`) the same tests run against the vendor's own

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`repghost watch`: what the page's program gets, and the page in a real browser."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of parameters in docs/node.md: `python tools/parameter_table.py` writes it anew."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train, re-parameterize and export the demo model: RepGhost 0.5x on the package's own road signs.
 
     python training/train_demo.py

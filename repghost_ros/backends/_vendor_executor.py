@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run by the toolchain's Python: NV12 frames on stdin, a quantized model's logits on stdout.
 
     python _vendor_executor.py MODEL_quantized_model.onnx

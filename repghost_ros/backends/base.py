@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every runtime offers: a model that opens slots, and how the runtime itself is found."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NV12 -> logits on the BPU through the vendor's Python package, hobot_dnn (pyeasy_dnn).
 
 It is for boards on which libdnn cannot be called directly. What follows was measured with version

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a compiled model (.bin) holds: the BPU's program, and how its integers become logits.
 
 A .bin is a protobuf: a small graph whose one big node runs on the BPU, a node that scales what that one

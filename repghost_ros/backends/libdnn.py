@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NV12 -> logits on the BPU through the vendor's C library, libdnn.
 
 Calls through ctypes leave the GIL free, so every worker waits for its own task while the others convert

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NV12 -> logits with ONNX Runtime: what the board does in hardware, on any PC."""
 
 from __future__ import annotations

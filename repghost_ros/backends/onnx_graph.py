@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which operator makes an ONNX model's output: ONNX Runtime does not tell, and onnx need not be here.
 
 An .onnx file is a protobuf message; what is read of it are the names and operators of its nodes.

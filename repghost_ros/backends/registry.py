@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The runtimes, fastest first, and the choice of one of them."""
 
 from __future__ import annotations

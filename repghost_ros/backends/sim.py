@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NV12 -> logits as the board computes them, bit for bit, on a PC with the vendor's toolchain.
 
 A .bin runs in the vendor's simulator of the BPU, one process a frame; a quantized model

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `repghost` command: one module a subcommand, each with HELP, add_arguments and run.
 
 `run(options)` returns a `report.Report`, which the program prints. Importing this takes no time, so

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time inference on this machine, beside what the model zoo published for its board."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classify images, folders, videos, cameras and streams on the BPU or with ONNX Runtime.
 
 A source is a file or folder, a camera (0 or /dev/video0), a URL (rtsp, http and others), or - for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the subcommands share: options of a model, checked arguments, progress bars."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print a completion script for your shell.
 
 bash  repghost completion bash | sudo tee /etc/bash_completion.d/repghost

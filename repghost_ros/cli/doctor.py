@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Say what is installed, which backend `auto` picks and why, and what to do about each problem."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Download models from the vendor's archive into the store; what is there already is kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy over an ImageNet-style folder, of one model or of two against each other.
 
 DIR holds a folder a class, named by WordNet id, label or index; or name a --val-list. Over unlabelled

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Export RepGhost from timm or a checkpoint to fused ONNX, checked against the original.
 
 Without --out it goes into the store, where the node finds it: `repghost export 150`.

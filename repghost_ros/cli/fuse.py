@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fuse the branches of an .onnx model into single convolutions: the same answers, sooner.
 
 IN.onnx is a model as it is trained and published, such as the model zoo's. The result is compared

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Say what a model file is: its inputs, colour range, classes, how it was made, and where it runs."""
 
 from __future__ import annotations

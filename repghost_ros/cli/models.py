@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The models: what the vendor published about them for the RDK X5, and what is in the store."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publish a bag's images onto the live ROS graph with their original timing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole command line: its parser, and what becomes of a subcommand's report or error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantize a model: a .bin with a certificate, and an INT8 ONNX for ONNX Runtime.
 
 The .bin needs the vendor's toolchain; where that is not installed, all that it needs is written. DIR

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classify every image of a ROS 1 or ROS 2 bag offline, and compare with an earlier result.
 
 With --compare this is a regression test: it fails where the answers changed by more than allowed. BAG

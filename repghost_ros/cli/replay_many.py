@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`repghost replay` of many bags: the options and the report; the work is in runs/many.py."""
 
 from __future__ import annotations

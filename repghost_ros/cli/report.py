@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a command reports: `main` prints it, as text or as JSON.
 
 A command does not print. Its `run` returns a Report; `main` calls either `text` or `as_json`, once, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Annotated copies of pictures and videos in a folder, whole or not at all."""
 
 from __future__ import annotations

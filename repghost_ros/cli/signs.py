@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw road signs to try the other commands on: a folder a class, as `repghost eval` takes them."""
 
 from __future__ import annotations

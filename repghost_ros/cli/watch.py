@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Show a camera, stream, film, folder or ROS topic live in a browser, with classes and latency.
 
 A source that begins with / and is no file is a topic, which needs ROS. The page is served to this

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models made from models: export, folding, quantization, the vendor's compiler."""

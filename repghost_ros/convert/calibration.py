@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calibration tensors: pictures as the model sees them, in the layout of the vendor's toolchain.
 
 A tensor is a raw float32 file, RGB, channels first, 0 to 255: the toolchain normalises by itself.

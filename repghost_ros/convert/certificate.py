@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A .bin with its proof: the best of several calibrations, measured bit for bit, simulated, predicted.
 
 Each way to calibrate is quantized and answers pictures that it was not calibrated with, in the vendor's

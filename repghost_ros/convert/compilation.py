@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Float ONNX -> .bin for the BPU: the vendor's hb_mapper, its settings, its progress, its failures.
 
 Paths in the yaml are relative to its folder, which can so be moved to where the toolchain is.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """timm's RepGhost -> ONNX for ONNX Runtime and the vendor's toolchain: branches and norms fused."""
 
 from __future__ import annotations

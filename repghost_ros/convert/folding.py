@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preprocessing inside the graph: an RGB classifier becomes one that takes the NV12 itself."""
 
 from __future__ import annotations

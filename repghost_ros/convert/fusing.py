@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Re-parameterization of an ONNX graph: branches that a convolution can compute become part of it.
 
 A batch normalization is a convolution of one weight a channel, and convolutions of the same tensor

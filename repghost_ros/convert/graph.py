@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX files and graphs: read with a clear error, asked what conversions must know, written whole."""
 
 from __future__ import annotations

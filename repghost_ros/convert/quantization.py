@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An INT8 ONNX by ONNX Runtime's static quantization: what eight bits cost, seen on a PC.
 
 Not what the board computes bit by bit, but the same idea: 8-bit weights per channel, 8-bit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vendor's PC toolchain (OpenExplorer): where it is, and whether it can be used."""
 
 from __future__ import annotations

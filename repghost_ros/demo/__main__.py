@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`python -m repghost_ros.demo`: camera, classifier and viewer, each a process of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A camera that films the package's own road signs, and says which one it is filming."""
 
 from __future__ import annotations

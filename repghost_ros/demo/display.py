@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo's table: redrawn in place on a terminal, a line at a time elsewhere, 80 columns wide."""
 
 from __future__ import annotations

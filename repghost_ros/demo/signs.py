@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Road signs drawn by the package: the demo model's training and test sets, and its demo camera.
 
 A `Scene` is one place with at most one sign in it: background, clutter, light, lens and a short

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prints what the camera shows beside what the classifier says, and draws a few of the frames."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which model answers, and what its classes are called: latched, and as a parameter."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bond by which Nav2's lifecycle manager knows that a node it manages is alive.
 
 The package bond's protocol, on bond/msg/Status: a status every period; one with `active` false ends it,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One camera of the node: its way from image topic through the pipeline to its answers' topics."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What overrides or stands in for parts of rclpy, each with the versions that it is for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reports -> diagnostic_msgs (REP 107), with the level a robot's supervisor acts on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fastest executor of the installed distribution, and how to spin it without burning a core."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The types of the RDK's shared-memory images, which its MIPI camera publishes on /hbmem_img."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A call every so often, on a thread of its own, whatever the executors are busy with."""
 
 from __future__ import annotations

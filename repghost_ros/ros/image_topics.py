@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Print the topics of images that are published now, one a line; run with `python -m`."""
 
 from __future__ import annotations

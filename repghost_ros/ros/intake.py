@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images from the ROS graph, on a thread of their own.
 
 The subscriptions are the node's own, in a callback group that executors pass over: a thread waits for

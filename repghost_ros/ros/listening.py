@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The latest image of a topic, for programs that are no node themselves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scores -> vision_msgs, in the shape the installed distribution has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lifecycle node: images in, vision_msgs classifications out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: declared with type, range and description, read as one checked value."""
 
 from __future__ import annotations

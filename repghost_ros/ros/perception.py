@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers as ai_msgs/PerceptionTargets, which the RDK's own nodes and its websocket page take."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bag's images on the live graph, with their original timing: for machines without `ros2 bag`."""
 
 from __future__ import annotations

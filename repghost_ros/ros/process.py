@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One node as a process: it starts ROS, owns the signals, and ends cleanly."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which topic and type a camera's images come from, and what is wrong where none come."""
 
 from __future__ import annotations

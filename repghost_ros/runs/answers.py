@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers in files: CSV, JSON lines, Parquet or a ROS 2 bag, by the name."""
 
 from __future__ import annotations

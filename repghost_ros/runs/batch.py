@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many frames through one model: all cores, in order, none dropped, few in memory at a time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Passes through a model, timed on this machine: the columns of the model zoo's table."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What differs between two replays of the same frames."""
 
 from __future__ import annotations

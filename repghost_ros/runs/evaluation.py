@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy over labelled pictures, agreement of two models over any; resumable, on all cores.
 
 Predictions are kept as they are made, a line each, in FOLDER/predictions.csv: a run that broke off goes

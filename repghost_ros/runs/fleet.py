@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where work is done: processes of this machine, or the machines of a Ray cluster.
 
 A fleet calls one function on many tasks and hands results back as they come. A worker that is lost is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many bags replayed by a fleet: one result a bag and a summary, the same wherever it was done.
 
 Bags are cut into parts of frames, so that one large bag occupies all workers as many small ones do.

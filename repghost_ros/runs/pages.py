@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results as one HTML file each: an evaluation, a replay."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of results: classes over time, latency and throughput by threads. They need matplotlib."""
 
 from __future__ import annotations

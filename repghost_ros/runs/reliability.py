@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a score of 0.9 means right in 90 of 100 cases, and the temperature that makes it so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bag's images classified offline: every frame, in order, as fast as the machine can."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An evaluation's pictures classified by a fleet, in shards of the list."""
 
 from __future__ import annotations

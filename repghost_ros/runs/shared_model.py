@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model on its way to workers whose disks may not have its file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A web page that shows the latest frame with its classes, latency and rate."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classifications into a ROS 2 bag, without ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS 1 and ROS 2 bags without ROS: images and classifications out of one."""
 
 from __future__ import annotations

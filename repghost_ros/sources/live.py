@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras, streams and standard input as pictures: sources that have no end of their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MCAP files, whole or not: what an index does not tell is found by reading the file from its begin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image files, folders of them, and videos as pictures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths that are URLs (s3://, gs://, http://): fetched once into a local cache, through fsspec."""
 
 from __future__ import annotations

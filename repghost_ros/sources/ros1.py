@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS 1 bags (format 2.0), whole or not: what has no index is read from its begin."""
 
 from __future__ import annotations

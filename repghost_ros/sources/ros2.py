@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS 2 bags: the folder, its metadata.yaml, and the files in it one after the other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SQLite files of ROS 2 bags, also those of a recorder that was killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the readers of every kind of bag share: channels, damage, and the order of recording."""
 
 from __future__ import annotations

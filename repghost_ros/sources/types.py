@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Message types without ROS: their names and definitions, and how classifications are read."""
 
 from __future__ import annotations

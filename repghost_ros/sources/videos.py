@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Films, read as far as they can be: frames behind a hole too, and what is missing is told."""
 
 from __future__ import annotations

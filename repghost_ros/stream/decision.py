@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When the top class is another one: what robots decide on must not flicker."""
 
 from __future__ import annotations

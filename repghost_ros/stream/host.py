@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps one model at work: opens it, lets another take over, reopens it when it fails or hangs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A frame on its way through a model, and what became of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happened to one camera's frames since it was last asked: rates, latencies, losses."""
 
 from __future__ import annotations

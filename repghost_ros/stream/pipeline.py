@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bounded queues -> parallel workers -> answers in the order the frames came.
 
 Every worker owns one slot of the model, so OpenCV, ONNX Runtime and the BPU work side by side with

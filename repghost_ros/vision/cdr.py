@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serialized sensor_msgs Image and CompressedImage, read in place: no message is made, no pixel copied.
 
 The format is CDR (OMG DDSI-RTPS 2.3, section 10.2.1.2) with its encapsulation header, as DDS

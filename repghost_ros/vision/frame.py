@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """sensor_msgs Image and CompressedImage, and arrays -> Frame: checked, and not copied.
 
 Nothing is allocated before the message's claims fit its data, so a header that promises gigabytes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JPEG as cameras send it: where the picture really ends, and whether all of it is there.
 
 Drivers publish buffers of a fixed size, so zeros or the rest of an older frame follow the end;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frame -> NV12 of the model's size, and back to RGB: this project's core.
 
 Frames are scaled before they are converted, so the work follows the model's size and not the

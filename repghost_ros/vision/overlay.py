@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera's picture with its classification written on it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PNG: what its chunks say before it is decoded (ISO/IEC 15948)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What of a frame the model sees, and how it is fitted to the model's input."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The models: which there are, where their files come from, what their classes are called."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a model file records about itself; a compiled one (.bin): how it was compiled and what it takes.
 
 A .bin is a protobuf. Its fields were found by comparing files that hb_mapper 1.24.3 wrote with what

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The catalogue: RepGhost's sizes, their files, and what the vendor published about them."""
 
 from __future__ import annotations

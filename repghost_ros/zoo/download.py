@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One file over HTTP: resumed where it broke off, and known to be whole."""
 
 from __future__ import annotations

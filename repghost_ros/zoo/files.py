@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of models on disk: moved whole, told from what is no model, hashed, written by one process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label files: one class name a line in index order, or as other projects write them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which model file is used: the user's, the demo's, the store's, or else the archive's.
 
 A file is downloaded into `NAME.part`, resumed from there when it broke off, checked, and only then

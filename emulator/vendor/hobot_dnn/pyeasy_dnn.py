@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Under the vendor's name."""
 
 from emulator.pyeasy_dnn import Model, load

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Emulation of the package on PyPI, as far as a classifier uses it."""

@@ -261,5 +261,5 @@ def test_an_interrupt_ends_the_compiler(signs: Path, tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert not compilers()
-    assert not list(scratch.iterdir())
+    assert not list(scratch.rglob("*"))
     assert not list((tmp_path / "out").glob("*.bin"))

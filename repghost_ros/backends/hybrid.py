@@ -20,7 +20,8 @@ _GRAPH, _SETTINGS = 5, 6
 _NODES, _NAME, _TENSORS, _INPUTS, _OUTPUTS = 1, 2, 3, 4, 5
 _PROGRAM = b"PACKED_HBM_MODEL"
 _SCALE_SUFFIX = b"_scale"
-_NV12 = b"nv12"
+_NV12 = ("nv12", "yuv420sp_bt601_video")
+"""How INPUT_TYPE_RT records NV12 of the full and of the limited range."""
 _BARE_PROGRAM = b"#B2Ehbm#"  # how a .hbm begins
 
 
@@ -85,7 +86,7 @@ def _read(data: bytes) -> Hybrid:
             for _, entry in _fields(_bytes(value)):
                 pair = dict(_fields(_bytes(entry)))
                 settings[_bytes(pair[1]).decode()] = _bytes(pair.get(2, b"")).decode().strip(" ;")
-    if settings.get("INPUT_TYPE_RT", "nv12") != _NV12.decode():
+    if settings.get("INPUT_TYPE_RT", "nv12") not in _NV12:
         raise ValueError(f"it takes {settings['INPUT_TYPE_RT']}")
     nodes = [list(_fields(_bytes(value))) for field, value in graph if field == _NODES]
     units = [_first(node, 3) for node in nodes if (4, b"BPU") in node]

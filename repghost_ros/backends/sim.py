@@ -24,6 +24,7 @@ from repghost_ros.convert.toolchain import Toolchain, find_toolchain
 from repghost_ros.errors import BackendError, DependencyError
 
 _TIMEOUT_S = 600  # of one simulated inference
+_GRACE_S = 5.0  # for the executor to end by itself
 
 
 def available() -> str | None:
@@ -227,11 +228,15 @@ class _Process:
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
-        for file in (self._stdin, self._stdout, self._said):
-            with suppress(BrokenPipeError):  # of a frame that it will not read any more
-                file.close()
+        with suppress(BrokenPipeError):  # of a frame that it will not read any more
+            self._stdin.close()
+        try:  # the vendor's packages remove their temporary folders if they may end by themselves
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stdout.close()
+        self._said.close()
 
 
 class QuantizedSlot(SingleSlot):

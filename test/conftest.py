@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from emulator.board import Emulator, build, write_model
+from repghost_ros.backends import libdnn
 from repghost_ros.ros.isolation import isolate
 
 # Before rclpy is imported: a domain of its own for every run, and no log files in the user's home.
@@ -27,6 +29,11 @@ if find_spec("rclpy") is None:
     collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]
 elif find_spec("hbm_img_msgs") is None or find_spec("ai_msgs") is None:
     collect_ignore = ["test_node_rdk.py"]  # only tools/setup_env.sh and the RDK have them
+
+
+# Once a test has loaded the emulated library, the loader knows "libdnn.so" in this process: later tests
+# would find a board.
+libdnn._BY_NAME = "libdnn-of-no-board.so"
 
 
 @pytest.fixture
@@ -48,9 +55,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def not_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loader knows the emulated libdnn.so by its name once a test has loaded it."""
-    monkeypatch.setattr("repghost_ros.backends.libdnn._BY_NAME", "libdnn-of-a-board.so")
+def no_board_is_left() -> Iterator[None]:
+    """The emulated vendor package of one test is not found by the next one."""
+    yield
+    for name in [name for name in sys.modules if name.startswith("hobot_dnn")]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 IMPORTS = {
-    "rclpy": {"init", "lifecycle", "ok", "try_shutdown"},
+    "rclpy": {"create_node", "init", "lifecycle", "ok", "try_shutdown"},
     "rclpy.callback_groups": {"CallbackGroup"},
     "rclpy.clock": {"Clock", "ClockType"},
     "rclpy.context": {"Context"},
@@ -53,6 +53,7 @@ METHODS = {
     "create_lifecycle_publisher",
     "create_publisher",
     "create_subscription",
+    "count_publishers",
     "count_subscribers",
     "create_timer",
     "declare_parameter",

@@ -57,7 +57,8 @@ def receive(url: str, part: Path, validator: Path, progress: Progress | None) ->
             validator.write_text(etag, encoding="latin-1")
         else:
             validator.unlink(missing_ok=True)
-        with part.open("ab" if resumed else "wb") as file:
+        # Unbuffered: a process that ends meanwhile keeps all that came.
+        with part.open("ab" if resumed else "wb", buffering=0) as file:
             while chunk := response.read1(_CHUNK):  # what is there: a slow one is told about too
                 file.write(chunk)
                 if file.tell() > LARGEST:

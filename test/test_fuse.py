@@ -197,6 +197,21 @@ def test_becomes_one_convolution(rule: str) -> None:
     assert agrees(model, 4)
 
 
+def test_weights_that_the_exporter_wrote_once() -> None:
+    """Equal ones are passed on by Identity, such as the norms' of an untrained model."""
+    nodes = [
+        node("Identity", "n1", "shared"),
+        node("Conv", "x a", "1", **PAD),
+        node("BatchNormalization", "x n0 shared n2 n3", "2"),
+        node("Add", "1 2", "y"),
+    ]
+    model = graph(nodes, 4, ["y"], a=weights(4, 4, 3, 3), **norm("n", 4))
+    assert not is_fused(model)
+    assert operators(fuse(model)) == ["Conv"]
+    assert len(fuse(model).graph.initializer) == 2
+    assert agrees(model, 4)
+
+
 KEPT: dict[str, tuple[list[Any], dict[str, tuple[int, ...]], list[str]]] = {
     "branches of different tensors": (
         [

@@ -349,6 +349,14 @@ def _write(convolution: _Convolution, node: Any, graph: Any) -> Any:
 
 def _remove_unused_weights(graph: Any) -> None:
     used = set(_names_used(graph))
+    nodes = [
+        node
+        for node in graph.node
+        if node.op_type not in ("Constant", "Identity") or used.intersection(node.output)
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = set(_names_used(graph))
     unused = {entry.name for entry in graph.initializer} - used
     for kept in (graph.initializer, graph.input, graph.value_info):
         entries = [entry for entry in kept if entry.name not in unused]

@@ -50,6 +50,9 @@ def constants(graph: Any) -> dict[str, np.ndarray]:
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type == "Identity" and node.input[0] in values:
+            # Exporters write equal weights once and pass them on so.
+            values[node.output[0]] = values[node.input[0]]
     return values
 
 

@@ -18,7 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from repghost_ros.backends.registry import RUNTIMES, choose
-from repghost_ros.errors import BackendError, StoreError
+from repghost_ros.convert.toolchain import find_toolchain
+from repghost_ros.errors import BackendError, DependencyError, StoreError
 from repghost_ros.paths import share
 from repghost_ros.runs.batch import cores
 from repghost_ros.zoo.catalogue import DEFAULT, DEMO, MODELS, check_archive
@@ -229,13 +230,12 @@ def _optional() -> Iterator[Finding]:
             yield Finding(module, NOTE, "not installed", f"for {use}: {pip_install(names)}")
         else:
             yield _import(module, NOTE, pip_install(f"--force-reinstall {names}"))
-    mapper = shutil.which("hb_mapper")
-    yield Finding(
-        "hb_mapper",
-        OK if mapper else NOTE,
-        mapper or "not on PATH",
-        "" if mapper else "for compiling .bin models: the vendor's toolchain image, on a PC",
-    )
+    try:
+        toolchain = find_toolchain()
+        found = f"hbdk-cc {toolchain.compiler} in {toolchain.programs}"
+        yield Finding("vendor's toolchain", OK, found)
+    except DependencyError as error:
+        yield Finding("vendor's toolchain", NOTE, str(error), "for compiling .bin models, on a PC")
 
 
 def pip_install(packages: str) -> str:

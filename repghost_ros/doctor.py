@@ -216,7 +216,7 @@ def _default_model(store: ModelStore) -> Iterator[Finding]:
     if format == "bin":
         detail, advice = "not in the store yet", f"repghost download {DEFAULT}"
     else:
-        detail = "not in the store, and the vendor publishes compiled models only"
+        detail = f"not in the store yet: repghost download {DEFAULT}; or, without the archive"
         install = [name for name in ("torch", "timm") if find_spec(name) is None]
         steps = [pip_install(" ".join(install))] if install else []
         steps.append(f"repghost export {DEFAULT}")

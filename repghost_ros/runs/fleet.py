@@ -14,9 +14,11 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -87,6 +89,27 @@ def shared(data: Any) -> bytes:
     return value
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let an interrupt wait until the end of the block, and reach no process that is started in it.
+
+    It reaches every process of the terminal; this one ends the workers, and must know them all.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[Any] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if held and callable(before):
+        before(*held[0])
+
+
 class LocalFleet:
     """Processes of this machine.
 
@@ -130,15 +153,18 @@ class LocalFleet:
         if self._pool is None:
             # Not forked: this process has threads.
             context = multiprocessing.get_context("spawn")
-            # An interrupt reaches every process of the terminal; this one ends the workers.
-            ignore = (signal.SIGINT, signal.SIG_IGN)
-            self._pool = ProcessPoolExecutor(self.workers, context, signal.signal, ignore)
+            # An interrupt leaves semaphores to Python's resource tracker, which frees them, but warns.
+            quiet = ("ignore:resource_tracker:UserWarning", os.environ.get("PYTHONWARNINGS"))
+            os.environ["PYTHONWARNINGS"] = ",".join(filter(None, quiet))
+            with _interrupts_held():
+                self._pool = ProcessPoolExecutor(self.workers, context)
         waiting = iter(numbers)
         running: dict[Future[Value], int] = {}
         while True:
             # Few ahead: a task that is cancelled was not begun.
             for number in waiting:
-                running[self._pool.submit(function, tasks[number])] = number
+                with _interrupts_held():  # it starts workers
+                    running[self._pool.submit(function, tasks[number])] = number
                 if len(running) > self.workers:
                     break
             if not running:
@@ -163,6 +189,8 @@ class LocalFleet:
                 process.terminate()
             for process in processes:
                 process.join()
+            # Its own thread and queues end, too, and give back their semaphores.
+            pool.shutdown(wait=True)
 
 
 class RayFleet:

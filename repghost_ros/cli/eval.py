@@ -61,6 +61,7 @@ class EvalReport:
 
         shown = [row for row in self.rows if row["pictures"]]
         if shown:
+            yield f"pictures fitted to the model by --resize {self.resize}"
             yield Table(
                 (
                     *("model", "backend", "pictures", "top-1", "top-5"),
@@ -75,7 +76,6 @@ class EvalReport:
                     for row in shown
                 ],
             )
-            yield f"pictures fitted to the model by --resize {self.resize}"
         if self.pairs:
             pictures, same, differing = self.pairs
             yield f"same top-1: {same} of {pictures} ({same / max(1, pictures):.2%})"

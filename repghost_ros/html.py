@@ -19,7 +19,10 @@ h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-t
 table { border-collapse: collapse; width: 100% } caption { text-align: left; color: #56636f }
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #d7dde3 }
 th { position: sticky; top: 0; background: #fff }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left } tr.chosen td { font-weight: 600 }
+.verdict { padding: .8rem 1rem; border-left: 6px solid; border-radius: 4px; margin: 1rem 0 }
+.pass { background: #e8f5ec; border-color: #23864a }
+.fail { background: #fdecea; border-color: #b3261e }
 .note { color: #56636f; font-size: .9rem }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0; width: 11rem }
 figure img { width: 100%; border-radius: 4px } figcaption { font-size: .85rem; line-height: 1.35 }
@@ -36,15 +39,21 @@ def page(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
-    """A table of text; a long one scrolls."""
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    caption: str = "",
+    *,
+    chosen: str | None = None,
+) -> str:
+    """A table of text; a long one scrolls, and the row that begins with `chosen` stands out."""
 
-    def line(cells: Sequence[object], tag: str) -> str:
+    def line(cells: Sequence[object], tag: str, kind: str = "") -> str:
         shown = ("-" if cell is None else escape(str(cell)) for cell in cells)
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
+        return f"<tr{kind}>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
 
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
-    body = "".join(line(row, "td") for row in rows)
+    body = "".join(line(row, "td", ' class="chosen"' if row[0] == chosen else "") for row in rows)
     return f'<div class="scroll"><table>{said}{line(head, "th")}{body}</table></div>'
 
 

@@ -8,18 +8,20 @@ vendor's packages; the field numbers are those seen in files that hb_mapper 1.24
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from repghost_ros.errors import BackendError
+from repghost_ros.protobuf import Value, fields, mapped, message, numbers, text
 
 _GRAPH, _SETTINGS = 5, 6
 _NODES, _NAME, _TENSORS, _INPUTS, _OUTPUTS = 1, 2, 3, 4, 5
-_PROGRAM = b"PACKED_HBM_MODEL"
-_SCALE_SUFFIX = b"_scale"
+_ON_BPU = (4, memoryview(b"BPU"))
+"""Field of a node that says what runs it."""
+_PROGRAM = "PACKED_HBM_MODEL"
+_SCALE_SUFFIX = "_scale"
 _NV12 = ("nv12", "yuv420sp_bt601_video")
 """How INPUT_TYPE_RT records NV12 of the full and of the limited range."""
 _BARE_PROGRAM = b"#B2Ehbm#"  # how a .hbm begins
@@ -66,7 +68,7 @@ def read_hybrid(path: Path) -> Hybrid:
     if not path.is_file():
         raise BackendError(f"model file '{path}' does not exist")
     try:
-        return _read(path.read_bytes())
+        return _read(mapped(path))
     except (ValueError, IndexError, KeyError, StopIteration, UnicodeDecodeError) as error:
         raise BackendError(
             f"'{path}' is no compiled model that can be simulated ({error or 'damaged'}): expected a "
@@ -74,31 +76,31 @@ def read_hybrid(path: Path) -> Hybrid:
         ) from error
 
 
-def _read(data: bytes) -> Hybrid:
-    whole = list(_fields(data))
+def _read(data: memoryview) -> Hybrid:
+    whole = list(fields(data))
     graphs = [value for field, value in whole if field == _GRAPH]
     if len(graphs) != 1:
         raise ValueError(f"it holds {len(graphs)} models")
-    graph = list(_fields(_bytes(graphs[0])))
+    graph = list(fields(message(graphs[0])))
     settings = {}
     for field, value in whole:
         if field == _SETTINGS:
-            for _, entry in _fields(_bytes(value)):
-                pair = dict(_fields(_bytes(entry)))
-                settings[_bytes(pair[1]).decode()] = _bytes(pair.get(2, b"")).decode().strip(" ;")
+            for _, entry in fields(message(value)):
+                pair = dict(fields(message(entry)))
+                settings[text(pair[1])] = text(pair[2]).strip(" ;") if 2 in pair else ""
     if settings.get("INPUT_TYPE_RT", "nv12") not in _NV12:
         raise ValueError(f"it takes {settings['INPUT_TYPE_RT']}")
-    nodes = [list(_fields(_bytes(value))) for field, value in graph if field == _NODES]
-    units = [_first(node, 3) for node in nodes if (4, b"BPU") in node]
+    nodes = [list(fields(message(value))) for field, value in graph if field == _NODES]
+    units = [_first(node, 3) for node in nodes if _ON_BPU in node]
     if len(units) != 1:
         raise ValueError(f"{len(units)} parts of it run on the BPU")
     program, scale = b"", np.ones(1, np.float32)
     for field, value in graph:
         if field == _TENSORS:
-            tensor = list(_fields(_bytes(value)))
-            name = _first(tensor, 8)
+            tensor = list(fields(message(value)))
+            name = text(_first(tensor, 8))
             if name == _PROGRAM:
-                program = _first(tensor, 5)
+                program = bytes(_first(tensor, 5))
             elif name.endswith(_SCALE_SUFFIX):
                 scale = np.frombuffer(_first(tensor, 2), np.float32)
     if not program:
@@ -108,71 +110,26 @@ def _read(data: bytes) -> Hybrid:
     if scale.size not in (1, classes):
         raise ValueError(f"it has {scale.size} scales for {classes} classes")
     return Hybrid(
-        _first(graph, _NAME).decode(),
+        text(_first(graph, _NAME)),
         batch,
         width,
         height,
         classes,
         program,
-        units[0].decode(),
+        text(units[0]),
         scale,
         settings,
     )
 
 
-def _shape(graph: list[tuple[int, int | bytes]], field: int) -> list[int]:
+def _shape(graph: list[tuple[int, Value]], field: int) -> list[int]:
     """Of the only input or output."""
     values = [value for number, value in graph if number == field]
     if len(values) != 1:
         raise ValueError("it has several inputs or outputs")
-    described = _first(list(_fields(_first(list(_fields(_bytes(values[0]))), 2))), 2)
-    shape, place = [], 0
-    while place < len(described):
-        size, place = _varint(described, place)
-        shape.append(size)
-    return shape
+    described = _first(list(fields(message(values[0]))), 2)
+    return numbers(_first(list(fields(described)), 2))
 
 
-def _first(fields: list[tuple[int, int | bytes]], number: int) -> bytes:
-    return _bytes(next(value for field, value in fields if field == number))
-
-
-def _bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("unexpected number")
-    return value
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of a message's fields: varints as int, all others as bytes."""
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        kind = key & 7
-        if kind == 0:
-            value, place = _varint(data, place)
-            yield key >> 3, value
-            continue
-        if kind == 2:
-            size, place = _varint(data, place)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError("no protobuf")
-        if place + size > len(data):
-            raise ValueError("cut short")
-        yield key >> 3, data[place : place + size]
-        place += size
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-        shift += 7
-        if shift > 63:
-            raise ValueError("no protobuf")
+def _first(entries: list[tuple[int, Value]], number: int) -> memoryview:
+    return message(next(value for field, value in entries if field == number))

@@ -33,7 +33,7 @@ setup(
         # For `pip install .[pc]`; in a ROS workspace rosdep installs what package.xml names.
         "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rich", "rosbags", "shtab"],
         # For `repghost replay --on ray`, Parquet and bags that are URLs.
-        "fleet": ["ray[client]", "pyarrow", "fsspec"],
+        "fleet": ["ray[client]", "pyarrow", "fsspec[http]"],
         # `colcon test` looks here for what runs the tests.
         "test": ["pytest", "pytest-timeout", "hypothesis"],
     },

@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -24,6 +27,7 @@ from repghost_ros.cli import main
 from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.errors import FleetError, OutputError, SourceError
 from repghost_ros.model import ModelSpec
+from repghost_ros.runs import fleet as fleet_module
 from repghost_ros.runs import many
 from repghost_ros.runs.answers import read_results
 from repghost_ros.runs.fleet import LocalFleet, open_fleet
@@ -212,6 +216,50 @@ def test_bags_of_a_storage_service_are_fetched_once(
     assert remote.local_copy(url, tmp_path) == copy
 
 
+class Bucket(SimpleHTTPRequestHandler):
+    """Files over HTTP; it forgets who may read those whose names are in `refused`."""
+
+    refused: ClassVar[set[str]] = set()
+
+    def send_head(self) -> Any:
+        if Path(self.path).name in self.refused:
+            self.send_error(403, "credentials have expired")
+            return None
+        return super().send_head()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_storage_that_loses_its_credentials_costs_the_bags_it_refuses(
+    drives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "bucket").mkdir()
+    for number in (0, 2):
+        bag = drives / f"day{number}" / "drive" / "drive.mcap"
+        shutil.copy(bag, tmp_path / "bucket" / f"day{number}.mcap")
+    handler = partial(Bucket, directory=str(tmp_path / "bucket"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    urls = [f"http://127.0.0.1:{server.server_address[1]}/day{number}.mcap" for number in (0, 2)]
+    command = ["replay", *urls, *DEMO, "--out", str(tmp_path / "out"), "--json"]
+    Bucket.refused = {"day2.mcap"}
+    try:
+        assert main(command) == 1
+        one, other = json.loads(capsys.readouterr().out)["results"]
+        assert (one["frames"], one["error"]) == (FRAMES[0], "")
+        assert urls[1] in other["error"]
+        assert "403" in other["error"]
+        Bucket.refused = set()
+        assert main(command) == 0
+        rows = json.loads(capsys.readouterr().out)["results"]
+        assert [row["frames"] for row in rows] == [FRAMES[0], FRAMES[2]]
+    finally:
+        Bucket.refused = set()
+        server.shutdown()
+
+
 def test_storage_that_refuses_is_named(tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     with pytest.raises(SourceError, match="'memory://absent/drive.bag' cannot be fetched"):
@@ -310,6 +358,14 @@ def test_an_evaluation_is_the_same_on_a_cluster(cluster: Any, tmp_path: Path) ->
         (tmp_path / name / "predictions.csv").read_bytes() for name in ("here", "local", "cluster")
     )
     assert here == local == there
+
+
+def test_a_cluster_of_another_version_is_refused(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_module, "__version__", "0.0.1")  # here, and not in the workers
+    with pytest.raises(FleetError, match=r"has repghost_ros .* here are 0\.0\.1"):
+        open_fleet(cluster.address)
 
 
 def test_a_cluster_that_cannot_be_reached_is_named() -> None:

@@ -8,7 +8,6 @@ on where it ended.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 from collections import Counter
@@ -27,6 +26,7 @@ from repghost_ros.sources.folders import IMAGES, files_in
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import ResizePolicy
 from repghost_ros.vision.view import View
+from repghost_ros.zoo.files import sha256
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, imagenet_synsets
 
 TOP = 5
@@ -309,7 +309,7 @@ def _read(path: Path, model: str, resize: str) -> dict[tuple[str, str], Predicti
 
 
 def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return sha256(path)[:12]
 
 
 def accuracy(predictions: Iterable[Prediction]) -> Accuracy:

@@ -89,6 +89,14 @@ def shared(data: Any) -> bytes:
     return value
 
 
+def _quiet_tracker() -> None:
+    """An interrupt leaves semaphores to Python's resource tracker, which frees them, but warns."""
+    ignored = "ignore:resource_tracker:UserWarning"
+    given = list(filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")))
+    if ignored not in given:
+        os.environ["PYTHONWARNINGS"] = ",".join([ignored, *given])
+
+
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Let an interrupt wait until the end of the block, and reach no process that is started in it.
@@ -153,9 +161,7 @@ class LocalFleet:
         if self._pool is None:
             # Not forked: this process has threads.
             context = multiprocessing.get_context("spawn")
-            # An interrupt leaves semaphores to Python's resource tracker, which frees them, but warns.
-            quiet = ("ignore:resource_tracker:UserWarning", os.environ.get("PYTHONWARNINGS"))
-            os.environ["PYTHONWARNINGS"] = ",".join(filter(None, quiet))
+            _quiet_tracker()
             with _interrupts_held():
                 self._pool = ProcessPoolExecutor(self.workers, context)
         waiting = iter(numbers)

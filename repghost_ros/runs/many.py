@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from repghost_ros.errors import OutputError, RepghostError, SourceError
 from repghost_ros.model import ModelSpec
+from repghost_ros.output import whole_file
 from repghost_ros.results import Reporting
 from repghost_ros.runs.answers import open_results, read_results
 from repghost_ros.runs.difference import compare
@@ -30,7 +30,7 @@ from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.remote import is_url, listed, local_copy
 from repghost_ros.version import __version__
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.files import lock
+from repghost_ros.zoo.files import lock, sha256
 
 FORMATS = ("jsonl", "csv", "parquet")
 PART = 500
@@ -102,7 +102,8 @@ def find_bags(paths: Iterable[str]) -> list[str]:
     for text in paths:
         path = Path(text)
         if is_url(text):
-            found += _bags_among(listed(text)) or [text]
+            # A file is not asked for yet: one that storage refuses costs itself alone.
+            found += [text] if text.endswith(_BAGS) else _bags_among(listed(text)) or [text]
         elif path.suffix == ".txt" and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
             found += find_bags(line.strip() for line in lines if line.strip())
@@ -218,7 +219,7 @@ def look(asked: tuple[str, str, Path]) -> Plan:
 
     """
     name, topic, cache = asked
-    path = local_copy(name, cache) if is_url(name) else Path(name)
+    path = _on_disk(name, cache)
     with Bag(path) as bag:
         images = bag.image_topic(topic)
     return Plan(name, _content(path), images.name, images.messages)
@@ -226,10 +227,9 @@ def look(asked: tuple[str, str, Path]) -> Plan:
 
 def answer_part(part: Part) -> tuple[list[Answer], str]:
     """In a worker: the answers to a part, and why it broke off, empty if it did not."""
-    path = local_copy(part.bag, part.cache) if is_url(part.bag) else Path(part.bag)
     model = part.model.open()
     answers: list[Answer] = []
-    with Bag(path) as bag:
+    with Bag(_on_disk(part.bag, part.cache)) as bag:
         made = replay(
             bag,
             part.topic,
@@ -247,17 +247,17 @@ def answer_part(part: Part) -> tuple[list[Answer], str]:
     return answers, ""
 
 
+def _on_disk(bag: str, cache: Path) -> Path:
+    return local_copy(bag, cache) if is_url(bag) else Path(bag)
+
+
 def _content(path: Path) -> str:
-    """SHA-256 over a file, or over the files of a folder."""
-    digest = hashlib.sha256()
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(f"{file.relative_to(path)}\n".encode())
-        with file.open("rb") as opened:
-            while chunk := opened.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    """SHA-256 of a file, or over names and content of a folder's files."""
+    if not path.is_dir():
+        return sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listed = "".join(f"{file.relative_to(path)}\n{sha256(file)}\n" for file in files)
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
 
 
 def _names(bags: Sequence[str], format: str) -> dict[str, str]:
@@ -348,7 +348,7 @@ class _Writer:
         self.rows[plan.bag] = self._compared(row)
         if not broken:
             told = {"identity": [plan.identity, self._options], "row": asdict(row)}
-            _write_whole(self._record(plan.bag), told)
+            _write_json(self._record(plan.bag), told)
 
     def _compared(self, row: Row) -> Row:
         if self._compare_with is None:
@@ -357,22 +357,21 @@ class _Writer:
             before = read_results(self._compare_with / row.result)
             difference = compare(before, read_results(self._out / row.result))
         except SourceError as error:
-            return Row(**{**asdict(row), "error": row.error or f"cannot be compared: {error}"})
-        return Row(**{**asdict(row), "agreement": difference.agreement})
+            return replace(row, error=row.error or f"cannot be compared: {error}")
+        return replace(row, agreement=difference.agreement)
 
     def _record(self, bag: str) -> Path:
         return self._out / ".done" / f"{self._names[bag]}.json"
 
     def summarize(self, rows: list[Row]) -> None:
         """Write summary.json."""
-        _write_whole(self._out / "summary.json", [asdict(row) for row in rows])
+        _write_json(self._out / "summary.json", [asdict(row) for row in rows])
 
 
-def _write_whole(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def _write_json(path: Path, value: Any) -> None:
+    with whole_file(path) as partial:
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _reason(error: Exception) -> str:

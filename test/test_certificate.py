@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pictures import sign_folder
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.hybrid import read_hybrid
@@ -46,13 +47,7 @@ PER_CLASS = 4
 
 @pytest.fixture(scope="module")
 def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("signs")
-    for index, label in enumerate(LABELS):
-        (folder / label).mkdir()
-        for number in range(PER_CLASS):
-            picture = render(label, np.random.default_rng([8, index, number]), 256, 256)
-            cv2.imwrite(str(folder / label / f"{number}.png"), picture)
-    return folder
+    return sign_folder(tmp_path_factory.mktemp("signs"), 8, PER_CLASS)
 
 
 def frames(count: int, seed: int, color_range: ColorRange = "full") -> list[np.ndarray]:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from pictures import sign_folder
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
@@ -24,7 +25,7 @@ from repghost_ros.cli.terminal import INTERRUPTED
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
 from repghost_ros.convert.quantization import Comparison, compare, normalise, quantize
 from repghost_ros.convert.toolchain import Toolchain
-from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.demo.signs import LABELS
 from repghost_ros.errors import ConversionError, DependencyError
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
@@ -56,13 +57,7 @@ print("Start to compile the model with march bayes-e.", flush=True)
 @pytest.fixture(scope="module")
 def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder a class; pictures of different classes have the same names."""
-    folder = tmp_path_factory.mktemp("signs")
-    for index, label in enumerate(LABELS):
-        (folder / label).mkdir()
-        for number in range(PER_CLASS):
-            picture = render(label, np.random.default_rng([7, index, number]), 256, 256)
-            cv2.imwrite(str(folder / label / f"{number}.png"), picture)
-    return folder
+    return sign_folder(tmp_path_factory.mktemp("signs"), 7, PER_CLASS)
 
 
 @pytest.fixture(scope="module")

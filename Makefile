@@ -43,7 +43,7 @@ toolchain: ## the vendor's compiler and simulator of the BPU, 2.7 GB (x86-64, Py
 
 test-toolchain: venv ## compile, certify and simulate with them; skips where they cannot be installed
 	@tools/setup_toolchain.sh --check || { echo "test-toolchain skipped"; exit 0; } && \
-	tools/setup_toolchain.sh && $(ENV) && REPGHOST_TOOLCHAIN=.venv-toolchain pytest -m toolchain
+	tools/setup_toolchain.sh && $(ENV) && REPGHOST_TOOLCHAIN="$(CURDIR)/.venv-toolchain" pytest -m toolchain
 
 test-pip: ## what `pip install .[pc]` gives users: the newest of everything, no ROS
 	tools/test_pip.sh

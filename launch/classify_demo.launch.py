@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo with a visualiser: `ros2 launch repghost_ros classify_demo.launch.py viewer:=foxglove`.
 
-A synthetic camera films road signs and the node classifies them. Foxglove shows picture, overlay,
+A synthetic camera shows road signs and the node classifies them. Foxglove shows picture, overlay,
 classes over time and diagnostics once config/layouts/foxglove.json is imported in its Layouts menu.
 """
 

@@ -2,7 +2,7 @@
 """Classify images, folders, videos, cameras and streams on the BPU or with ONNX Runtime.
 
 A source is a file or folder, a camera (0 or /dev/video0), a URL (rtsp, http and others), or - for
-standard input: a picture, JPEGs one after the other, or a film. A camera or stream runs until it is
+standard input: a picture, JPEGs one after another, or a video. A camera or stream runs until it is
 interrupted.
 """
 

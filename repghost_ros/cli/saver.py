@@ -98,7 +98,7 @@ def _fps(source: Path) -> float:
 
 
 class _Video:
-    """An annotated film in work."""
+    """An annotated video being written."""
 
     def __init__(self, source: str, target: Path, size: tuple[int, ...]) -> None:
         self.source = source

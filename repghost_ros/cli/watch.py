@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show a camera, stream, film, folder or ROS topic live in a browser, with classes and latency.
+"""Show a camera, stream, video, folder or ROS topic live in a browser, with classes and latency.
 
 A source that begins with / and is no file is a topic, which needs ROS. The page is served to this
 machine alone unless --host says otherwise: whoever reaches it sees the pictures.
@@ -24,7 +24,7 @@ from repghost_ros.stream.job import Job
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
 
-HELP = "show a camera, film or topic live in a browser"
+HELP = "show a camera, video or topic live in a browser"
 _RATE = 30.0  # pictures a second, of files
 
 Read = Callable[[], Frame]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo: a synthetic camera films road signs, the node names them, a viewer compares."""
+"""The demo: a synthetic camera shows road signs, the node names them, a viewer compares."""

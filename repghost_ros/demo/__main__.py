@@ -21,7 +21,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m repghost_ros.demo", description=__doc__)
     parser.add_argument("--frames", type=int, default=0, help="end after so many (0: never)")
     parser.add_argument("--fps", type=_fps, default=30.0, help="the camera's frames a second")
-    parser.add_argument("--seed", type=int, default=1, help="which film the camera shows")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="which sequence of signs the camera shows"
+    )
     parser.add_argument("--picture", default="demo.png", help="PNG to draw a few frames into")
     options = parser.parse_args()
 

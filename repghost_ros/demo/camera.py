@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera that films the package's own road signs, and says which one it is filming."""
+"""A synthetic camera that shows the package's own road signs and publishes which one it shows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Camera(Node):
 
         width = integer("width", 640, 32, 4096, "Pixels across.")
         height = integer("height", 480, 32, 4096, "Pixels down.")
-        seed = integer("seed", 1, 0, 2**31, "Which film is shown.")
+        seed = integer("seed", 1, 0, 2**31, "Which sequence of signs is shown.")
         bounds = [FloatingPointRange(from_value=0.1, to_value=1000.0)]
         fps: float = self.declare_parameter(
             "fps",
@@ -38,13 +38,13 @@ class Camera(Node):
                 description="Frames a second.", read_only=True, floating_point_range=bounds
             ),
         ).value
-        self._film = sequence(seed, width, height, frames_per_scene=max(1, round(2 * fps)))
+        self._scenes = sequence(seed, width, height, frames_per_scene=max(1, round(2 * fps)))
         self._images = self.create_publisher(Image, "image", qos_profile_sensor_data)
         self._truths = self.create_publisher(messages.Classification, "truth", 10)
         self.create_timer(1 / fps, self._publish)
 
     def _publish(self) -> None:
-        label, picture = next(self._film)
+        label, picture = next(self._scenes)
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id="camera_optical_frame")
         self._truths.publish(messages.classification(header, [Result(label, 1.0)]))
         self._images.publish(messages.image(header, picture, "bgr8"))

@@ -2,7 +2,7 @@
 """Road signs drawn by the package: the demo model's training and test sets, and its demo camera.
 
 A `Scene` is one place with at most one sign in it: background, clutter, light, lens and a short
-camera move. `render` is one instant of one scene, `sequence` films scene after scene. Everything
+camera move. `render` is one instant of one scene, `sequence` yields scene after scene. Everything
 follows from the random generator given, so a seed names a picture (to within the rounding of the
 OpenCV in use).
 """

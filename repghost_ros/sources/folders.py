@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are pictures and films, and which are none."""
+"""Which files of a folder are pictures and videos, and which are neither."""
 
 from __future__ import annotations
 

@@ -110,9 +110,9 @@ def _instead(source: str | int) -> str:
 
 
 def _from_stdin() -> Generator[Picture, None, None]:
-    """One picture, JPEGs one after the other, or a film that can be read while it comes."""
+    """One picture, JPEGs one after another, or a video that can be read as it arrives."""
     if sys.stdin.isatty():
-        raise SourceError("'-': standard input is a terminal: pipe a picture or film into it")
+        raise SourceError("'-': standard input is a terminal: pipe a picture or video into it")
     stream: Any = sys.stdin.buffer
     head = stream.peek(16)
     if head.startswith(_JPEG):
@@ -125,7 +125,7 @@ def _from_stdin() -> Generator[Picture, None, None]:
             file.flush()
             yield from (replace(each, source="-") for each in pictures([Path(file.name)]))
     elif head:
-        yield from _film(stream)
+        yield from _video(stream)
     else:
         raise SourceError("'-': standard input is empty")
 
@@ -143,7 +143,7 @@ def _jpegs(stream: Any) -> Iterator[Picture]:
         yield Picture("-", index or None, data=waiting)
 
 
-def _film(stream: Any) -> Iterator[Picture]:
+def _video(stream: Any) -> Iterator[Picture]:
     reading, writing = os.pipe()
 
     def pump() -> None:

@@ -23,7 +23,7 @@ class PictureError(SourceError):
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, or one frame of a film, camera or stream."""
+    """An image, or one frame of a video, camera or stream."""
 
     source: str
     """Path of the file, or name of what else it comes from."""
@@ -124,7 +124,7 @@ def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's ending is that of a film."""
+    """Whether a file's ending is that of a video."""
     return path.suffix.lower() in VIDEOS
 
 

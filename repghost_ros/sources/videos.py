@@ -15,7 +15,7 @@ import numpy as np
 from repghost_ros.errors import FrameError
 
 _QUIET = "-8"  # FFmpeg's AV_LOG_QUIET
-_PATIENCE = 100  # reads that may fail in a row before a film has ended
+_PATIENCE = 100  # reads that may fail in a row before a video has ended
 _COUNTED = (".mp4", ".m4v", ".mov", ".3gp", ".avi", ".gif")
 """Formats that tell how many frames they have; of others it is reckoned from the duration."""
 _RECKONED = 1  # frames by which that may be wrong
@@ -29,7 +29,7 @@ def plain_path(path: Path) -> Iterator[str]:
         name.encode()
     except UnicodeEncodeError:
         with TemporaryDirectory(prefix="repghost_") as folder:
-            alias = Path(folder, f"film{path.suffix}")
+            alias = Path(folder, f"video{path.suffix}")
             alias.symlink_to(path.absolute())  # a file that does not exist yet is made through it
             yield str(alias)
     else:
@@ -47,10 +47,10 @@ def open_capture(source: str | int) -> cv2.VideoCapture:
 
 
 def read_video(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a film, BGR uint8 (height, width, 3), as far as they can be read.
+    """The frames of a video, BGR uint8 (height, width, 3), as far as they can be read.
 
     Raises:
-        FrameError: it is no film, or some frames are missing; after those that are there.
+        FrameError: it is not a video, or frames are missing; raised after those that could be read.
 
     """
     with plain_path(path) as name:

@@ -2,7 +2,7 @@
 """JPEG as cameras send it: where the picture really ends, and whether all of it is there.
 
 Drivers publish buffers of a fixed size, so zeros or the rest of an older frame follow the end;
-telephones append a film; firmware leaves stray bytes between segments or forgets the end marker.
+phones append a video; firmware leaves stray bytes between segments or forgets the end marker.
 OpenCV decodes all of that, but it also decodes a truncated JPEG, to a picture with a grey end.
 So the segments are walked (ITU-T T.81, annex B) to the true end, and where the picture may be
 incomplete it is decoded a second time with other bytes behind its data: rows that change are missing.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `repghost` command: one module a subcommand, each with HELP, add_arguments and run.
+"""The `repghost` command: one module per subcommand, each with HELP, add_arguments and run.
 
 `run(options)` returns a `report.Report`, which the program prints. Importing this takes no time, so
-that an interrupt is heard from the start.
+that interrupts are handled from the start.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> None:
-    """The program: no interrupt, at any moment, leaves a traceback."""
+    """The program; an interrupt never leaves a traceback."""
     quit_when_interrupted()
     code = main()
-    if (
-        code == INTERRUPTED
-    ):  # libraries abort where the interpreter ends in the middle of their work
+    if code == INTERRUPTED:  # libraries abort if the interpreter ends while they are working
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m repghost_ros.cli`: the `repghost` command where it is not on PATH."""
+"""`python -m repghost_ros.cli`: the `repghost` command if it is not on PATH."""
 
 from repghost_ros.cli import command
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time inference on this machine, beside what the model zoo published for its board."""
+"""Time inference on this machine, next to the figures published for the board."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HELP = "latency and throughput here, beside the published ones"
 
 @dataclass(frozen=True)
 class BenchReport:
-    """The timings, a model's published ones after its measured ones."""
+    """The timings; a model's published figures follow its measured ones."""
 
     timings: list[Timing]
     seconds: float
@@ -45,7 +45,7 @@ class BenchReport:
     failed = False
 
     def text(self) -> Iterator[str | Table]:
-        """A table, and what its figures mean."""
+        """A table and a note on its figures."""
 
         def shown(value: float | None, digits: int = 2) -> str | None:
             return None if value is None else f"{value:.{digits}f}"
@@ -75,7 +75,7 @@ class BenchReport:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a timing, and what they depend on."""
+        """One dict per timing, and the environment."""
         return {
             "seconds": self.seconds,
             "warm_up_s": warm_up(self.seconds),
@@ -119,10 +119,10 @@ def _thread_counts(text: str) -> list[int]:
 
 
 def run(options: argparse.Namespace) -> BenchReport:
-    """Measure one line a model and number of threads."""
+    """Measure one line per model and number of threads."""
     check_plot(options.plot)
     timings: list[Timing] = []
-    here = environment()  # the load before this command makes its own
+    here = environment()  # the load before this command adds its own
     work = END_TO_END if options.end_to_end else INFERENCE
     lines = [(model, threads) for model in options.model for threads in options.threads]
     for model, threads in with_bar(lines, len(lines), "measurement"):

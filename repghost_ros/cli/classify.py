@@ -33,13 +33,13 @@ _RATE_OVER = 1.0  # seconds, of the live line's rate
 
 
 class ClassifyReport:
-    """Classifies (and draws) the pictures while it is read.
+    """Classifies (and draws) the pictures while it is iterated over.
 
     Args:
         model: the opened model; closed at the end.
-        jobs: of the pictures, in order.
+        jobs: one per picture, in order.
         saver: writes them, or None.
-        is_live: whether an interrupt is the normal end, and a terminal shows the last answer only.
+        is_live: whether an interrupt is the normal end and a terminal shows only the last answer.
 
     """
 
@@ -58,7 +58,7 @@ class ClassifyReport:
         self._saver = saver
 
     def text(self) -> Iterator[str]:
-        """The classes of every picture; what could not be classified is said on stderr."""
+        """The classes of every picture; failures are reported on stderr."""
         shown = _LiveLine() if self.is_endless and sys.stdout.isatty() else None
         for job in self._classified():
             if job.error is not None:
@@ -73,7 +73,7 @@ class ClassifyReport:
         print(f"{self._model.path.name} on {self._model.runtime}", file=sys.stderr)
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a picture, with its classes or the error."""
+        """One dict per picture, with its classes or the error."""
         return {
             "model": str(self._model.path),
             "backend": self._model.runtime,
@@ -114,13 +114,13 @@ class ClassifyReport:
 
 
 class _LiveLine:
-    """The last answer and how many come in a second, on one line of the terminal."""
+    """The last answer and the current rate, on one line of the terminal."""
 
     def __init__(self) -> None:
         self._begin, self._frames, self._rate = time.monotonic(), 0, ""
 
     def show(self, job: Job[Picture]) -> None:
-        """Write over the answer before."""
+        """Overwrite the previous answer."""
         self._frames += 1
         elapsed = time.monotonic() - self._begin
         if elapsed >= _RATE_OVER:
@@ -188,11 +188,11 @@ def run(options: argparse.Namespace) -> ClassifyReport:
         Picture.frame,
         View(resize=options.resize),
         Reporting(options.top_k, temperature=options.temperature),
-        # What is shown of a camera is not to lag behind by what waits for other workers.
+        # A live camera's answers must not lag behind frames queued for other workers.
         workers=options.workers or (1 if live else None),
     )
     if not live and (options.json or not sys.stdout.isatty()):
-        # On a terminal a bar would come between the answers.
+        # On a terminal a bar would get between the answers.
         total = None if any(map(is_video, files)) else len(files)
         jobs = with_bar(jobs, total, "picture")
     saver = Saver(options.save, files) if options.save else None

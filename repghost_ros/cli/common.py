@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the subcommands share: options of a model, checked arguments, progress bars."""
+"""Shared by the subcommands: model options, checked arguments, progress bars."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def add_model(
     """--model, and how it is run.
 
     Args:
-        parser: of the command.
+        parser: the command's.
         resize: the default policy.
-        several: more than one model may be named.
-        pictures: pictures are classified, so --resize and --workers make sense.
+        several: whether more than one model may be named.
+        pictures: whether pictures are classified, so that --resize and --workers apply.
 
     """
     parser.add_argument(
@@ -103,7 +103,7 @@ def add_model(
         help="range of the NV12 that the model was compiled for (auto: as its file records)",
     )
     if not pictures:
-        parser.set_defaults(workers=None)  # as one a core, which the runtime's own threads go by
+        parser.set_defaults(workers=None)  # in total one per core, as the runtime's own threads
         return
     parser.add_argument(
         "--resize",
@@ -165,7 +165,7 @@ def _number(text: str) -> float:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to append to an error about an unknown word: the likely one, and those there are."""
+    """What to append to an error about an unknown word: the likely one and the choices."""
     known = list(known)
     close = get_close_matches(word, known, n=1)
     likely = f"; did you mean '{close[0]}'?" if close else ":"
@@ -173,10 +173,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def check_report(path: Path | None) -> None:
-    """Whether an HTML report can be written there, before long work.
+    """Check before long work that an HTML report can be written there.
 
     Raises:
-        UsageError: the name has another ending.
+        UsageError: the name has another suffix.
         DependencyError: matplotlib is missing.
 
     """
@@ -187,10 +187,10 @@ def check_report(path: Path | None) -> None:
 
 
 def check_plot(path: Path | None) -> None:
-    """Whether a plot can be drawn there, before long work.
+    """Check before long work that a plot can be drawn there.
 
     Raises:
-        UsageError: the name has no ending of a picture.
+        UsageError: the name does not have a picture's suffix.
         DependencyError: matplotlib is missing.
 
     """
@@ -203,12 +203,12 @@ def check_plot(path: Path | None) -> None:
 def open_model(
     options: argparse.Namespace, model: str | None = None, backend: str | None = None
 ) -> Model:
-    """The model that the options of `add_model` ask for, downloaded if it must be.
+    """The model that the options of `add_model` ask for, downloaded if necessary.
 
     Args:
         options: the command line.
-        model: another model than --model.
-        backend: another one than --backend.
+        model: a model in place of --model.
+        backend: a backend in place of --backend.
 
     Raises:
         UsageError: there is no such model.
@@ -222,7 +222,7 @@ def open_model(
 def model_spec(
     options: argparse.Namespace, model: str | None = None, backend: str | None = None
 ) -> ModelSpec:
-    """What `open_model` opens; the arguments and errors are its own."""
+    """What `open_model` opens; takes the same arguments and raises the same errors."""
     model = model or options.model
     is_size = model in MODEL_NAMES
     if not is_size and Path(model).suffix == "":
@@ -250,7 +250,7 @@ def model_spec(
 
 @contextmanager
 def _in_words_of_the_command() -> Iterator[None]:
-    """Errors of the API name its parameters: put the options there that the user typed."""
+    """Replace the API's parameter names in errors by the options that the user typed."""
     try:
         yield
     except RepghostError as error:
@@ -267,7 +267,7 @@ def download_bar(name: str) -> AbstractContextManager[Progress]:
 
 @contextmanager
 def progress_bar(unit: str, **how: Any) -> Iterator[Progress]:
-    """A progress bar on stderr, where that is a terminal, that is told what is done and the total."""
+    """A progress bar on stderr, if that is a terminal; call it with what is done and the total."""
     bar: Any = None
 
     def progress(done: int, total: int) -> None:
@@ -284,7 +284,7 @@ def progress_bar(unit: str, **how: Any) -> Iterator[Progress]:
 
 
 def with_bar(items: Iterable[Item], total: int | None, unit: str) -> Iterable[Item]:
-    """The items, with a progress bar on stderr where that is a terminal."""
+    """The items, with a progress bar on stderr if that is a terminal."""
     bar: Iterable[Item] = _tqdm()(items, total=total, unit=f" {unit}", disable=None)
     return bar
 

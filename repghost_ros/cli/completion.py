@@ -33,7 +33,7 @@ class CompletionReport:
         yield self.script
 
     def as_json(self) -> dict[str, Any]:
-        """The script as a string."""
+        """The script as a JSON string."""
         return {"results": [asdict(self)]}
 
 
@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> CompletionReport:
 
 
 def _say_what_completes(parser: argparse.ArgumentParser, shtab: Any) -> None:
-    """Tell shtab by an argument's metavar what it is completed with: files where nothing else fits."""
-    for action in parser._actions:  # where shtab looks, too; argparse has no public list
+    """Tell shtab from an argument's metavar how to complete it: with files by default."""
+    for action in parser._actions:  # shtab uses it, too; argparse has no public list
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _say_what_completes(command, shtab)

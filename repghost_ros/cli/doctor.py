@@ -30,7 +30,7 @@ class DoctorReport:
         return any(finding.status == PROBLEM for finding in self.findings)
 
     def text(self) -> Iterator[str | Table]:
-        """A line a finding, and one below it with what to do."""
+        """One line per finding, with the remedy below it."""
         width = max(len(finding.subject) for finding in self.findings)
         for finding in self.findings:
             yield f"{finding.status:>7}  {finding.subject:<{width}}  {finding.detail}"
@@ -41,7 +41,7 @@ class DoctorReport:
             yield Table(head, [_row(timing) for timing in self.timings])
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a finding."""
+        """One dict per finding."""
         report: dict[str, Any] = {"results": [asdict(finding) for finding in self.findings]}
         if self.timings:
             report["timings"] = [asdict(timing) for timing in self.timings]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Download models from the vendor's archive into the store; what is there already is kept."""
+"""Download models from the vendor's archive into the store; existing files are kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELP = "download models into the store"
 
 
 class DownloadReport:
-    """Downloads while it is read; one failure does not stop the others."""
+    """Downloads while it is iterated over; one failure does not stop the others."""
 
     def __init__(self, sizes: list[str], format: str) -> None:
         self.failed = False
@@ -26,13 +26,13 @@ class DownloadReport:
         self._format = format
 
     def text(self) -> Iterator[str]:
-        """The path of every file that is in the store now."""
+        """The path of every file downloaded or found in the store."""
         for file in self._files():
             if "path" in file:
                 yield file["path"]
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a model: its file, or the error."""
+        """One dict per model: its file, or the error."""
         return {"results": list(self._files())}
 
     def _files(self) -> Iterator[dict[str, Any]]:
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> DownloadReport:
-    """Check what is asked for."""
+    """Check the request."""
     sizes = list(MODELS) if options.all else options.size
     if not sizes:
         raise UsageError("name at least one SIZE, or --all")

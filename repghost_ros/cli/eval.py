@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy over an ImageNet-style folder, of one model or of two against each other.
+"""Accuracy over an ImageNet-style folder, of one model, or of two compared.
 
-DIR holds a folder a class, named by WordNet id, label or index; or name a --val-list. Over unlabelled
-pictures two models' agreement is told alone.
+DIR has one subfolder per class, named by WordNet id, label or index; or give a --val-list. For
+unlabelled pictures only the agreement of two models is reported.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SHOWN = 5  # failures and disagreements printed
 
 @dataclass(frozen=True)
 class EvalReport:
-    """Accuracy of every model, and how often two agree."""
+    """Accuracy of each model, and how often two models agree."""
 
     rows: list[dict[str, Any]]
     resize: str
@@ -84,7 +84,7 @@ class EvalReport:
                 yield f"  {this.sample.path}: {one} / {other}"
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a model."""
+        """One dict per model."""
         report: dict[str, Any] = {"resize": self.resize, "results": self.rows}
         if self.pairs:
             report["agreement"] = {"pictures": self.pairs[0], "same_top1": self.pairs[1]}
@@ -186,7 +186,7 @@ def run(options: argparse.Namespace) -> EvalReport:
 def _predict(
     options: argparse.Namespace, model: Model, run_on: tuple[str, str], samples: list[Sample]
 ) -> list[Prediction]:
-    """Here, or on the fleet that --on names."""
+    """Predict here, or on the fleet that --on names."""
     common = {
         "resize": options.resize,
         "temperature": options.temperature,

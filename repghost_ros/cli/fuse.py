@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fuse the branches of an .onnx model into single convolutions: the same answers, sooner.
+"""Fuse the branches of an .onnx model into single convolutions: same answers, faster.
 
-IN.onnx is a model as it is trained and published, such as the model zoo's. The result is compared
-with it on random inputs, on pictures too where they are given, and kept only if both answer alike.
+IN.onnx is a model as trained and published, such as the model zoo's. The result is compared with
+it on random inputs, and on pictures if given, and kept only if both agree.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from repghost_ros.errors import FrameError, UsageError
 from repghost_ros.sources.pictures import VIDEOS, find
 
 HELP = "fuse the branches of an .onnx model"
-_PICTURES = 20  # compared on, at most
+_PICTURES = 20  # most pictures to compare on
 
 
 @dataclass(frozen=True)
 class FuseReport:
-    """The file that was written, and how exactly it answers."""
+    """The written file, and how closely it matches the original."""
 
     fused: Fused
     failed = False
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> FuseReport:
     """Write the fused model."""
     if options.out.suffix.lower() != ".onnx":
         raise UsageError(f"'{options.out}' must end in .onnx")
-    load(options.source)  # says better than ONNX Runtime what is no model
+    load(options.source)  # its errors about invalid models are clearer than ONNX Runtime's
     pictures = list(_pictures(options.source, options.pictures)) if options.pictures else []
     return FuseReport(fuse_file(options.source, options.out, pictures))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say what a model file is: its inputs, colour range, classes, how it was made, and where it runs."""
+"""Describe a model file: its inputs, color range, classes, how it was made, and where it runs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class InfoReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the RDK X5 cannot run a compiled model among them."""
+        """Whether any of the compiled models cannot run on the RDK X5."""
         return any(model["unfit"] for about in self.files for model in about.get("models", []))
 
     def text(self) -> Iterator[str]:
-        """A line a fact."""
+        """One line per fact."""
         for number, about in enumerate(self.files):
             if number:
                 yield ""
@@ -54,7 +54,7 @@ class InfoReport:
                 yield from _lines(model)
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a file."""
+        """One dict per file."""
         return {"results": self.files}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models: what the vendor published about them for the RDK X5, and what is in the store."""
+"""List the models: figures published for the RDK X5, and which files are in the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FORMATS = ("bin", "onnx")
 
 @dataclass(frozen=True)
 class ModelsReport:
-    """The catalogue, and the store beside it."""
+    """The catalogue and the store's content."""
 
     store: Path
     stored_bytes: dict[str, int]
@@ -47,7 +47,7 @@ class ModelsReport:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a model."""
+        """One dict per model."""
         return {
             "store": str(self.store),
             "results": [
@@ -69,7 +69,7 @@ class ModelsReport:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """There are no options."""
 
 
 def run(options: argparse.Namespace) -> ModelsReport:

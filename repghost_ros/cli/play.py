@@ -22,7 +22,7 @@ _ROS = "source a ROS 2 installation"
 
 @dataclass(frozen=True)
 class PlayReport:
-    """How many messages were published on which topics."""
+    """The number of messages published per topic."""
 
     published: dict[str, int]
     error: str
@@ -30,16 +30,16 @@ class PlayReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the bag broke off; what it held before was played."""
+        """Whether the bag was cut off; everything before the cut was played."""
         return bool(self.error)
 
     def text(self) -> Iterator[str]:
-        """A line a topic."""
+        """One line per topic."""
         for topic, count in self.published.items():
             yield f"{topic}: {count} messages published"
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a topic."""
+        """One dict per topic."""
         results = [{"topic": topic, "messages": n} for topic, n in self.published.items()]
         return {"results": results, **({"error": self.error} if self.error else {})}
 
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> PlayReport:
         found = {topic.name: topic for topic in bag.topics(IMAGE, COMPRESSED)}
         topics = [bag.image_topic(topic).name for topic in options.topic] or list(found)
         if not topics:
-            bag.image_topic()  # says what there is instead
+            bag.image_topic()  # its error lists the topics
         messages = sum(found[topic].messages for topic in topics)
         if not messages:
             raise SourceError(f"bag '{options.bag}' holds no message on {', '.join(topics)}")
@@ -105,14 +105,14 @@ def run(options: argparse.Namespace) -> PlayReport:
             player.wait_for_subscribers(options.wait, options.wait_for)
             for topic in with_bar(player.play(options.rate, loop=options.loop), total, "image"):
                 published[topic] += 1
-        except SourceError as error:  # the bag broke off: what it held before was played
+        except SourceError as error:  # the bag is cut off: everything before the cut was played
             broken = error
         finally:
             process.shutdown()
     report = PlayReport(published, str(broken or ""))
     if broken:
         print_error(report.error)
-    # An endless loop can only end by an interrupt.
+    # An endless loop can end only by an interrupt.
     if process.interrupted() and not options.loop:
         raise Interrupted(report)
     return report

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole command line: its parser, and what becomes of a subcommand's report or error."""
+"""The command line: its parser, and how reports and errors are printed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command 
 
 
 def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:
-    """The whole command line; what shell completion is made from, which wants brief descriptions."""
+    """The parser; shell completion is generated from it with brief descriptions."""
     parser = argparse.ArgumentParser(
         prog="repghost",
         description="RepGhost image classification beside the ROS 2 node: models, measurements, files.",
@@ -69,7 +69,7 @@ def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; the exit code."""
+    """Run one subcommand and return the exit code."""
     for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -89,7 +89,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
                 print_report(options.command, report, as_json=options.json)
                 sys.stdout.flush()
             except Exception:
-                if heard:  # an import that is interrupted fails for whatever reason
+                if heard:  # an interrupted import may fail with any exception
                     raise KeyboardInterrupt from None
                 raise
             if heard and not _is_endless(report):
@@ -98,7 +98,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     except UsageError as error:
         print_error(f"{error}; see repghost {options.command} --help")
         return 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (RepghostError, OSError) as error:
@@ -114,5 +114,5 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
 
 
 def _is_endless(report: Report) -> bool:
-    """Whether an interrupt is how it ends."""
+    """Whether an exception means that an interrupt ended the command."""
     return bool(getattr(report, "is_endless", False))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classify every image of a ROS 1 or ROS 2 bag offline, and compare with an earlier result.
 
-With --compare this is a regression test: it fails where the answers changed by more than allowed. BAG
+With --compare this is a regression test: it fails if the answers changed by more than allowed. BAG
 may then be a result itself (.csv, .jsonl, a bag of classifications); no model is run.
 
-Several bags, a folder or list of them, or URLs are replayed by all cores or a Ray cluster (--on) into
-the folder --out: one result a bag and summary.json. What is done already is not done again.
+Several bags, a folder or list of them, or URLs are replayed on all cores or a Ray cluster (--on)
+into the folder --out: one result per bag and summary.json. Finished bags are not replayed again.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class TopicsReport:
         yield Table(("topic", "type", "messages"), rows)
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a topic."""
+        """One dict per topic."""
         return {"results": [asdict(topic) for topic in self.topics]}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How an earlier result differs from this one, and whether that is too much."""
+    """How an earlier result differs from this one, and whether it differs too much."""
 
     path: Path
     difference: Difference
@@ -77,7 +77,7 @@ class Compared:
 
     @property
     def alike(self) -> bool:
-        """Whether nothing changed by more than allowed."""
+        """Whether all changes are within the allowed limits."""
         return (
             self.difference.agreement >= self.min_agreement
             and self.difference.max_drift <= self.max_drift
@@ -105,7 +105,7 @@ class Compared:
 
 @dataclass
 class ReplayReport:
-    """What a replay found, and how that differs from an earlier one."""
+    """A replay's results, and how they differ from an earlier one."""
 
     about: dict[str, Any] = field(default_factory=dict)
     """Bag, topic, model, backend and speed; empty where the answers come from a result."""
@@ -116,8 +116,8 @@ class ReplayReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the bag broke off, answers changed too much or, where none are compared, frames
-        were refused: what was refused before as well is no change.
+        """Whether the bag was cut off, answers changed too much or, without a comparison, frames
+        were refused; frames that were refused before as well are not a change.
         """
         unlike = not self.compared.alike if self.compared else self.summary.refused > 0
         return bool(self.error) or unlike
@@ -137,7 +137,7 @@ class ReplayReport:
             yield from self.compared.text()
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a best class, and the runs of one class in order."""
+        """One dict per best class, and the runs of one class in order."""
         return {
             **self.about,
             "frames": self.summary.frames,
@@ -252,7 +252,7 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
         with Bag(options.bag) as bag:
             return TopicsReport(bag.topics(IMAGE, COMPRESSED))
     check_plot(options.plot)
-    # Before the replay, which may take long.
+    # Checked before the replay, which may take long.
     expected = read_results(options.compare, options.compare_topic) if options.compare else []
     if options.compare and is_results(options.bag):
         if options.out or options.plot or options.report:
@@ -274,7 +274,7 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
 
 
 def _check_comparison(options: argparse.Namespace) -> None:
-    """Refuse options that make no sense together, and fill in what was not given."""
+    """Refuse options that exclude each other, and fill in defaults."""
     if not options.compare:
         for option in ("min_agreement", "max_drift", "compare_topic"):
             if getattr(options, option) not in (None, ""):
@@ -311,7 +311,7 @@ def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
                     for answer in with_bar(summary.count(made), topic.messages, "frame"):
                         write(answer)
                         answers.append(answer)
-                except SourceError as error:  # the bag broke off: what it held before counts
+                except SourceError as error:  # the bag is cut off: everything before the cut counts
                     broken = error
         finally:
             classifier.close()

@@ -25,7 +25,7 @@ from repghost_ros.vision.view import View
 
 @dataclass(frozen=True)
 class ManyReport:
-    """One row a bag."""
+    """One row per bag."""
 
     rows: list[Row]
     out: Path
@@ -34,7 +34,7 @@ class ManyReport:
 
     @property
     def failed(self) -> bool:
-        """Whether a bag broke off, changed too much or, where none are compared, had frames refused."""
+        """Whether a bag was cut off, changed too much or, without a comparison, had frames refused."""
         return any(self._fails(row) for row in self.rows)
 
     def _fails(self, row: Row) -> bool:
@@ -45,7 +45,7 @@ class ManyReport:
         return row.refused > 0
 
     def text(self) -> Iterator[str | Table]:
-        """A table of the bags, and what they hold together."""
+        """A table of the bags and their totals."""
         compared = any(row.agreement is not None for row in self.rows)
         yield Table(
             (
@@ -72,7 +72,7 @@ class ManyReport:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a bag, and the classes of all together."""
+        """One dict per bag, and the classes of all bags."""
         classes: Counter[str] = Counter()
         for row in self.rows:
             classes.update(row.classes)
@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def are_many(options: argparse.Namespace) -> bool:
-    """Whether the command line asks for more than one bag's replay."""
+    """Whether the command line names more than one bag."""
     (first, *others) = options.bags
     path = Path(first)
     lists = path.suffix == ".txt" or (path.is_dir() and not is_bag(path) and _holds_bags(first))
@@ -115,12 +115,12 @@ def are_many(options: argparse.Namespace) -> bool:
 def _holds_bags(folder: str) -> bool:
     try:
         return bool(find_bags([folder]))
-    except Exception:  # what is wrong with it, the replay of one bag tells best
+    except Exception:  # the replay of a single bag reports best what is wrong
         return False
 
 
 def run(options: argparse.Namespace) -> ManyReport:
-    """Replay all of them."""
+    """Replay all bags."""
     if options.out is None:
         raise UsageError("--out is missing: name a folder for the results of many bags")
     if options.plot or options.list:

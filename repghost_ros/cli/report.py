@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a command reports: `main` prints it, as text or as JSON.
+"""A command's report, which `main` prints as text or JSON.
 
 A command does not print. Its `run` returns a Report; `main` calls either `text` or `as_json`, once, and
-then asks whether anything failed. A command whose results come one by one does its work in there, so
-that each line is on the terminal as soon as it is known.
+then asks whether anything failed. A command whose results arrive one by one does its work in these
+methods, so that each line is printed as soon as it is known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head; None is shown as a dash."""
+    """Rows under a header; None is shown as a dash."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -31,12 +31,12 @@ class Table:
         return [["-" if cell is None else str(cell) for cell in row] for row in self.rows]
 
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers, which stand to the right."""
+        """Which columns hold numbers, to be aligned right."""
         columns = [[row[i] for row in self.cells()] for i in range(len(self.head))]
         return [all(cell[:1].isdigit() or cell == "-" for cell in column) for column in columns]
 
     def __str__(self) -> str:
-        """Columns as wide as they must be."""
+        """Plain columns of minimal width."""
         rows = [list(self.head), *self.cells()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = (
@@ -57,14 +57,14 @@ class Report(Protocol):
         """Whether the exit code is 1; known once `text` or `as_json` has ended."""
 
     def text(self) -> Iterator[str | Table]:
-        """What a person reads on stdout, piece by piece."""
+        """The text for people, piece by piece."""
 
     def as_json(self) -> dict[str, Any]:
-        """What a program reads: "results", a list, and whatever else the command says about them."""
+        """The fields for programs: "results", a list, and others that depend on the command."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ends a command that was interrupted and has something to report: the exit code is 130."""
+    """Raised by an interrupted command that has something to report; the exit code is 130."""
 
     def __init__(self, report: Report) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def print_report(command: str, report: Report, *, as_json: bool) -> None:
-    """Print a report on stdout, JSON in the envelope that all commands share."""
+    """Print a report on stdout, JSON in the envelope shared by all commands."""
     if as_json:
         envelope = {"schema": SCHEMA, "command": command, **report.as_json()}
         print(json.dumps(envelope, indent=1, ensure_ascii=False))
@@ -85,7 +85,7 @@ def print_report(command: str, report: Report, *, as_json: bool) -> None:
 
 
 def _print_rich(table: Table) -> None:
-    """As wide as the terminal, long cells folded."""
+    """The table at the terminal's width, long cells wrapped."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable
@@ -95,5 +95,5 @@ def _print_rich(table: Table) -> None:
     for name, is_numeric in zip(table.head, table.numeric(), strict=True):
         shown.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
     for row in table.cells():
-        shown.add_row(*map(Text, row))  # file and class names are no markup
+        shown.add_row(*map(Text, row))  # file and class names are not markup
     Console().print(shown)

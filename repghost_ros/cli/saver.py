@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated copies of pictures and videos in a folder, whole or not at all."""
+"""Annotated copies of pictures and videos in a folder, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from repghost_ros.sources.videos import open_capture, plain_path
 from repghost_ros.stream.job import Job
 from repghost_ros.vision.overlay import draw_overlay, picture
 
-_FPS = 30.0  # of a video whose source does not say
-_MAX_FPS = 1000.0  # what says more says nothing
+_FPS = 30.0  # used if the source does not say
+_MAX_FPS = 1000.0  # larger values are meaningless
 
 
 class Saver:
-    """Writes under the pictures' own names; no original and no other picture is written over.
+    """Writes under the pictures' own names; never overwrites an original or another picture.
 
     Args:
-        folder: made if it is not there.
-        originals: files that are not written over.
+        folder: created if missing.
+        originals: files that are never overwritten.
 
     """
 
@@ -59,10 +59,10 @@ class Saver:
         _write_image(self._free(_stem(shown), suffix), bgr)
 
     def close(self) -> None:
-        """Finish the video in work.
+        """Finish the current video.
 
         Raises:
-            OutputError: it could not be written whole; it is removed.
+            OutputError: it could not be written completely; it is removed.
 
         """
         video, self._video = self._video, None
@@ -70,7 +70,7 @@ class Saver:
             video.close()
 
     def _free(self, stem: str, suffix: str) -> Path:
-        """A name that is not taken: folders may repeat names."""
+        """A free name, because names may repeat between folders."""
         path, number = self._folder / f"{stem}{suffix}", 1
         while path.resolve() in self._taken:
             path, number = self._folder / f"{stem}_{number}{suffix}", number + 1
@@ -116,14 +116,14 @@ class _Video:
             raise OutputError(f"'{target}' cannot be written")
 
     def write(self, bgr: np.ndarray) -> None:
-        """Append a frame; one of another size is fitted to the first."""
+        """Append a frame, resized to the first one's size if necessary."""
         if bgr.shape[1::-1] != self._size:
             bgr = cv2.resize(bgr, self._size)
         self._writer.write(bgr)
         self._frames += 1
 
     def close(self) -> None:
-        """Finish the file, and see that it is whole: OpenCV does not tell when the disk is full."""
+        """Finish the file and check that it is complete: OpenCV does not report a full disk."""
         self._writer.release()
         with self._opened, plain_path(self._target) as name:
             written = open_capture(name)

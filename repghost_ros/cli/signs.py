@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw road signs to try the other commands on: a folder a class, as `repghost eval` takes them."""
+"""Draw road signs to try the other commands on, in one folder per class, as `repghost eval` expects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SignsReport:
     failed = False
 
     def text(self) -> Iterator[str]:
-        """How many there are, and what to do with them."""
+        """How many were drawn, and what to do with them."""
         yield (
             f"{len(self.pictures)} pictures of {len(LABELS)} classes in {self.folder}; now try\n"
             f"  repghost classify {self.folder} --model demo\n"
@@ -37,7 +37,7 @@ class SignsReport:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a picture."""
+        """One dict per picture."""
         return {"results": [{"path": str(path), "class": label} for path, label in self.pictures]}
 
 

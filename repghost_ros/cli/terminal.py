@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said on the terminal; imports nothing that takes time."""
+"""Terminal messages and interrupts; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def in_main_thread() -> bool:
 
 
 def quit_when_interrupted() -> None:
-    """From now on an interrupt ends the process at once, where there is nothing to tidy up.
+    """Let interrupts end the process at once from now on, while there is nothing to clean up.
 
-    An exception would be swallowed or printed by what is being imported, or at the interpreter's end.
+    An exception could be swallowed or printed by a module being imported or at interpreter exit.
     """
 
     def leave(*_: object) -> None:
@@ -41,9 +41,9 @@ def quit_when_interrupted() -> None:
 
 @contextmanager
 def interrupts_raise() -> Iterator[list[int]]:
-    """An interrupt raises KeyboardInterrupt here, and so does SIGTERM, so that files are closed.
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt in this block, so that files are closed.
 
-    The signals that came are listed in what this gives: libraries make other errors of the exception.
+    Yields the list of received signals, because libraries may turn the exception into another.
     """
     heard: list[int] = []
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show a camera, stream, video, folder or ROS topic live in a browser, with classes and latency.
 
-A source that begins with / and is no file is a topic, which needs ROS. The page is served to this
-machine alone unless --host says otherwise: whoever reaches it sees the pictures.
+A source that begins with / and is not a file is a topic, which needs ROS. The page is served to
+this machine only, unless --host says otherwise: whoever can reach it sees the images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Read = Callable[[], Frame]
 
 
 class WatchReport:
-    """Classifies and serves while it is read, until the source ends or an interrupt."""
+    """Classifies and serves while it is iterated over, until the source ends or is interrupted."""
 
     failed = False
     is_endless = True
@@ -44,7 +44,7 @@ class WatchReport:
         self._watched = Watched(options.source, f"{model.name} on {model.runtime}")
 
     def text(self) -> Iterator[str]:
-        """Where to look; at the end, how much there was to see."""
+        """The page's address and, at the end, the number of frames."""
         yield from self._watch()
         yield f"{self._watched.state()['number']} frames"
 

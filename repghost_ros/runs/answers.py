@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers in files: CSV, JSON lines, Parquet or a ROS 2 bag, by the name."""
+"""Answers in files: CSV, JSON lines, Parquet or a ROS 2 bag, by file name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PYARROW = "pip install pyarrow"
 _ROW_GROUP = 50_000  # rows kept in memory
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
 _NO_FOLDERS = (".json", ".tsv", ".txt", ".yaml", ".bag", ".mcap", ".db3")
-csv.field_size_limit(sys.maxsize)  # an error may be as long as it likes
+csv.field_size_limit(sys.maxsize)  # errors may be of any length
 _COLUMNS = ("index", "topic", "time_ns", "stamp_ns", "frame_id", "error")
 
 
@@ -38,19 +38,19 @@ def open_results(
 ) -> Iterator[Callable[[Answer], None]]:
     """A function that writes one answer; the file is complete after the `with` block.
 
-    Until then it is called PATH.partial, which stays, if anything is in it, where the block is left by
+    Until then it is called PATH.partial, which is kept, unless empty, if the block is left by
     an exception. The index
-    of a frame is its place on its topic, from 0. A bag has no place for errors: refused frames are not
+    of a frame is its place on its topic, from 0. A bag cannot hold errors: refused frames are not
     in it.
 
     Args:
-        path: .csv, .jsonl, .parquet, or else the folder of a bag, which must not exist yet.
+        path: .csv, .jsonl, .parquet, or the folder of a bag, which must not exist yet.
         storage: one of STORAGES.
-        top_k: classes that an answer has at most; as many columns has a CSV.
-        bag: what the answers are of, for the column of that name in Parquet.
+        top_k: most classes per answer, and the number of class columns of a CSV.
+        bag: the bag's name, for the column `bag` in Parquet.
 
     Raises:
-        SourceError: the bag exists already, or the name is that of another kind of file.
+        SourceError: the bag exists already, or the name has another kind of file's suffix.
         DependencyError: pyarrow is missing.
         OutputError: the file cannot be written.
 
@@ -107,7 +107,7 @@ def _write_jsonl(file: TextIO) -> Callable[[Answer], None]:
 
 @contextmanager
 def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
-    """One row a frame and class; a frame without any has one row without a class."""
+    """One row per frame and class; a frame without classes has one row without a class."""
     arrow, parquet = need("pyarrow", PYARROW), need("pyarrow.parquet", PYARROW)
     schema = arrow.schema(
         [
@@ -147,7 +147,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
 
 
 def is_results(path: Path) -> bool:
-    """Whether a path holds answers, and not images to be answered.
+    """Whether a path holds answers rather than images to classify.
 
     Raises:
         SourceError: it is neither.
@@ -177,7 +177,7 @@ def read_results(path: Path, topic: str = "") -> list[Answer]:
         return _read_parquet(path)
     read = _read_csv if suffix == ".csv" else _read_jsonl
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet adds the mark
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets add the mark
             text = file.read()
         if text and not text.endswith("\n"):
             raise ValueError("its last line breaks off")

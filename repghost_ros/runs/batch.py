@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many frames through one model: all cores, in order, none dropped, few in memory at a time."""
+"""Run many frames through one model: on all cores, in order, without drops, few in memory at a time."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def cores() -> int:
 
 
 def threads_beside(workers: int, wanted: int = 0) -> int:
-    """Threads inside one inference that do not contend for the cores with the other workers'.
+    """Threads per inference that leave the other workers their cores.
 
     Args:
         workers: inferences at the same time.
-        wanted: threads at most; 0: as many as the cores leave.
+        wanted: upper limit; 0: as many as the cores allow.
 
     """
     left = max(1, cores() // workers)
@@ -48,15 +48,15 @@ def classify_each(
     *,
     workers: int | None = None,
 ) -> Iterator[Job[Item]]:
-    """Classify items as the node does, but wait where it would drop: one ended job an item, in order.
+    """Classify items as the node does, but wait where it would drop: one ended job per item, in order.
 
     Args:
         model: stays the caller's.
-        items: read no further ahead than the workers need.
-        read: called in a worker to make a frame of an item; what it raises refuses that item alone.
+        items: read only as far ahead as the workers need.
+        read: called in a worker to turn an item into a frame; an exception refuses only that item.
         view: what of each frame the model sees.
         reporting: which classes are reported.
-        workers: items in flight at the same time; by default one a core, on the board at least four.
+        workers: items in flight at the same time; default: one per core, on the board at least four.
 
     Raises:
         Exception: whatever `items` raised, after the jobs of the items before it.

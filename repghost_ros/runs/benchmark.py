@@ -66,11 +66,11 @@ class Timing:
 
 
 def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERENCE) -> Timing:
-    """Infer from several threads at once, as fast as it goes.
+    """Infer from several threads at once, as fast as possible.
 
     Args:
         model: stays the caller's.
-        threads: each with buffers of its own and one pass at a time.
+        threads: each with its own buffers and one pass at a time.
         seconds: how long, after a warm-up of `warm_up(seconds)`.
         work: INFERENCE or END_TO_END.
 
@@ -114,10 +114,10 @@ def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERE
             slots[-1].nv12[...] = rng.integers(0, 256, slots[-1].nv12.shape, dtype=np.uint8)
         begin = time.perf_counter() + warm_up(seconds)
         end = begin + seconds
-        # Not Thread.join: interrupted, Python before 3.13 takes the thread for one that has ended.
+        # Not Thread.join: when interrupted, Python before 3.13 considers the thread ended.
         wait([crew.submit(keep_going, *pair) for pair in zip(slots, latencies, strict=True)])
         elapsed = time.perf_counter() - begin
-    finally:  # also when interrupted: buffers must outlive the passes that use them
+    finally:  # even when interrupted: buffers must outlive the passes that use them
         stopped.set()
         crew.shutdown()
         for slot in slots:
@@ -133,12 +133,12 @@ def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERE
 
 
 def warm_up(seconds: float) -> float:
-    """Seconds of passes that are not measured, before a measurement of `seconds`."""
+    """Seconds of unmeasured passes before a measurement of `seconds`."""
     return seconds / 10
 
 
 def environment() -> dict[str, Any]:
-    """What timings depend on beside the model: the machine, its load, and versions."""
+    """What timings depend on besides the model: the machine, its load, and versions."""
     return {
         "host": platform.node(),
         "processor": _processor(),
@@ -175,7 +175,7 @@ def _jpeg() -> SimpleNamespace:
 
 
 def published(model: str) -> list[Timing]:
-    """What the model zoo published, empty for other models than its own."""
+    """What the model zoo published; empty for models that are not its own."""
     if model not in MODELS:
         return []
     figures = MODELS[model].published
@@ -201,7 +201,7 @@ def parameters_m(path: Path) -> float | None:
 
 
 def write_csv(path: Path, timings: Sequence[Timing]) -> None:
-    """One line a timing, with a header."""
+    """One line per timing, below a header."""
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Timing)])
         writer.writeheader()

@@ -14,7 +14,7 @@ from repghost_ros.runs.replay import Answer
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two results for the same frames."""
+    """The difference between two results for the same frames."""
 
     frames: int
     """Those that both answered."""
@@ -33,13 +33,13 @@ class Difference:
 
     @property
     def agreement(self) -> float:
-        """Share of all frames that both answered alike, 0.0 to 1.0; none is no agreement."""
+        """Share of all frames on which both agree, 0.0 to 1.0; 0.0 if there are no frames."""
         every = self.frames + self.missing + self.extra
         return self.same_top1 / every if every else 0.0
 
 
 def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
-    """Match answers by the stamp of their frame (the n-th with it where it repeats)."""
+    """Match answers by the stamp of their frame (the n-th one where a stamp repeats)."""
     first, second = _by_stamp(these), _by_stamp(those)
     drifts, changed = [], []
     answered, answered_now = (
@@ -75,5 +75,5 @@ def _by_stamp(answers: Iterable[Answer]) -> dict[tuple[int, int], Answer]:
 
 
 def _best(answer: Answer) -> Result:
-    """No class has the score 0.0: a threshold may have left none."""
+    """A frame without classes scores 0.0: a threshold may have left none."""
     return answer.results[0] if answer.results else Result("", 0.0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy over labelled pictures, agreement of two models over any; resumable, on all cores.
+"""Accuracy over labelled pictures, agreement of two models over any pictures; resumable, on all cores.
 
-Predictions are kept as they are made, a line each, in FOLDER/predictions.csv: a run that broke off goes
-on where it ended.
+Predictions are appended to FOLDER/predictions.csv as they are made, so an interrupted run can be
+continued.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model made of a sample."""
+    """A model's answer to a sample."""
 
     sample: Sample
     best: tuple[int, ...] = ()
@@ -80,7 +80,7 @@ class Accuracy:
     """Class index to pictures, top-1 and top-5 hits."""
 
     def share(self, hits: int) -> float | None:
-        """Of the pictures, 0.0 to 1.0; None where there are none."""
+        """As a share of the pictures, 0.0 to 1.0; None if there are none."""
         return hits / self.pictures if self.pictures else None
 
 
@@ -111,12 +111,12 @@ def find_samples(folder: Path, labels: Sequence[str]) -> list[Sample]:
 
 
 def read_val_list(path: Path, folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """Samples from a list of lines: a picture's path below `folder`, blanks or a comma, its class.
+    """Samples from a list of lines: a picture's path below `folder`, blanks or a comma, and its class.
 
-    The class is an index, a WordNet id or a label. Lines that begin with # are passed over.
+    The class is an index, a WordNet id or a label. Lines that begin with # are ignored.
 
     Raises:
-        SourceError: the list cannot be read, or a line of it makes no sense.
+        SourceError: the list cannot be read, or a line is invalid.
 
     """
     class_of = class_names(labels)
@@ -129,7 +129,7 @@ def read_val_list(path: Path, folder: Path, labels: Sequence[str]) -> list[Sampl
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        # Paths and labels may hold blanks themselves: what is a file and a class is meant.
+        # Paths and labels may contain blanks: the split that gives a file and a class is the one.
         ways = [
             Sample(folder / line[: gap.start()], truth)
             for gap in re.finditer(r"[\s,]+", line)
@@ -147,7 +147,7 @@ def read_val_list(path: Path, folder: Path, labels: Sequence[str]) -> list[Sampl
 
 
 def class_names(labels: Sequence[str]) -> Mapping[str, int]:
-    """Every way to name a class and its index: labels as they are and, where that is one, plain."""
+    """Every way to name a class, and its index: labels as they are and, if unique, plain."""
     names = {str(index): index for index in range(len(labels))}
     plain = Counter(map(_plain, labels))
     names |= {_plain(name): i for i, name in enumerate(labels) if plain[_plain(name)] == 1}
@@ -186,12 +186,12 @@ def predict(
         samples: the pictures.
         resize: one of RESIZE_POLICIES; `crop` is ImageNet's protocol.
         temperature: what logits are divided by, see Reporting.
-        keep_log_scores: keep those of the predictions that this process makes now.
-        workers: pictures classified at the same time; by default one a core.
+        keep_log_scores: keep the log-scores of predictions made in this run.
+        workers: pictures classified at the same time; default: one per core.
         folder: keeps predictions.csv; what is there of this model, resize and picture (its path,
             size and time of change) is not done again.
-        progress: wraps the predictions that are made now; told how many.
-        classify: makes them, in the order of the samples; by default this process does.
+        progress: wraps the predictions made in this run; told how many.
+        classify: makes them, in the order of the samples; default: in this process.
 
     Raises:
         SourceError: predictions.csv is not one.
@@ -296,7 +296,7 @@ def _read(path: Path, model: str, resize: str) -> dict[tuple[str, str], Predicti
     if whole != text:
         path.write_text(whole, encoding="utf-8", errors="surrogateescape", newline="")
     for row in csv.DictReader(io.StringIO(whole, newline="")):
-        # What failed is tried again.
+        # Failed pictures are retried.
         if row["model"] != model or row["resize"] != resize or row["error"]:
             continue
         try:
@@ -333,7 +333,7 @@ def accuracy(predictions: Iterable[Prediction]) -> Accuracy:
 def agreement(
     these: Iterable[Prediction], those: Iterable[Prediction]
 ) -> tuple[int, int, list[tuple[Prediction, Prediction]]]:
-    """Of two models' predictions for the same samples: pictures, same top-1, and those that differ."""
+    """For two models on the same samples: pictures, equal top-1, and those that differ."""
     pairs = [
         (this, that)
         for this, that in zip(these, those, strict=True)
@@ -344,7 +344,7 @@ def agreement(
 
 
 def write_per_class(path: Path, labels: Sequence[str], accuracies: Mapping[str, Accuracy]) -> None:
-    """A CSV with a line a class: pictures, and of every model the shares of top-1 and top-5 hits."""
+    """A CSV with one line per class: pictures, and each model's share of top-1 and top-5 hits."""
     classes = sorted({index for each in accuracies.values() for index in each.per_class})
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where work is done: processes of this machine, or the machines of a Ray cluster.
+"""Where work is done: processes on this machine, or the machines of a Ray cluster.
 
 A fleet calls one function on many tasks and hands results back as they come. A worker that is lost is
-replaced and its task done again; a task that raises costs itself alone.
+replaced and its task repeated; a task that raises affects no other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Fleet(Protocol):
 
     @property
     def workers(self) -> int:
-        """Tasks that are done at the same time."""
+        """Number of tasks done at the same time."""
 
     def share(self, data: bytes) -> Any:
         """Bring data to every machine once; a task carries what this returns, see `shared`."""
@@ -58,7 +58,7 @@ class Fleet(Protocol):
         """
 
     def close(self) -> None:
-        """End the workers that this fleet started; what they were doing is given up."""
+        """End the workers that this fleet started; unfinished tasks are abandoned."""
 
 
 def open_fleet(on: str = "local", workers: int | None = None) -> Fleet:
@@ -67,7 +67,7 @@ def open_fleet(on: str = "local", workers: int | None = None) -> Fleet:
     Args:
         on: `local`, `ray` (a cluster that runs on this machine, else one of this process), or the
             address of a cluster, `ray://HEAD:10001` or `HEAD:6379`.
-        workers: processes of a local fleet; by default one a core.
+        workers: processes of a local fleet; default: one per core.
 
     Raises:
         FleetError: there is no such fleet, or it cannot be reached.
@@ -99,9 +99,9 @@ def _quiet_tracker() -> None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Let an interrupt wait until the end of the block, and reach no process that is started in it.
+    """Delay interrupts until the end of the block, and keep them from processes started in it.
 
-    It reaches every process of the terminal; this one ends the workers, and must know them all.
+    The terminal interrupts every process; this one ends the workers, so it must know them all.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -147,7 +147,7 @@ class LocalFleet:
                     yield number, value
             except BrokenProcessPool:
                 self._end_workers()
-                # Which worker was lost is not told: every task that it may have had is tried again.
+                # The lost worker is not named, so every task that it may have had is retried.
                 for number in left:
                     left[number] -= 1
                 lost = [number for number, tries in left.items() if not tries]
@@ -167,7 +167,7 @@ class LocalFleet:
         waiting = iter(numbers)
         running: dict[Future[Value], int] = {}
         while True:
-            # Few ahead: a task that is cancelled was not begun.
+            # Few ahead: only tasks that have not begun can be cancelled.
             for number in waiting:
                 with _interrupts_held():  # it starts workers
                     running[self._pool.submit(function, tasks[number])] = number
@@ -195,7 +195,7 @@ class LocalFleet:
                 process.terminate()
             for process in processes:
                 process.join()
-            # Its own thread and queues end, too, and give back their semaphores.
+            # Its own thread and queues end, too, and release their semaphores.
             pool.shutdown(wait=True)
 
 
@@ -213,7 +213,7 @@ class RayFleet:
     """
 
     def __init__(self, address: str = "") -> None:
-        # Ray would warn of a change to come that concerns no task here.
+        # Ray would warn of a coming change that affects no task here.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ray: Any = need("ray", RAY)
         try:
@@ -242,7 +242,7 @@ class RayFleet:
             self._ray.init(num_cpus=cores(), include_dashboard=False, **_QUIET)
 
     def _check_versions(self) -> None:
-        """One task on every machine tells what it runs."""
+        """Run one task on every machine that reports its versions."""
         strategy = need("ray.util.scheduling_strategies", RAY).NodeAffinitySchedulingStrategy
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         remote = self._ray.remote(_versions)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many bags replayed by a fleet: one result a bag and a summary, the same wherever it was done.
+"""Many bags replayed by a fleet: one result per bag and a summary, identical wherever they were made.
 
-Bags are cut into parts of frames, so that one large bag occupies all workers as many small ones do.
-This process alone writes: a bag's answers are put in order and written when its last part is done. A
-bag that is done is not done again while its content, the model and the options are the same.
+Bags are split into parts of frames, so one large bag occupies all workers, as many small ones do.
+Only this process writes: a bag's answers are ordered and written when its last part is done. A finished
+bag is not replayed again while its content, the model and the options are unchanged.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of every bag."""
+    """What to do with every bag."""
 
     topic: str = ""
     view: View = field(default_factory=View)
@@ -51,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Part:
-    """Frames of one bag."""
+    """A range of frames of one bag."""
 
     bag: str
     topic: str
@@ -92,7 +92,7 @@ class Row:
 
 
 def find_bags(paths: Iterable[str]) -> list[str]:
-    """The bags among paths: bags, folders of bags, lists of paths (.txt, one a line), URLs.
+    """The bags among paths: bags, folders of bags, lists of paths (.txt, one per line), URLs.
 
     Raises:
         SourceError: one does not exist, or holds no bags.
@@ -102,7 +102,7 @@ def find_bags(paths: Iterable[str]) -> list[str]:
     for text in paths:
         path = Path(text)
         if is_url(text):
-            # A file is not asked for yet: one that storage refuses costs itself alone.
+            # Files are not requested yet, so one that storage refuses affects no other.
             found += [text] if text.endswith(_BAGS) else _bags_among(listed(text)) or [text]
         elif path.suffix == ".txt" and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -123,7 +123,7 @@ def find_bags(paths: Iterable[str]) -> list[str]:
 def is_bag(path: Path) -> bool:
     """Whether a folder is one ROS 2 bag.
 
-    A recorder that was killed leaves no metadata.yaml, but files that are named after the folder.
+    A killed recorder leaves no metadata.yaml, only files named after the folder.
     """
     files = [file for file in path.iterdir() if file.suffix in _BAGS[1:]]
     named = [file for file in files if file.stem.rpartition("_")[0] == path.name]
@@ -152,7 +152,7 @@ def replay_many(
 
     Args:
         bags: as `find_bags` names them.
-        out: folder of the results; a run on it that broke off is resumed.
+        out: folder of the results; an interrupted run there is resumed.
         spec: the model.
         fleet: who does the work.
         asked: of every bag.
@@ -162,7 +162,7 @@ def replay_many(
         progress: told frames done and frames in all.
 
     Returns:
-        one row a bag, in their order; what went wrong with a bag is in its row.
+        one row per bag, in their order; errors are in the bag's row.
 
     Raises:
         OutputError: another run uses OUT, or it cannot be written.
@@ -199,7 +199,7 @@ def _cut(frames: int) -> list[tuple[int, int | None]]:
 def _plan(
     bags: Sequence[str], fleet: Fleet, asked: Asked, cache: Path, writer: _Writer
 ) -> list[Plan]:
-    """Look into every bag; those that are done or cannot be read get their row at once."""
+    """Look into every bag; finished and unreadable ones get their row at once."""
     plans = []
     looked = dict(fleet.run(look, [(bag, asked.topic, cache) for bag in bags]))
     for number, bag in enumerate(bags):
@@ -215,7 +215,7 @@ def look(asked: tuple[str, str, Path]) -> Plan:
     """In a worker: what a bag holds.
 
     Raises:
-        SourceError: it cannot be read, or which topic is meant is open.
+        SourceError: it cannot be read, or the topic is ambiguous.
 
     """
     name, topic, cache = asked
@@ -226,7 +226,7 @@ def look(asked: tuple[str, str, Path]) -> Plan:
 
 
 def answer_part(part: Part) -> tuple[list[Answer], str]:
-    """In a worker: the answers to a part, and why it broke off, empty if it did not."""
+    """In a worker: the answers to a part, and why it ended early, empty if it did not."""
     model = part.model.open()
     answers: list[Answer] = []
     with Bag(_on_disk(part.bag, part.cache)) as bag:
@@ -320,7 +320,7 @@ class _Writer:
         return False
 
     def add(self, part: Part, value: Any) -> int:
-        """Take a part's answers; the number of its frames."""
+        """Take a part's answers; returns the number of its frames."""
         parts = self._parts.setdefault(part.bag, {})
         parts[part.first] = value
         plan = self._plans[part.bag]
@@ -331,7 +331,7 @@ class _Writer:
 
     def _write(self, plan: Plan, parts: list[Any]) -> None:
         failed = [_reason(each) for each in parts if isinstance(each, Exception)]
-        if failed:  # a gap amid its answers would not be seen: the whole bag is tried again
+        if failed:  # a gap within its answers would go unnoticed: the whole bag is retried
             self.rows[plan.bag] = Row(plan.bag, "", plan.topic, plan.frames, error=failed[0])
             return
         name, summary = self._names[plan.bag], Summary()
@@ -384,7 +384,7 @@ def _only_run(out: Path) -> Iterator[None]:
     """Keep a second run from writing to the same folder.
 
     Raises:
-        OutputError: one is at it, or the folder cannot be made.
+        OutputError: another one is running, or the folder cannot be made.
 
     """
     try:

@@ -37,7 +37,7 @@ def write_evaluation(
 
     Args:
         path: the .html file.
-        rows: of each model its name, runtime and accuracy, as `repghost eval --json` has them.
+        rows: for each model its name, runtime and accuracy, as `repghost eval --json` has them.
         predictions: of each model.
         labels: class names in index order.
         resize: the policy, for the text.
@@ -138,7 +138,7 @@ def _confusion(truth: np.ndarray, best: np.ndarray, labels: Sequence[str]) -> It
     if len(present) <= _CLASSES:
         counts, names = counts[:-1, :-1], names[:-1]
     else:
-        counts[-1, -1] = 0  # mostly right, and of no interest here
+        counts[-1, -1] = 0  # mostly right, and not interesting here
         yield html.note(
             f"The {_CLASSES} of {len(present)} classes with the most mistakes; the others are summed."
         )

@@ -50,7 +50,7 @@ def _figure(
 
 
 def plot_confusion(target: Path | io.StringIO, names: Sequence[str], counts: np.ndarray) -> None:
-    """Draw a confusion matrix: a row for what is shown, a column for what the model says.
+    """Draw a confusion matrix: rows are the truth, columns the model's answers.
 
     Args:
         target: .png, .svg or .pdf, or where to put SVG.
@@ -77,7 +77,7 @@ def plot_confusion(target: Path | io.StringIO, names: Sequence[str], counts: np.
 
 
 def plot_reliability(target: Path | io.StringIO, measured: dict[str, Reliability]) -> None:
-    """Draw how often answers are right against how sure they are; on the diagonal they agree."""
+    """Draw accuracy over confidence; a calibrated model lies on the diagonal."""
     with _figure(target, 2, 9, 3.6) as (_, (left, right)):
         left.plot((0, 1), (0, 1), "--", c="grey", lw=1, label="as sure as right")
         width = 0.8 / len(measured) / BINS
@@ -97,7 +97,7 @@ def plot_reliability(target: Path | io.StringIO, measured: dict[str, Reliability
 
 
 def plot_timeline(target: Path | io.StringIO, summary: Summary) -> None:
-    """Draw the best class over the seconds since the first frame, darker where it is surer.
+    """Draw the best class over the seconds since the first frame, darker where its score is higher.
 
     Raises:
         DependencyError: matplotlib is missing.
@@ -127,7 +127,7 @@ def plot_timeline(target: Path | io.StringIO, summary: Summary) -> None:
 
 
 def _plain(name: str) -> str:
-    """A dollar would begin a formula, and ImageNet's names are long."""
+    """Escape dollars, which begin formulas, and shorten ImageNet's long names."""
     if len(name) > _LONGEST:
         name = f"{name[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
     return name.replace("$", r"\$")
@@ -142,7 +142,7 @@ def _rows(classes: Counter[str]) -> dict[str, int]:
 
 
 def plot_timings(path: Path, timings: Sequence[Timing], machine: str) -> None:
-    """Draw latency and throughput by threads, a line a model; what is published is dashed.
+    """Draw latency and throughput by threads, one line per model; published figures are dashed.
 
     Args:
         path: .png, .svg or .pdf.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a score of 0.9 means right in 90 of 100 cases, and the temperature that makes it so."""
+"""Calibration: whether a score of 0.9 is right in 90 of 100 cases, and the temperature for that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 BINS = 10
 _MOST = 5000  # pictures that a temperature is fitted to
-_RANGE = (0.05, 20.0)  # temperatures that are tried
+_RANGE = (0.05, 20.0)  # range of temperatures
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def reliability(scores: Sequence[float], right: Sequence[bool]) -> Reliability:
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The temperature under which the truth is least surprising.
+    """The temperature that fits the truth best.
 
-    That is the one of least negative log-likelihood (Guo et al., "On Calibration of Modern Neural
-    Networks", 2017). It changes no class's rank.
+    It has the least negative log-likelihood (Guo et al., "On Calibration of Modern Neural
+    Networks", 2017). It does not change the order of classes.
 
     Args:
         logits: float (pictures, classes).
@@ -63,7 +63,7 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
         likelihood = picked / np.exp(log_temperature) - np.log(np.exp(scaled).sum(axis=1))
         return float(-likelihood.mean())
 
-    # Convex in 1 / temperature, so it has one minimum, which thirds close in on.
+    # Convex in 1 / temperature, so ternary search finds its minimum.
     low, high = np.log(_RANGE)
     while high - low > 1e-3:
         third = (high - low) / 3

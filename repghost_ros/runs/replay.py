@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """One frame of the bag and what the model made of it."""
+    """One frame of the bag and the model's answer."""
 
     topic: str
     time_ns: int
@@ -52,7 +52,7 @@ def replay(
         model: the opened model; both stay the caller's.
         view: what of each frame the model sees.
         reporting: which classes are reported.
-        workers: frames in flight at a time; by default one a core.
+        workers: frames in flight at a time; default: one per core.
         first: number of the first frame to answer.
         last: number of the frame to end before; None: the end of the bag.
 
@@ -74,7 +74,7 @@ def replay(
 
 @dataclass
 class Summary:
-    """What a replay found, counted while it goes by."""
+    """A replay's statistics, counted as answers pass through."""
 
     frames: int = 0
     refused: int = 0

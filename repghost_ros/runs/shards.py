@@ -17,7 +17,7 @@ SHARD = 200
 
 @dataclass(frozen=True)
 class Shard:
-    """Some of the pictures; every worker finds them under the same paths."""
+    """Some of the pictures; every worker can read them under the same paths."""
 
     samples: tuple[Sample, ...]
     model: SharedModel
@@ -43,7 +43,7 @@ def classify_on(
     """A prediction for each sample, in their order, wherever they are made.
 
     Raises:
-        FleetError: the fleet was lost, or a shard's workers were, time and again.
+        FleetError: the fleet was lost, or a shard's workers were lost repeatedly.
 
     """
     shards = [

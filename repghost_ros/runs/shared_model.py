@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model on its way to workers whose disks may not have its file."""
+"""A model shared with workers whose disks may not have its file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SharedModel:
         return cls(share, digest, suffix, model.labels, spec.backend, spec.options)
 
     def open(self) -> Model:
-        """The model, in a worker, which keeps it open until it is given another one."""
+        """The model, in a worker, which keeps it open until it gets another one."""
         key = (self.sha256, self.labels, self.backend, repr(self.options))
         if key not in _opened:
             while _opened:

@@ -117,11 +117,11 @@ class Watched:
 
 
 def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
-    """Serve the page on a thread of its own, until `shutdown` and `server_close`.
+    """Serve the page on its own thread, until `shutdown` and `server_close`.
 
     Args:
         watched: what is shown.
-        host: address to listen at; 127.0.0.1 keeps the pictures on this machine.
+        host: address to listen on; 127.0.0.1 keeps the images on this machine.
         port: 0 takes a free one, see `server_port`.
 
     Raises:
@@ -150,7 +150,7 @@ def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Ten requests a second are not worth a line each."""
+            """Do not log ten requests per second."""
 
     server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True

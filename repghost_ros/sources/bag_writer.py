@@ -24,7 +24,7 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
 
     Args:
         path: the folder to make.
-        topic: what they are recorded on.
+        topic: the topic they are recorded on.
         storage: one of STORAGES.
 
     Raises:
@@ -54,7 +54,7 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
         self._writer.close()
 
     def write(self, time_ns: int, stamp_ns: int, frame_id: str, results: Sequence[Result]) -> None:
-        """Record one classification at a time, under an image's stamp and frame_id."""
+        """Record a classification under its image's stamp and frame_id."""
         types = self._types.types
         time_type = types["builtin_interfaces/msg/Time"]
         stamp = time_type(*divmod(stamp_ns, 1_000_000_000))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 1 and ROS 2 bags without ROS: images and classifications out of one."""
+"""Images and classifications from ROS 1 and ROS 2 bags, without ROS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _RESCUE = "what broke off may be repaired: ros2 bag reindex, mcap recover, rosbag reindex"
 _ENCODINGS = ("cdr", "ros1")
 _READ = (IMAGE, COMPRESSED, *CLASSIFICATIONS)
-_SHOWN = 3  # kinds of damage in an error
+_SHOWN = 3  # kinds of damage that an error lists
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Recorded:
 
     @property
     def stamp_ns(self) -> int:
-        """Of its header, nanoseconds; when it was recorded where that cannot be read."""
+        """The header's stamp in nanoseconds; the time of recording if the header cannot be read."""
         if self.message is None:
             return self.time_ns
         stamp = self.message.header.stamp
@@ -54,14 +54,14 @@ class Recorded:
 
     @property
     def frame_id(self) -> str:
-        """Of its header."""
+        """The header's frame_id."""
         return "" if self.message is None else str(self.message.header.frame_id)
 
     def frame(self) -> Frame:
         """The picture of an Image or CompressedImage.
 
         Raises:
-            FrameError: it cannot be read, or is of an unknown encoding.
+            FrameError: it cannot be read, or its encoding is unknown.
 
         """
         if self.message is None:
@@ -72,7 +72,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Topic:
-    """What a bag holds on one topic."""
+    """One topic of a bag."""
 
     name: str
     type: str
@@ -110,18 +110,18 @@ class Bag(AbstractContextManager["Bag"]):
         self._opened.close()
 
     def topics(self, *types: str) -> list[Topic]:
-        """The topics of these types, by name."""
+        """The topics that have these types, by name."""
         counts: Counter[tuple[str, str]] = Counter()
-        for each in self._storage.channels:  # several publishers may have sent on one topic
+        for each in self._storage.channels:  # a topic may have had several publishers
             if each.type in types and each.encoding in _ENCODINGS:
                 counts[each.topic, each.type] += each.messages
         return [Topic(*key, count) for key, count in sorted(counts.items())]
 
     def image_topic(self, wanted: str = "") -> Topic:
-        """The topic to classify: the one that is wanted, else the only one that holds images.
+        """The topic to classify: the requested one, or else the only one with images.
 
         Raises:
-            SourceError: it holds no images, or which one is meant is open; lists what there is.
+            SourceError: the topic holds no images, or it is ambiguous; the error lists the topics.
 
         """
         topics = {topic.name: topic for topic in self.topics(IMAGE, COMPRESSED)}
@@ -132,7 +132,7 @@ class Bag(AbstractContextManager["Bag"]):
             raise SourceError(f"bag '{self.path}' holds no images, {held}")
         if wanted and wanted not in topics:
             raise SourceError(f"bag '{self.path}' has no images on '{wanted}', but on {listed}")
-        if not wanted:  # a camera's driver may offer more than anyone recorded
+        if not wanted:  # a camera driver may offer more topics than were recorded
             topics = {name: topic for name, topic in topics.items() if topic.messages} or topics
         if not wanted and len(topics) > 1:
             raise SourceError(
@@ -145,12 +145,12 @@ class Bag(AbstractContextManager["Bag"]):
 
         Args:
             topics: their names.
-            first: how many messages to pass over.
-            last: number of the message to end before; None: the end of the bag.
+            first: number of messages to skip.
+            last: number of the first message not to read; None: up to the end of the bag.
 
         Raises:
-            SourceError: some cannot be read, or not as many as the bag says it holds; at the end,
-                after all that can be read.
+            SourceError: some cannot be read, or their number differs from what the bag announces;
+                raised after everything that can be read.
 
         """
         for channel, time_ns, raw in islice(self._raw(*topics), first, last):
@@ -165,14 +165,14 @@ class Bag(AbstractContextManager["Bag"]):
         """Topic, time in nanoseconds, and CDR as ROS 2 publishes it, of the same messages.
 
         Raises:
-            SourceError: as of `messages`; a message of ROS 1 that makes no sense is left out and
-                counts as one that cannot be read.
+            SourceError: as for `messages`; an invalid ROS 1 message is left out and counts
+                as unreadable.
 
         """
         left_out: Counter[str] = Counter()
         for channel, time_ns, raw in self._raw(*topics):
             try:
-                # ROS 2's own definitions: the headers of ROS 1 have a field more.
+                # ROS 2's own definitions: the headers of ROS 1 have one more field.
                 is_ros1 = channel.encoding == "ros1"
                 cdr = self._types.ros1_to_cdr(raw, channel.type) if is_ros1 else raw
             except Exception as error:  # rosbags raises whatever the bytes lead it to
@@ -193,14 +193,14 @@ class Bag(AbstractContextManager["Bag"]):
         return typestore(FOXY_DEFINITIONS)
 
     def _deserialize(self, raw: bytes, channel: Channel) -> Any:
-        # By the well-known definitions: those in a bag may be missing or of a language not known here.
+        # By the standard definitions: those in a bag may be missing or in an unknown language.
         if channel.encoding == "ros1":
             return self._ros1_types.deserialize_ros1(raw, channel.type)
         types = self._foxy_types if channel.type == CLASSIFICATIONS[1] else self._types
         return types.deserialize_cdr(raw, channel.type)
 
     def _raw(self, *topics: str) -> Iterator[Message]:
-        """Uncompressed messages; the difference to what was announced is told at the end."""
+        """Uncompressed messages; a difference from the announced number is raised at the end."""
         channels = [
             each
             for each in self._storage.channels
@@ -223,7 +223,7 @@ class Bag(AbstractContextManager["Bag"]):
             raise SourceError(f"bag '{self.path}' is damaged: {reasons}; {_RESCUE}")
 
     def _difference(self, topic: str, channels: list[Channel], read: int) -> str:
-        """Between the messages read and those announced, in words; empty where there is none."""
+        """The difference between messages read and announced, in words; empty if there is none."""
         announced = {sum(each.messages for each in channels if each.topic == topic)}
         if isinstance(self._storage, Folder) and self._storage.announced is not None:
             announced.add(self._storage.announced.get(topic, 0))

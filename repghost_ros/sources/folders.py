@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 _log = logging.getLogger(__name__)
-# What an OpenCV can read depends on how it was built; it writes these where it reads them.
+# What OpenCV can read depends on its build; a build that reads these formats also writes them.
 _WHERE_BUILT_IN = tuple(end for end in (".jp2", ".avif") if cv2.haveImageWriter("a" + end))
 IMAGES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
@@ -32,13 +32,13 @@ def files_in(
 ) -> list[Path]:
     """The files with these endings below a folder, sorted; links are followed.
 
-    Hidden files and folders are no data, nor is what Windows and macOS leave behind. A folder that
-    cannot be read is left out, and files with other endings are passed over, with a warning.
+    Hidden files and folders are not data, nor is what Windows and macOS leave behind. Unreadable
+    folders and files with other suffixes are skipped with a warning.
 
     Args:
         folder: where to look.
-        suffixes: endings, in lower case.
-        without: resolved folders that are left out, such as one that is written to.
+        suffixes: suffixes, in lower case.
+        without: resolved folders to leave out, such as the output folder.
 
     """
 
@@ -50,7 +50,7 @@ def files_in(
     for root, folders, names in os.walk(folder, onerror=warn, followlinks=True):
         status = os.stat(root)
         is_left_out = Path(root) != folder and Path(root).resolve() in without
-        # A link to a folder further up has been visited.
+        # A link to a parent folder has been visited already.
         if (status.st_dev, status.st_ino) in visited or is_left_out:
             folders.clear()
             continue
@@ -70,5 +70,5 @@ def files_in(
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder of this name holds anything that its owner put there."""
+    """Whether a name is that of the user's own data rather than of an operating system's leftovers."""
     return not name.startswith(".") and name.lower() not in _NOT_DATA

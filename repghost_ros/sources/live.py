@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras, streams and standard input as pictures: sources that have no end of their own."""
+"""Cameras, streams and standard input as pictures: sources without an end of their own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_live(source: str) -> bool:
     """Whether a source is a camera, a stream or standard input.
 
     Raises:
-        SourceError: it is a URL of a protocol that is not supported.
+        SourceError: it is a URL with an unsupported protocol.
 
     """
     url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", source)
@@ -48,11 +48,11 @@ def live_pictures(source: str, *, every: int = 1, max_rate: float = 0.0) -> Iter
 
     Args:
         source: `0` or `/dev/video0`, a URL, `-` or `/dev/stdin`.
-        every: only every so manieth.
-        max_rate: so many a second at most, the others are skipped; 0: all.
+        every: take only every Nth picture.
+        max_rate: take at most this many per second and skip the rest; 0: all.
 
     Raises:
-        SourceError: it cannot be opened, shows nothing, or ended where it should not.
+        SourceError: it cannot be opened, delivers nothing, or ended unexpectedly.
 
     """
     read = _from_stdin() if source in STDIN else _captured(_shown(source), _source(source))
@@ -62,7 +62,7 @@ def live_pictures(source: str, *, every: int = 1, max_rate: float = 0.0) -> Iter
             now = time.monotonic()
             if number % every or now < due:
                 continue
-            if max_rate:  # on a grid, so that a camera's jitter does not add up
+            if max_rate:  # on a fixed grid, so that a camera's jitter does not accumulate
                 due = max(due + 1 / max_rate, now)
             yield picture
 
@@ -80,7 +80,7 @@ def _source(source: str) -> str | int:
 
 
 def _shown(source: str) -> str:
-    """A source as it may be printed: without the password of a URL."""
+    """A printable source: a URL without its password."""
     return re.sub(r"(://)[^/@]*@", r"\1", source)
 
 
@@ -89,7 +89,7 @@ def _captured(name: str, source: str | int) -> Generator[Picture, None, None]:
     try:
         if not capture.isOpened():
             raise SourceError(f"'{name}' cannot be opened{_instead(source)}")
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # what is shown is now, where the driver can
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # show the current frame, if the driver can
         index = 0
         is_read, pixels = capture.read()
         while is_read:
@@ -119,7 +119,7 @@ def _from_stdin() -> Generator[Picture, None, None]:
         yield from _jpegs(stream)
     elif head.startswith(_PICTURES) or head[8:12] == b"WEBP":
         yield Picture("-", data=stream.read())
-    elif head[4:8] == b"ftyp":  # MP4 may tell at its end only how it is to be read
+    elif head[4:8] == b"ftyp":  # MP4 may hold its index at the end only
         with NamedTemporaryFile(prefix="repghost_", suffix=".mp4") as file:
             shutil.copyfileobj(stream, file)
             file.flush()
@@ -135,7 +135,7 @@ def _jpegs(stream: Any) -> Iterator[Picture]:
     while piece := stream.read1(_PIECE):
         searched = max(0, len(waiting) - 3)
         waiting += piece
-        # A thumbnail's end lies within a segment: no begin follows it.
+        # A thumbnail's end marker lies within a segment, so no start marker follows it.
         while (end := waiting.find(_JPEG_END + _JPEG, searched)) >= 0:
             yield Picture("-", index, data=waiting[: end + 2])
             waiting, searched, index = waiting[end + 2 :], 0, index + 1
@@ -147,7 +147,10 @@ def _video(stream: Any) -> Iterator[Picture]:
     reading, writing = os.pipe()
 
     def pump() -> None:
-        with suppress(OSError), os.fdopen(writing, "wb") as pipe:  # the reader may have seen enough
+        with (
+            suppress(OSError),
+            os.fdopen(writing, "wb") as pipe,
+        ):  # the reader may have closed the pipe
             while piece := stream.read1(_PIECE):
                 pipe.write(piece)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MCAP files, whole or not: what an index does not tell is found by reading the file from its begin."""
+"""MCAP files, complete or not: what the index does not list is found by reading from the start."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _FOOTER_BYTES = _HEAD.size + 20 + len(MAGIC)
 class McapFile:
     """A Storage.
 
-    Message indices are not used: writers leave them out, or some of them.
+    Message indices are not used, because some writers omit all or some of them.
 
     Raises:
         DependencyError: the mcap package is missing.
-        ValueError: it is no MCAP file.
+        ValueError: it is not an MCAP file.
 
     """
 
@@ -51,7 +51,7 @@ class McapFile:
 
     @property
     def channels(self) -> list[Channel]:
-        """All that was recorded."""
+        """All recorded channels."""
         found = []
         for each in self._channels.values():
             schema = self._schemas.get(each.schema_id)
@@ -61,7 +61,7 @@ class McapFile:
         return found
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in the order of recording, as far as they can be read."""
+        """The messages of these channels in recording order, as far as they can be read."""
         wanted = {channel.id: channel for channel in channels}
 
         def read(offset: int) -> Iterator[Message]:
@@ -78,7 +78,7 @@ class McapFile:
         self._file.close()
 
     def _read_summary(self) -> bool:
-        """Whether the end of the file tells all channels and chunks."""
+        """Whether the summary at the end of the file lists all channels and chunks."""
         records, opcodes = self._records, self._opcodes
         try:
             opcode, footer = self._record_at(self._size - _FOOTER_BYTES)
@@ -101,7 +101,7 @@ class McapFile:
                 elif opcode == opcodes.CHUNK_INDEX:
                     chunk = self._parse(records.ChunkIndex, body)
                     blocks.append((chunk.message_start_time, chunk.chunk_start_offset))
-        except Exception:  # the parser has many for what is no summary
+        except Exception:  # the parser raises many types for an invalid summary
             return False
         if statistics is None or sum(statistics.channel_message_counts.values()) != (
             statistics.message_count
@@ -116,7 +116,7 @@ class McapFile:
         return True
 
     def _scan(self) -> None:
-        """Read the file from its begin to its end, or to where it breaks off."""
+        """Read the file from its start to its end, or to where it is cut off."""
         opcodes, offset = self._opcodes, len(MAGIC)
         ends = (opcodes.DATA_END, opcodes.FOOTER)
         while True:
@@ -170,7 +170,7 @@ class McapFile:
                 raise ValueError("something else is there")
             chunk = self._parse(self._records.Chunk, body)
             data = decompressed(chunk.compression, chunk.data)
-            if len(body) == length:  # of one that breaks off, what is there is right
+            if len(body) == length:  # a truncated chunk is valid up to the cut
                 if len(data) != chunk.uncompressed_size:
                     raise ValueError("it cannot be decompressed")
                 if chunk.uncompressed_crc not in (0, zlib.crc32(data)):
@@ -189,7 +189,7 @@ class McapFile:
 
     def _damaged(self, offset: int, reason: str) -> None:
         told = f"the chunk at byte {offset} cannot be read: {reason}"
-        if told not in self.damage:  # blocks are read twice where there is no index
+        if told not in self.damage:  # without an index, blocks are read twice
             self.damage.append(told)
 
     def _record_at(self, offset: int) -> tuple[int, bytes]:

@@ -18,7 +18,7 @@ from repghost_ros.vision.frame import Frame, from_array, from_compressed
 
 
 class PictureError(SourceError):
-    """A path without pictures; says which and what to do."""
+    """A path without pictures; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Picture:
 
     @property
     def path(self) -> Path:
-        """The file, or a path that is named as the source."""
+        """The file, or a path named after the source."""
         return Path(self.source)
 
     @property
@@ -47,7 +47,7 @@ class Picture:
         return self.source if self.index is None else f"{self.source}#{self.index}"
 
     def frame(self) -> Frame:
-        """The pixels; an image is read and decoded now.
+        """The pixels; image files are read and decoded on this call.
 
         Raises:
             FrameError: it is broken or no image.
@@ -75,7 +75,7 @@ def read_image(path: Path) -> Frame:
 
 
 def decode_image(data: bytes, name: str) -> Frame:
-    """The content of an image file as a frame; `name` is what errors call it.
+    """The content of an image file as a frame; errors call it `name`.
 
     Raises:
         FrameError: it is broken or no image.
@@ -86,7 +86,7 @@ def decode_image(data: bytes, name: str) -> Frame:
             return from_compressed(SimpleNamespace(data=data, format=""), upright=True)
         except FrameError as error:
             raise FrameError(f"'{name}': {error}") from error
-    # OpenCV names many exceptions for the many ways in which a file is no image.
+    # OpenCV raises many types for the many ways in which a file is not an image.
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -101,7 +101,7 @@ def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]
 
     Args:
         paths: files and folders.
-        without: resolved folders that are left out, such as one that is written to.
+        without: resolved folders to leave out, such as the output folder.
 
     Raises:
         PictureError: a path does not exist, or a folder holds no pictures.
@@ -129,11 +129,11 @@ def is_video(path: Path) -> bool:
 
 
 def pictures(files: Iterable[Path], *, every: int = 1) -> Iterator[Picture]:
-    """One picture an image file, one a frame of each video; one with an error where frames are missing.
+    """One picture per image file and per video frame; one with an error where frames are missing.
 
     Args:
-        files: read when it is their turn.
-        every: only every so manieth frame of a video.
+        files: each is read when its turn comes.
+        every: take only every Nth frame of a video.
 
     """
     for path in files:

@@ -24,7 +24,7 @@ def local_copy(url: str, cache: Path) -> Path:
 
     Args:
         url: such as s3://bucket/drive.mcap.
-        cache: folder of the copies; one that is there and still the same is not fetched again.
+        cache: folder of the copies; an up-to-date copy is not fetched again.
 
     Raises:
         SourceError: it does not exist, or the storage refuses it.
@@ -47,7 +47,7 @@ def local_copy(url: str, cache: Path) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
     except (SourceError, MemoryError):
         raise
-    except Exception as error:  # every storage has exceptions of its own
+    except Exception as error:  # every storage raises its own exceptions
         reason = str(error).strip() or type(error).__name__
         raise SourceError(
             f"'{url}' cannot be fetched ({type(error).__name__}: {reason})"
@@ -56,10 +56,10 @@ def local_copy(url: str, cache: Path) -> Path:
 
 
 def listed(url: str) -> list[str]:
-    """URLs of the files below a folder of a storage service, or the URL of the one file.
+    """URLs of the files below a folder of a storage service, or of the single file.
 
     Raises:
-        SourceError: as of `local_copy`.
+        SourceError: as for `local_copy`.
 
     """
     storage, path = _open(url)
@@ -75,7 +75,10 @@ def _open(url: str) -> tuple[Any, str]:
     fsspec = need("fsspec", FSSPEC)
     try:
         storage, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:  # it says what to install, or that it knows no such
+    except (
+        ImportError,
+        ValueError,
+    ) as error:  # says what to install, or that the protocol is unknown
         raise SourceError(f"'{url}' cannot be opened: {error}") from error
     return storage, str(path)
 

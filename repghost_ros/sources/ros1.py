@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 1 bags (format 2.0), whole or not: what has no index is read from its begin."""
+"""ROS 1 bags (format 2.0), complete or not: without an index they are read from the start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Ros1File:
     """A Storage.
 
     Raises:
-        ValueError: it is of another version, or encrypted.
+        ValueError: it has another version, or is encrypted.
 
     """
 
@@ -56,7 +56,7 @@ class Ros1File:
             self.channels.append(Channel(each, topic, kind, "ros1", self._counts[each]))
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in the order of recording, as far as they can be read."""
+        """The messages of these channels in recording order, as far as they can be read."""
         wanted = {channel.id: channel for channel in channels}
 
         def read(offset: int) -> Iterator[Message]:
@@ -73,7 +73,7 @@ class Ros1File:
         self._file.close()
 
     def _read_index(self, header: Fields) -> bool:
-        """Whether the end of the file tells all connections and chunks."""
+        """Whether the index at the end of the file lists all connections and chunks."""
         try:
             offset = struct.unpack("<Q", header[b"index_pos"])[0]
             announced = tuple(_UINT32.unpack(header[n])[0] for n in (b"conn_count", b"chunk_count"))
@@ -142,7 +142,7 @@ class Ros1File:
                 raise ValueError("something else is there")
             content = decompressed(fields[b"compression"].decode(), content)
             whole = _UINT32.unpack(fields[b"size"])[0]
-            # Of one that breaks off, what is there is right.
+            # A truncated chunk is valid up to the cut.
             if following <= self._size and len(content) != whole:
                 raise ValueError("it cannot be decompressed")
             place = 0
@@ -157,11 +157,11 @@ class Ros1File:
                 yield _fields(header), data
         except (ValueError, KeyError, struct.error) as error:
             told = f"the chunk at byte {offset} cannot be read: {error}"
-            if told not in self.damage:  # blocks are read twice where there is no index
+            if told not in self.damage:  # without an index, blocks are read twice
                 self.damage.append(told)
 
     def _record_at(self, offset: int, *, partly: bool = False) -> tuple[Fields, bytes, int]:
-        """Header and data of a record, and where it ends; `partly`: its data may break off.
+        """Header and data of a record, and where it ends; `partly`: its data may be cut off.
 
         Raises:
             ValueError: there is none.
@@ -185,7 +185,7 @@ class Ros1File:
 
 
 def _sized(data: bytes, place: int) -> tuple[bytes, int]:
-    """What lies behind its length, and where that ends."""
+    """The bytes behind a length field, and where they end."""
     if place + _UINT32.size > len(data):
         raise ValueError("it breaks off")
     end = place + _UINT32.size + _UINT32.unpack_from(data, place)[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 2 bags: the folder, its metadata.yaml, and the files in it one after the other."""
+"""ROS 2 bags: the folder, its metadata.yaml, and the files in it, in order."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _PIECE = 1 << 20  # bytes
 
 
 def open_storage(path: Path, opened: ExitStack) -> Storage:
-    """A bag: a folder, or a file of any kind and compression, told by what it begins with.
+    """Open a bag: a folder, or a file of any kind and compression, recognized by its first bytes.
 
     Args:
         path: the folder or file.
-        opened: closes it, and removes what had to be unpacked.
+        opened: closes it and removes unpacked files.
 
     Raises:
-        ValueError: it is no bag.
-        OSError: it cannot be read, or not be unpacked.
+        ValueError: it is not a bag.
+        OSError: it cannot be read or unpacked.
         Exception: it is damaged beyond use.
 
     """
@@ -63,7 +63,7 @@ def _unpacked(path: Path, opened: ExitStack) -> Path:
     decompressor = need("zstandard", COMPRESSION).ZstdDecompressor()
     try:
         with path.open("rb") as file, target.open("wb") as unpacked:
-            # What breaks off is unpacked up to there, and its reader tells.
+            # A truncated file is unpacked up to the cut, which its reader reports.
             for piece in decompressor.read_to_iter(file, read_size=_PIECE):
                 unpacked.write(piece)
     except OSError as error:
@@ -116,7 +116,7 @@ class Folder:
         self._files.append((storage, ids))
 
     def _read_metadata(self, folder: Path) -> list[Path]:
-        """The files it lists; none where it is not there or makes no sense."""
+        """The files it lists; none if it is missing or invalid."""
         yaml = need("yaml", "pip install PyYAML")
         try:
             text = (folder / METADATA).read_text(encoding="utf-8")
@@ -128,7 +128,7 @@ class Folder:
         except FileNotFoundError:
             _log.warning("bag '%s' has no %s: its recorder was killed?", folder, METADATA)
             return []
-        except Exception as error:  # whatever it holds instead
+        except Exception as error:  # it may hold anything
             reason = str(error).split("\n")[0] or type(error).__name__
             self.damage.append(f"{METADATA} cannot be read: {reason}")
             return []
@@ -137,7 +137,7 @@ class Folder:
 
     @property
     def channels(self) -> list[Channel]:
-        """All that was recorded."""
+        """All recorded channels."""
         return [channel for _, channels in self._files for channel in channels.values()]
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
@@ -150,4 +150,4 @@ class Folder:
             self.damage += [told for told in storage.damage if told not in self.damage]
 
     def close(self) -> None:
-        """Nothing: who opened the files closes them."""
+        """Do nothing: whoever opened the files closes them."""

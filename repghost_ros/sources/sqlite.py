@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SQLite files of ROS 2 bags, also those of a recorder that was killed."""
+"""SQLite files of ROS 2 bags, including those of a killed recorder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class SqliteFile:
 
     Raises:
         sqlite3.Error: it is damaged beyond use.
-        ValueError: it is the database of something else.
-        OSError: it cannot be read, or not be copied where it must be.
+        ValueError: it is not a bag's database.
+        OSError: it cannot be read, or cannot be copied when that is necessary.
 
     """
 
@@ -32,7 +32,7 @@ class SqliteFile:
         self._copy: TemporaryDirectory[str] | None = None
         unfinished = [path.with_name(path.name + end) for end in _UNFINISHED]
         unfinished = [each for each in unfinished if each.is_file() and each.stat().st_size]
-        if unfinished:  # SQLite would finish them in place
+        if unfinished:  # SQLite would complete them in place
             self._copy = TemporaryDirectory(prefix="repghost_bag_", ignore_cleanup_errors=True)
             try:
                 for each in (path, *unfinished):
@@ -57,7 +57,7 @@ class SqliteFile:
     def _read_channels(self) -> None:
         self._database.execute(
             "PRAGMA writable_schema = ON"
-        )  # else SQLite opens no file that is cut
+        )  # otherwise SQLite refuses a truncated file
         tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master")}
         if not {"topics", "messages"} <= tables:
             raise ValueError("its tables are not those of a bag")
@@ -78,19 +78,19 @@ class SqliteFile:
             )
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in the order of recording, as far as they can be read."""
+        """The messages of these channels in recording order, as far as they can be read."""
         wanted = {channel.id: channel for channel in channels}
         for time_ns, row, topic_id in sorted(self._rows(list(wanted))):
             try:
                 query = "SELECT data FROM messages WHERE id = ?"
                 data = self._database.execute(query, (row,)).fetchone()[0]
-            except (sqlite3.Error, TypeError) as error:  # None where it is no longer found
+            except (sqlite3.Error, TypeError) as error:  # None if it is no longer found
                 self._damaged(f"message {row} cannot be read: {error}")
                 continue
             yield wanted[topic_id], time_ns, bytes(data)
 
     def _rows(self, topics: list[int]) -> Iterator[tuple[int, int, int]]:
-        """Time, id and topic of every message, from both ends as far as the damage where there is."""
+        """Time, id and topic of every message; in a damaged file, from both ends up to the damage."""
         query = (
             "SELECT timestamp, id, topic_id FROM messages NOT INDEXED "
             f"WHERE topic_id IN ({','.join('?' * len(topics))}) ORDER BY id"

@@ -19,7 +19,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 @dataclass(frozen=True)
 class Channel:
-    """What one publisher sent on one topic."""
+    """One publisher's messages on one topic."""
 
     id: int
     topic: str
@@ -40,21 +40,21 @@ class Storage(Protocol):
 
     @property
     def channels(self) -> list[Channel]:
-        """All that was recorded."""
+        """All recorded channels."""
 
     @property
     def damage(self) -> list[str]:
         """What cannot be read and why; grows while messages are read."""
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in the order of recording, as far as they can be read."""
+        """The messages of these channels in recording order, as far as they can be read."""
 
     def close(self) -> None:
         """Release the files."""
 
 
 def ros2_type(name: str) -> str:
-    """A message type as ROS 2 writes it; converters write `sensor_msgs/Image` and DDS's own names."""
+    """A message type as ROS 2 writes it; converters also write `sensor_msgs/Image` and DDS names."""
     parts = re.split(r"/|::", name)
     if "dds_" in parts:
         parts = [part.rstrip("_") for part in parts if part != "dds_"]
@@ -66,7 +66,7 @@ def ros2_type(name: str) -> str:
 def in_order(
     blocks: Iterable[tuple[int, int]], read: Callable[[int], Iterable[Message]]
 ) -> Iterator[Message]:
-    """Messages in the order of recording from blocks that may overlap; few blocks are in memory.
+    """Messages in recording order from blocks that may overlap; few blocks are held in memory.
 
     Args:
         blocks: time of the first message in nanoseconds, and position, of every block.
@@ -87,11 +87,11 @@ def in_order(
 
 
 def decompressed(compression: str, data: bytes) -> bytes:
-    """As much of the data as can be decompressed: all of it, or what lies before the damage.
+    """As much of the data as can be decompressed: all of it, or the part before the damage.
 
     Raises:
-        ValueError: of an unknown compression.
-        DependencyError: what decompresses it is not installed.
+        ValueError: the compression is unknown.
+        DependencyError: the package that decompresses it is not installed.
 
     """
     if compression in ("", "none"):
@@ -108,6 +108,6 @@ def decompressed(compression: str, data: bytes) -> bytes:
     try:
         for start in range(0, len(data), _PIECE):
             pieces.append(decompressor.decompress(data[start : start + _PIECE]))
-    except Exception:  # each library has its own; the caller sees how much is missing
+    except Exception:  # each library raises its own type; the caller sees how much is missing
         pass
     return b"".join(pieces)

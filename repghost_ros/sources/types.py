@@ -31,7 +31,7 @@ def hypotheses(message: Any) -> tuple[Result, ...]:
     """The results in a Classification or Classification2D, best first.
 
     Args:
-        message: of ROS or of a bag; Foxy's hypotheses have `id` where later ones have `class_id`.
+        message: from ROS or from a bag; Foxy's hypotheses have `id` instead of `class_id`.
 
     """
     return tuple(
@@ -41,9 +41,9 @@ def hypotheses(message: Any) -> tuple[Result, ...]:
 
 
 def ros2_topics(names: Iterable[str]) -> dict[str, str]:
-    """Topic names to what they are called in ROS 2, which does not allow all that ROS 1 does.
+    """Map topic names to valid ROS 2 names; ROS 1 allows more characters.
 
-    Source: the design article "Topic and Service name mapping to DDS". No two become one.
+    Source: the design article "Topic and Service name mapping to DDS". The mapping is one-to-one.
     """
     mapped: dict[str, str] = {}
     for name in sorted(names, key=lambda each: each != _ros2_topic(each)):  # allowed ones first

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Films, read as far as they can be: frames behind a hole too, and what is missing is told."""
+"""Videos, read as far as possible, including frames behind a gap; missing frames are reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RECKONED = 1  # frames by which that may be wrong
 
 @contextmanager
 def plain_path(path: Path) -> Iterator[str]:
-    """A name for OpenCV and FFmpeg, to which a colon is a protocol and other bytes than UTF-8 fatal."""
+    """A safe name for OpenCV and FFmpeg: colons look like protocols, non-UTF-8 bytes crash them."""
     name = str(path.absolute())
     try:
         name.encode()
@@ -37,9 +37,9 @@ def plain_path(path: Path) -> Iterator[str]:
 
 
 def open_capture(source: str | int) -> cv2.VideoCapture:
-    """A capture that turns pictures as the camera was held, without remarks of libraries on stderr."""
+    """A capture that applies the video's rotation and keeps library messages off stderr."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
-    if hasattr(cv2, "setLogLevel"):  # not every version has it
+    if hasattr(cv2, "setLogLevel"):  # not every version has this property
         cv2.setLogLevel(0)
     capture = cv2.VideoCapture(source)
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)

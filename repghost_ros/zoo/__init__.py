@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models: which there are, where their files come from, what their classes are called."""
+"""The models: which exist, where their files come from, and the names of their classes."""

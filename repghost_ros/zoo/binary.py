@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model file records about itself; a compiled one (.bin): how it was compiled and what it takes.
+"""What a model file records about itself; for a compiled one (.bin), its inputs and how it was made.
 
 A .bin is a protobuf. Its fields were found by comparing files that hb_mapper 1.24.3 wrote with what
 `hb_model_info` prints of them; none of the vendor's packages is needed to read them. What cannot be
@@ -55,17 +55,17 @@ class Compiled:
 
     @property
     def batch(self) -> int:
-        """Pictures in one inference."""
+        """Frames per inference."""
         return self.input.shape[0]
 
     @property
     def march(self) -> str:
-        """The kind of BPU that it is for, empty where that is not recorded."""
+        """The BPU generation it was compiled for; empty if not recorded."""
         return self.settings.get("MARCH", "")
 
     @property
     def color_range(self) -> ColorRange | None:
-        """Of the NV12 that it takes, None where that is not recorded."""
+        """The range of the NV12 it takes; None if not recorded."""
         return RANGES.get(self.settings.get("INPUT_SPACE_AND_RANGE", ""))
 
     def unfit(self) -> str:
@@ -83,7 +83,7 @@ class Compiled:
 
 
 def read_compiled(path: Path) -> tuple[Compiled, ...]:
-    """The models in a .bin, empty where the file is none that can be read here.
+    """The models in a .bin; empty if the file cannot be read this way.
 
     Raises:
         OSError: the file cannot be read.
@@ -99,16 +99,16 @@ def read_compiled(path: Path) -> tuple[Compiled, ...]:
                 settings[one.get("MODEL_PREFIX", "")] = one
     except _NOT_READABLE:
         return ()
-    # The compiler calls a model by the prefix of its files' names.
+    # The compiler names a model after the prefix of its files.
     only = next(iter(settings.values()), {}) if len(models) == 1 else {}
     return tuple(replace(model, settings=settings.get(model.name, only)) for model in models)
 
 
 def recorded_color_range(path: Path) -> ColorRange | None:
-    """The range of the NV12 that a model file was made for, None where it does not say.
+    """The NV12 range that a model file was made for; None if it does not say.
 
     Raises:
-        BackendError: the models in it were made for different ones.
+        BackendError: the models in it were made for different ranges.
         OSError: the file cannot be read.
 
     """
@@ -124,14 +124,14 @@ def recorded_color_range(path: Path) -> ColorRange | None:
 
 
 def choose_color_range(path: Path, wanted: str) -> ColorRange:
-    """The range to give a model: what its file records, `full` where it records none.
+    """The range to feed a model: the one its file records, or `full` if it records none.
 
     Args:
         path: the model file.
-        wanted: `auto`, or a range that must not contradict the file.
+        wanted: `auto`, or a range, which must not contradict the file.
 
     Raises:
-        BackendError: it does.
+        BackendError: it contradicts the file.
         OSError: the file cannot be read.
 
     """
@@ -165,7 +165,7 @@ def _read_tensor(tensor: memoryview) -> Tensor:
 
 def _read_settings(settings: memoryview) -> dict[str, str]:
     pairs = (dict(fields(message(value))) for _, value in fields(settings))
-    # A list with one entry an input, each with a semicolon behind it.
+    # A list with one entry per input, each followed by a semicolon.
     return {text(pair[1]): text(pair[2]).strip(" ;") for pair in pairs if 2 in pair}
 
 

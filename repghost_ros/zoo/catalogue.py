@@ -19,7 +19,7 @@ _ARCHIVE = "https://archive.d-robotics.cc/downloads/rdk_model_zoo/rdk_x5/"
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of the RDK model zoo for the RDK X5; nothing here was measured by this project."""
+    """Figures published by the RDK model zoo for the RDK X5; this project measured none of them."""
 
     params_m: float
     """Parameters, millions."""
@@ -74,10 +74,10 @@ def archive_url() -> str:
 
 
 def check_archive(url: str) -> None:
-    """Whether that can be the address of an archive.
+    """Whether a URL can be the address of an archive.
 
     Raises:
-        StoreError: it is no address of a web server.
+        StoreError: it is not a web server's address.
 
     """
     parts = urlsplit(url)

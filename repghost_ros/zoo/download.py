@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file over HTTP: resumed where it broke off, and known to be whole."""
+"""Download one file over HTTP: resumable, and checked for completeness."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Progress = Callable[[int, int], None]
 """Told (bytes so far, bytes in all; 0 where the server does not say)."""
 
 _CHUNK = 1 << 16  # bytes
-_TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without data
 
 
 def receive(url: str, part: Path, validator: Path, progress: Progress | None) -> None:
-    """Fill a file with all of a URL's content, resuming where the file ends if it is still the same.
+    """Download a URL into a file, resuming at the file's end if the content is unchanged.
 
     Args:
         url: what to download.
-        part: the file; what an earlier call left in it is kept.
-        validator: remembers which version of the content that is.
-        progress: told about every chunk.
+        part: the file; an earlier call's content is kept.
+        validator: file that remembers the content's version.
+        progress: called for every chunk.
 
     Raises:
-        HTTPException: the content is not whole, or too large to be a model.
+        HTTPException: the content is incomplete, or too large for a model.
         OSError: the network or the disk failed; urllib.error.HTTPError names a status.
 
     """
@@ -41,7 +41,7 @@ def receive(url: str, part: Path, validator: Path, progress: Progress | None) ->
             urllib.request.Request(url, headers=headers), timeout=_TIMEOUT
         )
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # what is there does not begin what the server has
+        if error.code != 416:  # the partial file is not the start of the server's file
             raise
         response = urllib.request.urlopen(url, timeout=_TIMEOUT)
     with response:
@@ -57,7 +57,7 @@ def receive(url: str, part: Path, validator: Path, progress: Progress | None) ->
             validator.write_text(etag, encoding="latin-1")
         else:
             validator.unlink(missing_ok=True)
-        # Unbuffered: a process that ends meanwhile keeps all that came.
+        # Unbuffered, so that everything received survives the process.
         with part.open("ab" if resumed else "wb", buffering=0) as file:
             while chunk := response.read1(_CHUNK):  # what is there: a slow one is told about too
                 file.write(chunk)
@@ -71,6 +71,6 @@ def receive(url: str, part: Path, validator: Path, progress: Progress | None) ->
 
 
 def _total(response: HTTPResponse, begun: int) -> int:
-    """Bytes of the whole file, 0 where the server does not say."""
+    """Size of the whole file in bytes; 0 if the server does not say."""
     length = response.headers.get("Content-Length", "")
     return begun + int(length) if length.isdigit() else 0

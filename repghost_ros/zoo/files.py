@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of models on disk: moved whole, told from what is no model, hashed, written by one process."""
+"""Model files on disk: moved atomically, sanity-checked, hashed, written by one process at a time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LARGEST = 1 << 30
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end; a failure leaves nothing.
+    """A temporary file beside `path` that replaces it at the end; a failure leaves nothing behind.
 
     Raises:
-        OSError: it cannot take that place.
+        OSError: it cannot be put there.
 
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -38,7 +38,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def place(file: Path, path: Path) -> None:
-    """Move a file to where it is wanted, whole or not at all, from another file system too.
+    """Move a file atomically, even from another file system.
 
     Raises:
         OSError: it cannot be written there.
@@ -49,10 +49,10 @@ def place(file: Path, path: Path) -> None:
 
 
 def check_format(path: Path, origin: str) -> None:
-    """Refuse what is clearly no model, such as an error page.
+    """Refuse what is clearly not a model, such as an error page.
 
     Raises:
-        StoreError: the file is too small, text, packed or zeros, or no ONNX graph where one is wanted.
+        StoreError: the file is too small, text, compressed, all zeros, or not the expected ONNX graph.
 
     """
     with path.open("rb") as file:
@@ -74,14 +74,14 @@ def sidecar_of(path: Path) -> Path:
 
 
 def record(path: Path, remark: str = "") -> None:
-    """Write the file's SHA-256 beside it, as sha256sum does and checks; it passes over a remark."""
+    """Write the file's SHA-256 beside it in sha256sum's format, with a comment if given."""
     lines = f"{sha256(path)}  {path.name}\n" + (f"# {remark}\n" if remark else "")
     with whole(sidecar_of(path)) as temporary:
         temporary.write_text(lines, encoding="ascii")
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal digits."""
+    """A file's SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -91,17 +91,17 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock that ends with the process, however that ends."""
+    """Hold an advisory lock that is released when the process ends, however it ends."""
     with path.open("w") as file:
         lock(file)
         yield
 
 
 def lock(file: IO[str], *, wait: bool = True) -> None:
-    """Take an exclusive lock, which ends with the file.
+    """Take an exclusive lock, which is released when the file is closed.
 
     Raises:
-        OSError: another process has it, and this one does not wait.
+        OSError: another process holds it, and waiting was not requested.
 
     """
     try:

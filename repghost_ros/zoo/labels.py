@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label files: one class name a line in index order, or as other projects write them."""
+"""Label files: one class name per line in index order, or the formats of other projects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from repghost_ros.zoo.catalogue import DEMO
 IMAGENET_CLASSES = 1000
 _INDEXED = re.compile(r"(\d+)\s*[:,;\t ]\s*(.+)")
 _SYNSET = re.compile(r"n\d{8}[\s,:]+(.+)")
-_LARGEST = 1_000_000  # bytes; against what is no label file, such as a device
+_LARGEST = 1_000_000  # bytes; guards against files that are not label files, such as devices
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
@@ -28,11 +28,11 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
 
     Args:
         path: the file; see `parse_labels`.
-        classes: how many the model has.
+        classes: number of the model's classes.
 
     Raises:
-        LabelsError: the file is missing, unreadable, has blank names, or another number of them than
-            the model has classes.
+        LabelsError: the file is missing or unreadable, has blank names, or their number is not that
+            of the model's classes.
 
     """
     try:
@@ -65,9 +65,9 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
 def parse_labels(text: str) -> tuple[str, ...]:
     """The class names in a text, in index order.
 
-    Taken are a name a line, also with quotes and commas, with its index or WordNet id before it; lists
-    and dicts of Python and JSON, by index or by name, as `{0: 'tench, Tinca tinca', ...}`, Keras's
-    class index and Hugging Face's `id2label`. Blank lines at the end are left out.
+    Accepted are one name per line, with or without quotes, commas, and a leading index or WordNet
+    id; lists and dicts of Python and JSON, by index or by name, as `{0: 'tench, Tinca tinca',
+    ...}`, Keras's class index and Hugging Face's `id2label`. Blank lines at the end are left out.
 
     Raises:
         ValueError: a name is blank, or the indices are not 0, 1, 2 and so on.
@@ -128,7 +128,7 @@ def _of_lines(text: str) -> list[str]:
 
 
 def _unquoted(name: str) -> str:
-    """Without a comma at the end and the quotes around it."""
+    """A name without a trailing comma and surrounding quotes."""
     bare = name[:-1].rstrip() if name[:1] in ("'", '"') and name.endswith(",") else name
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in ("'", '"'):
         return bare[1:-1].strip()
@@ -139,7 +139,7 @@ def labels_for(model: str, classes: int) -> tuple[str, ...]:
     """The shipped names for a model: the road signs of the demo, else ImageNet's.
 
     Raises:
-        LabelsError: the model has another number of classes.
+        LabelsError: the number of classes differs.
 
     """
     if model != DEMO and classes != IMAGENET_CLASSES:

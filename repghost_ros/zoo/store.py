@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which model file is used: the user's, the demo's, the store's, or else the archive's.
+"""Choose the model file: the user's, the demo's, the store's, or else the archive's.
 
-A file is downloaded into `NAME.part`, resumed from there when it broke off, checked, and only then
-renamed to its name; its SHA-256 is recorded beside it and checked whenever it is used again. The
-branches of an .onnx are fused on the way: the same answers sooner. The original's SHA-256 is kept.
+A file is downloaded into `NAME.part`, resumed from there after an interruption, checked, and only
+then renamed; its SHA-256 is recorded beside it and checked on every later use. An .onnx has its
+branches fused on arrival: same answers, faster. The original's SHA-256 is kept.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def resolve(
         model: one of MODEL_NAMES; ignored where `model_path` is given.
         format: `bin` for the board or `onnx`.
         model_path: a file of the user's own, or empty.
-        progress: told about a download.
+        progress: called during a download.
 
     Raises:
         StoreError: there is no such file, it is corrupt, or it cannot be downloaded.
@@ -89,7 +89,7 @@ class ModelStore:
         self.url = url or archive_url()
 
     def path(self, model: str, format: str) -> Path:
-        """Where a model's file is, once it is there.
+        """Where a model's file belongs.
 
         Raises:
             StoreError: the model is unknown.
@@ -100,12 +100,12 @@ class ModelStore:
         return self.root / MODELS[model].file_name(format)
 
     def find(self, model: str, format: str) -> Path | None:
-        """A model's file, or None where the store does not have it.
+        """A model's file, or None if the store does not have it.
 
-        A file that someone put there by hand is checked once and its SHA-256 recorded.
+        A file put there by hand is checked once, and its SHA-256 is recorded.
 
         Raises:
-            StoreError: the file is no model, or is not what was recorded.
+            StoreError: the file is not a model, or differs from what was recorded.
 
         """
         path = self.check(model, format)
@@ -115,7 +115,7 @@ class ModelStore:
         return path
 
     def check(self, model: str, format: str) -> Path | None:
-        """As `find`, but nothing is recorded."""
+        """Like `find`, but records nothing."""
         path = self.path(model, format)
         if not path.is_file():
             return None
@@ -130,10 +130,10 @@ class ModelStore:
         return path
 
     def adopt(self, model: str, format: str, file: Path) -> Path:
-        """Move a file into the store as this model's, in place of what is there; its new path.
+        """Move a file into the store as this model's, replacing any other; returns its new path.
 
         Raises:
-            StoreError: the file is no model, or cannot be moved there.
+            StoreError: the file is not a model, or cannot be moved there.
 
         """
         path = self.path(model, format)
@@ -149,10 +149,10 @@ class ModelStore:
         return [self.root / name for name in names if (self.root / name).is_file()]
 
     def fetch(self, model: str, format: str, progress: Progress | None = None) -> Path:
-        """Download a model's file; another process that does so already is waited for.
+        """Download a model's file; waits for another process that is already downloading it.
 
         Raises:
-            StoreError: it cannot be downloaded or stored, or what came is no model.
+            StoreError: it cannot be downloaded or stored, or is not a model.
 
         """
         path = self.path(model, format)
@@ -163,7 +163,7 @@ class ModelStore:
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
-        """Keep other processes from writing this file too."""
+        """Keep other processes from writing the same file."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(path.with_name(f"{path.name}.lock")):
@@ -211,7 +211,7 @@ class ModelStore:
 
 
 def _check(file: Path, origin: str) -> None:
-    """Refuse what is no model, and a compiled one that says itself that an RDK X5 cannot run it."""
+    """Refuse files that are not models, and compiled models that an RDK X5 cannot run."""
     check_format(file, origin)
     for model in read_compiled(file):
         if why := model.unfit():
@@ -219,13 +219,13 @@ def _check(file: Path, origin: str) -> None:
 
 
 def _fuse(original: Path, path: Path) -> str:
-    """Write a downloaded .onnx with its branches fused; what to record of it, empty if it was not."""
-    # Not at the top: a board has nothing to convert.
+    """Fuse a downloaded .onnx; returns the comment to record, empty if nothing was fused."""
+    # Imported here, because a board converts nothing.
     from repghost_ros.convert.fusing import fuse_file
 
     try:
         fused = fuse_file(original, path)
-    except (ConversionError, DependencyError, OutputError) as error:  # it answers as it is, too
+    except (ConversionError, DependencyError, OutputError) as error:  # the unfused model works, too
         _log.warning("%s is kept as it is published, its branches not fused: %s", path.name, error)
         return ""
     return f"fused, was {sha256(original)}" if fused.nodes < fused.nodes_before else ""

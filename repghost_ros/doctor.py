@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed on this machine, what would be used, and what to do about what is missing."""
+"""What is installed on this machine, what would be used, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _LEAST_FREE = 100_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One finding."""
 
     subject: str
     status: str
@@ -60,7 +60,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes a second, changes nothing."""
+    """Examine everything; takes a second and changes nothing."""
     return [*_machine(), *_runtimes(), *_ros(), *_store(), *_optional()]
 
 
@@ -139,7 +139,7 @@ def _ros() -> Iterator[Finding]:
             if installed
             else "https://docs.ros.org/en/humble/Installation",
         )
-        return  # what follows is about ROS
+        return  # the rest is about ROS
     cv_bridge = f"sudo apt install ros-{distro or '$ROS_DISTRO'}-cv-bridge"
     yield _import("cv_bridge", NOTE, f"for image encodings beyond the common ones: {cv_bridge}")
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") or os.environ.get(
@@ -206,7 +206,7 @@ def _store() -> Iterator[Finding]:
 
 
 def _default_model(store: ModelStore) -> Iterator[Finding]:
-    """What it takes to run the default model here."""
+    """What running the default model takes here."""
     try:
         format = choose().format
     except BackendError:
@@ -239,7 +239,7 @@ def _optional() -> Iterator[Finding]:
 
 
 def pip_install(packages: str) -> str:
-    """The command that installs packages where this Python finds them."""
+    """The command that installs packages for this Python."""
     if sys.prefix != sys.base_prefix:
         return f"{sys.executable} -m pip install {packages}"
     if (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file():
@@ -252,7 +252,7 @@ def pip_install(packages: str) -> str:
 def _import(module: str, otherwise: str, advice: str = "") -> Finding:
     try:
         imported = import_module(module)
-    except Exception as error:  # broken installations raise anything
+    except Exception as error:  # broken installations may raise anything
         return Finding(module, otherwise, f"not importable: {error}", advice)
     return Finding(
         module, OK, _version(module) or str(getattr(imported, "__version__", "installed"))
@@ -260,6 +260,6 @@ def _import(module: str, otherwise: str, advice: str = "") -> Finding:
 
 
 def _version(module: str) -> str:
-    """Of the installed distribution that has this module, or empty."""
+    """Version of the installed distribution that has this module, or empty."""
     distributions = packages_distributions().get(module, [])
     return ", ".join(version(name) for name in distributions)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that this package raises on purpose: one tree, so that callers catch what they mean.
+"""Every error raised on purpose: one tree, so that callers can catch as precisely as they need.
 
 Every message says what was wrong and what to do about it.
 """
@@ -24,7 +24,7 @@ class BackendError(RepghostError, RuntimeError):
 
 
 class StoreError(RepghostError, RuntimeError):
-    """A model file that is neither here nor to be had."""
+    """A model file that is neither here nor available elsewhere."""
 
 
 class DownloadError(StoreError):
@@ -76,6 +76,6 @@ def need(module: str, install: str) -> Any:
     """
     try:
         imported: ModuleType = import_module(module)
-    except Exception as error:  # a broken installation raises anything
+    except Exception as error:  # a broken installation may raise anything
         raise DependencyError(f"{module} is needed here ({error}): {install}") from error
     return imported

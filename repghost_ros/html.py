@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTML pages that need nothing else: style, pictures and plots are in the one file."""
+"""Self-contained HTML pages: style, pictures and plots are in one file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ figure img { width: 100%; border-radius: 4px } figcaption { font-size: .85rem; l
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """The page of these parts, which are HTML."""
+    """A page of these HTML parts."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
@@ -46,7 +46,7 @@ def table(
     *,
     chosen: str | None = None,
 ) -> str:
-    """A table of text; a long one scrolls, and the row that begins with `chosen` stands out."""
+    """A table of text; a long one scrolls, and the row that begins with `chosen` is highlighted."""
 
     def line(cells: Sequence[object], tag: str, kind: str = "") -> str:
         shown = ("-" if cell is None else escape(str(cell)) for cell in cells)
@@ -63,7 +63,7 @@ def note(text: str) -> str:
 
 
 def plot(draw: Callable[[io.StringIO], None]) -> str:
-    """What a function of runs.plots draws, as SVG."""
+    """A figure drawn by a function of runs.plots, as SVG."""
     target = io.StringIO()
     draw(target)
     return target.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from repghost_ros.errors import OutputError
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """What the system says about a full disk does not name the file: add that.
+    """Add the file's name, which the system's error about a full disk lacks.
 
     Raises:
         OutputError: the block raised an OSError.
@@ -28,13 +28,15 @@ def named_errors(path: Path) -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to, which becomes `path` at the end of the block.
 
-    Folders above are made; what the block wrote is removed where it fails.
+    Parent folders are created; the file is removed if the block fails.
 
     Raises:
         OutputError: it cannot be written.
 
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")  # writers go by the ending
+    partial = path.with_name(
+        f"{path.stem}.partial{path.suffix}"
+    )  # writers choose the format by suffix
     with named_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the package's models, labels, launch and configuration files are."""
+"""The location of the package's models, labels, launch and configuration files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 def share() -> Path:
     """The package's share directory.
 
-    That is the source checkout where the package runs from one, else what colcon (through the ament
-    index) or pip (below sys.prefix) installed.
+    That is the source checkout if the package runs from one, else where colcon (through the ament
+    index) or pip (below sys.prefix) installed it.
     """
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / "package.xml").is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Protocol buffers' wire format, as far as model files are read without a schema or a package."""
+"""Protocol buffers' wire format, as far as needed to read model files without a schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = int | memoryview
 
 
 def mapped(path: Path) -> memoryview:
-    """A file's content, of which only what is looked at is read.
+    """A file's content, memory-mapped, so that only the parts used are read.
 
     Raises:
         OSError: it cannot be read.
@@ -27,7 +27,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     """Number and value of each field of a message.
 
     Raises:
-        ValueError: this is no such message, or it is cut short.
+        ValueError: this is not a message, or it is truncated.
 
     """
     place = 0
@@ -54,7 +54,7 @@ def numbers(packed: memoryview) -> list[int]:
     """A packed list of numbers.
 
     Raises:
-        ValueError: this is no such list.
+        ValueError: this is not a packed list.
 
     """
     values, place = [], 0
@@ -80,7 +80,7 @@ def text(value: Value) -> str:
     """A field's value as text.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not text.
 
     """
     return bytes(message(value)).decode()

@@ -4,7 +4,7 @@
     python _vendor_executor.py MODEL_quantized_model.onnx
 
 Writes one line of JSON (width, height, classes), then for each frame of height * 3 // 2 * width bytes
-the float32 logits. Ends with its stdin.
+the float32 logits. Ends when stdin is closed.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def main() -> None:
-    # Whatever the vendor's packages print must not come between the answers.
+    # The vendor's packages' own output must not get between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     import onnx
@@ -35,7 +35,7 @@ def main() -> None:
     def run(frame: np.ndarray) -> np.ndarray:
         y, uv = np.split(frame.reshape(height * 3 // 2, width), [height])
         chroma = uv.reshape(height // 2, width // 2, 2).repeat(2, 0).repeat(2, 1)
-        # The model takes levels minus 128; the highest bit of the byte does that.
+        # The model takes levels minus 128, which flipping the highest bit gives.
         yuv = (np.dstack([y, chroma]) ^ 128).view(np.int8)[None]
         (logits,) = executor.forward({image.name: yuv}).values()
         return np.asarray(logits, np.float32).reshape(-1)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """NV12 -> logits on the BPU through the vendor's Python package, hobot_dnn (pyeasy_dnn).
 
-It is for boards on which libdnn cannot be called directly. What follows was measured with version
+It is for boards on which libdnn cannot be called directly. The following was measured with version
 3.0.6: `forward` holds Python's lock until the BPU is done and waits without a time limit, so workers
-do not work in parallel, and where the BPU hangs the whole process does. No model and no failed task
-is ever released. Of a file of several models the first is loaded.
+do not work in parallel, and if the BPU hangs, so does the process. Models and failed tasks are never
+released. Only the first of several models in a file is loaded.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from repghost_ros.backends.libdnn import Shape
 from repghost_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
-_PACKAGES = ("hobot_dnn", "hobot_dnn_rdkx5")  # of the board's image, of PyPI
+_PACKAGES = ("hobot_dnn", "hobot_dnn_rdkx5")  # the board's image; PyPI
 _INSTALL = (
     "it comes with the board's image (apt install hobot-dnn); elsewhere "
     "pip install hobot-dnn-rdkx5 'numpy<2'"
 )
-_MOST_MODELS = 8  # loaded by one process, as none is ever released
-_TASKS = 32  # that the device takes at a time
+_MOST_MODELS = 8  # per process, because models are never released
+_TASKS = 32  # that the device accepts at a time
 
 
 def library() -> Any:
@@ -53,13 +53,13 @@ def library() -> Any:
 
 
 def available() -> str | None:
-    """None where hobot_dnn can be imported, else why not and what to install."""
+    """None if hobot_dnn can be imported, else why not and what to install."""
     return why_not(library)
 
 
 @lru_cache
 def version() -> str:
-    """The version of the distribution that brought hobot_dnn, empty where none did."""
+    """The version of the distribution that contains hobot_dnn, empty if there is none."""
     package = library().__name__.partition(".")[0]
     return ", ".join(
         metadata.version(name) for name in metadata.packages_distributions().get(package, [])
@@ -117,7 +117,7 @@ def _named(path: Path, models: list[Any], name: str) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong: the package's errors come wrapped in a SystemError that says nothing."""
+    """The actual cause, which the package wraps in a SystemError without a message."""
     return str(error.__cause__ or error)
 
 
@@ -126,7 +126,7 @@ class HobotDnnBackend:
 
     Args:
         path: the .bin file.
-        options: `bpu_core`, `bpu_priority` and `model_name` are read; `timeout_s` cannot be kept.
+        options: `bpu_core`, `bpu_priority` and `model_name` are read; `timeout_s` has no effect.
 
     Raises:
         BackendError: hobot_dnn is missing, or the file is missing, corrupt, or no NV12 classifier
@@ -187,7 +187,7 @@ class HobotDnnBackend:
         return HobotDnnSlot(self)
 
     def close(self) -> None:
-        """Nothing can be released: the next one to open this file is given the same model."""
+        """Nothing can be released: the next one to open this file gets the same model."""
 
 
 class HobotDnnSlot(SingleSlot):
@@ -201,7 +201,7 @@ class HobotDnnSlot(SingleSlot):
         """Run the model on `nv12`: float32 (classes,).
 
         Raises:
-            BackendError: the BPU failed, or what came back is no answer.
+            BackendError: the BPU failed, or returned an invalid output.
 
         """
         backend, loaded = self._backend, self._backend.loaded

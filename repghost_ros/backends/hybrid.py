@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a compiled model (.bin) holds: the BPU's program, and how its integers become logits.
+"""The content of a compiled model (.bin): the BPU's program, and how its integers become logits.
 
-A .bin is a protobuf: a small graph whose one big node runs on the BPU, a node that scales what that one
-answers, its tensors by name, and the settings it was compiled with. It is read here without the
+A .bin is a protobuf: a small graph whose one big node runs on the BPU, a node that scales its
+output, its tensors by name, and the settings it was compiled with. It is read here without the
 vendor's packages; the field numbers are those seen in files that hb_mapper 1.24.3 wrote.
 """
 
@@ -48,7 +48,7 @@ class Hybrid:
 
 
 def look_at(path: Path) -> str:
-    """What a file that cannot be loaded seems to be, to be told with the error."""
+    """What an unloadable file seems to be, for the error message."""
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(_BARE_PROGRAM):
@@ -62,7 +62,7 @@ def read_hybrid(path: Path) -> Hybrid:
     """Read a .bin.
 
     Raises:
-        BackendError: the file is missing, or no compiled NV12 classifier of one part.
+        BackendError: the file is missing, or not a compiled NV12 classifier of one part.
 
     """
     if not path.is_file():
@@ -123,7 +123,7 @@ def _read(data: memoryview) -> Hybrid:
 
 
 def _shape(graph: list[tuple[int, Value]], field: int) -> list[int]:
-    """Of the only input or output."""
+    """The only input or output."""
     values = [value for number, value in graph if number == field]
     if len(values) != 1:
         raise ValueError("it has several inputs or outputs")

@@ -42,7 +42,7 @@ def library() -> Any:
 
 
 def available() -> str | None:
-    """None where ONNX Runtime can be imported, else why not and what to install."""
+    """None if ONNX Runtime can be imported, else why not and what to install."""
     return why_not(library)
 
 
@@ -58,14 +58,14 @@ _REMOTE = "AzureExecutionProvider"
 
 
 def providers(wanted: Sequence[str], offered: Sequence[str]) -> list[str]:
-    """ONNX Runtime's names of execution providers, the best first, the CPU last.
+    """ONNX Runtime's execution provider names, the best first, the CPU last.
 
     Args:
-        wanted: such as `cuda`, `CUDAExecutionProvider`; `auto` stands for all that are offered.
+        wanted: such as `cuda`, `CUDAExecutionProvider`; `auto` means all that are offered.
         offered: by the installed ONNX Runtime, the best first.
 
     Raises:
-        BackendError: one of them is not offered.
+        BackendError: a wanted provider is not offered.
 
     """
     known = {name.removesuffix("ExecutionProvider").lower(): name for name in offered}
@@ -87,16 +87,16 @@ def providers(wanted: Sequence[str], offered: Sequence[str]) -> list[str]:
 
 
 class OnnxBackend:
-    """A classifier (RGB input, ImageNet's normalisation if it says no other), fed NV12 like the board.
+    """A classifier fed NV12 like the board; it takes RGB, with ImageNet's normalization by default.
 
     A model that `repghost export --fold-preprocess` made takes the NV12 itself.
 
     Args:
         path: the .onnx file.
-        options: all but those of the BPU are read.
+        options: all except the BPU's are read.
 
     Raises:
-        BackendError: ONNX Runtime is missing, or the file is missing, corrupt or no such model.
+        BackendError: ONNX Runtime is missing, or the file is missing, corrupt or not such a model.
 
     """
 
@@ -166,7 +166,7 @@ class OnnxBackend:
             raise BackendError(
                 f"input '{image.name}' of '{path}' has no fixed size: {shape}; export it with one"
             )
-        # NV12 has even sides: of an odd input the last row or column of pixels is left out.
+        # NV12 has even sides: for an odd input the last row or column of pixels is cropped.
         self.height: int = height + height % 2
         self.width: int = width + width % 2
         self.input_shape: tuple[int, ...] = (
@@ -175,7 +175,7 @@ class OnnxBackend:
         self._read_preprocessing(path)
 
     def _read_preprocessing(self, path: Path) -> None:
-        """Mean, scale and order of the channels: of the options, else the metadata, else ImageNet's."""
+        """Mean, scale and channel order: from the options, else the metadata, else ImageNet's."""
         plain = self.kind is np.uint8
         self.mean = self._numbers(path, "mean", MEAN_KEY, (0.0,) * 3 if plain else MEAN)
         self.scale = self._numbers(path, "scale", SCALE_KEY, (1.0,) * 3 if plain else SCALE)
@@ -246,7 +246,7 @@ class OnnxBackend:
         if len(outputs) != 1:
             raise BackendError(f"'{path}' has {len(outputs)} outputs, a classifier has one")
         self.output_names: list[str] = [outputs[0].name]
-        # One run tells the true output shape, however symbolic the graph, and warms the model up.
+        # One run yields the actual output shape, even of a symbolic graph, and warms the model up.
         kind = np.uint8 if self.takes_nv12 else self.kind
         logits = self.run(np.zeros(self.input_shape, kind))
         if logits.ndim < 2 or logits.shape[0] != 1 or logits.size != max(logits.shape):
@@ -292,14 +292,14 @@ class OnnxSlot(SingleSlot):
         return self._logits(self.nv12)
 
     def close(self) -> None:
-        """Nothing outside Python's memory to give back."""
+        """Nothing to release outside Python's memory."""
 
     def _logits(self, value: np.ndarray) -> np.ndarray:
         return self.backend.run(value).reshape(-1).astype(np.float32, copy=False)
 
 
 class NormalisingSlot(OnnxSlot):
-    """The same of a model that takes normalised RGB."""
+    """The same for a model that takes normalized RGB."""
 
     def __init__(self, backend: OnnxBackend) -> None:
         super().__init__(backend)

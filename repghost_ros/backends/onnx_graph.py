@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which operator makes an ONNX model's output: ONNX Runtime does not tell, and onnx need not be here.
+"""Find the operator that makes an ONNX model's output, without the onnx package.
 
-An .onnx file is a protobuf message; what is read of it are the names and operators of its nodes.
+An .onnx file is a protobuf message; only the names and operators of its nodes are read.
 Field numbers are those of onnx.proto3.
 """
 
@@ -24,9 +24,9 @@ Node = tuple[str, list[str]]
 
 
 def gives_probabilities(path: Path) -> bool:
-    """Whether the graph ends in a softmax or sigmoid, also one that is taken to pieces.
+    """Whether the graph ends in a softmax or sigmoid, including decomposed ones.
 
-    False where the file cannot be read; a LogSoftmax gives logits, for a softmax undoes its logarithm.
+    False if the file cannot be read; a LogSoftmax gives logits, because softmax undoes its logarithm.
     """
     try:
         outputs, nodes = _read(path)
@@ -48,7 +48,7 @@ def gives_probabilities(path: Path) -> bool:
 
 
 def _maker(nodes: dict[str, Node], name: str) -> tuple[str, Node | None]:
-    """The node that makes a value, seen through those that pass it on."""
+    """The node that makes a value, looking through nodes that only pass it on."""
     for _ in nodes:
         node = nodes.get(name)
         if node is None or node[0] not in _PASSES_ON or not node[1]:
@@ -58,7 +58,7 @@ def _maker(nodes: dict[str, Node], name: str) -> tuple[str, Node | None]:
 
 
 def _read(path: Path) -> tuple[list[str], dict[str, Node]]:
-    """Names of the graph's outputs, and each value's node."""
+    """Names of the graph's outputs, and the node of each value."""
     outputs: list[str] = []
     nodes: dict[str, Node] = {}
     for number, value in fields(mapped(path)):

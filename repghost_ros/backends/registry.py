@@ -22,13 +22,13 @@ def choose(
     *,
     path: Path | None = None,
 ) -> Runtime:
-    """The fastest usable runtime for a model; slower ones are not even looked at.
+    """The fastest usable runtime for a model; slower ones are not probed.
 
     Args:
         backend: one of BACKENDS; `auto` is the model file's own, else the BPU where there is one. The
-            simulator, `sim`, is chosen by its name alone.
-        bpu_runtime: one of BPU_RUNTIMES; says nothing about models that run elsewhere.
-        path: the model's file, where the user gave one; models with names exist for all backends.
+            simulator, `sim`, is chosen only by name.
+        bpu_runtime: one of BPU_RUNTIMES; ignored for models that run elsewhere.
+        path: the model's file, if the user gave one; named models exist for all backends.
 
     Raises:
         BackendError: the model is not for that backend, or no runtime for it is usable here.

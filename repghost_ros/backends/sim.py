@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """NV12 -> logits as the board computes them, bit for bit, on a PC with the vendor's toolchain.
 
-A .bin runs in the vendor's simulator of the BPU, one process a frame; a quantized model
+A .bin runs in the vendor's simulator of the BPU, one process per frame; a quantized model
 (MODEL_quantized_model.onnx, which the compiler leaves beside the .bin) in the vendor's executor, one
-process a worker and several times as fast. Both answer alike. For files; far too slow for a node.
+process per worker and several times as fast. Both give equal answers. Too slow for a live node.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from repghost_ros.convert.toolchain import Toolchain, find_toolchain
 from repghost_ros.errors import BackendError, DependencyError
 
 _TIMEOUT_S = 600  # of one simulated inference
-_GRACE_S = 5.0  # for the executor to end by itself
+_GRACE_S = 5.0  # until the executor is killed
 
 
 def available() -> str | None:
-    """None where the vendor's toolchain is usable, else why not."""
+    """None if the vendor's toolchain is usable, else why not."""
     try:
         find_toolchain()
     except DependencyError as error:
@@ -48,7 +48,7 @@ def simulate(
 
     Args:
         toolchain: where it is.
-        model: whose .hbm lies in `folder` as model.hbm.
+        model: its .hbm is `folder`/model.hbm.
         frames: `model.batch` of uint8 (height * 3 // 2, width).
         folder: for input and output; one simulation at a time.
 
@@ -91,7 +91,7 @@ def simulate(
         said = done.stdout.decode(errors="replace").strip().splitlines()
         raise BackendError(f"the vendor's simulator failed ({done.returncode}): {said[-3:]}")
     integers = np.loadtxt(answers[0], comments="#", dtype=np.int64)
-    answers[0].unlink()  # so that it cannot pass for a later one's
+    answers[0].unlink()  # so that it cannot be mistaken for a later one's
     if integers.size != model.batch * model.classes:
         raise BackendError(
             f"the vendor's simulator answered {integers.size} numbers for {model.batch} pictures of "
@@ -122,7 +122,7 @@ class CompiledBackend:
 
 
 class CompiledSlot:
-    """One worker's frames and folder. Places of a batch model that no frame is for stay grey."""
+    """One worker's frames and folder. Unused places of a batch stay grey."""
 
     def __init__(self, backend: CompiledBackend) -> None:
         self._backend = backend
@@ -160,7 +160,7 @@ class QuantizedBackend:
         self.path = path
         self.toolchain = _toolchain()
         self.runtime = f"simulator (the quantizer's executor, hbdk {self.toolchain.compiler})"
-        # The first process tells the sizes and becomes the first slot's.
+        # The first process reports the sizes and becomes the first slot's.
         self._first: _Process | None = _Process(self)
         head = self._first.head
         self.width, self.height = head["width"], head["height"]
@@ -172,7 +172,7 @@ class QuantizedBackend:
         return QuantizedSlot(self, process)
 
     def close(self) -> None:
-        """End the process that no slot took."""
+        """End the process if no slot took it."""
         if self._first is not None:
             self._first.close()
             self._first = None
@@ -183,10 +183,10 @@ class _Process:
 
     def __init__(self, backend: QuantizedBackend) -> None:
         toolchain = backend.toolchain
-        # A file, for a pipe that nobody reads would fill.
+        # A file, because a pipe that nobody reads would fill up.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            # Isolated (-I), for beside the script lies a module named onnx.
+            # Isolated (-I), because a module named onnx lies beside the script.
             [str(toolchain.python), "-I", _vendor_executor.__file__, str(backend.path.absolute())],
             env={**toolchain.environment(), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
@@ -220,7 +220,7 @@ class _Process:
         return np.frombuffer(answer, np.float32).copy()
 
     def _why(self) -> str:
-        """Its last words."""
+        """The last lines of its stderr."""
         self._process.wait()
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
@@ -228,9 +228,9 @@ class _Process:
 
     def close(self) -> None:
         """End it."""
-        with suppress(BrokenPipeError):  # of a frame that it will not read any more
+        with suppress(BrokenPipeError):  # of a frame that it will no longer read
             self._stdin.close()
-        try:  # the vendor's packages remove their temporary folders if they may end by themselves
+        try:  # the vendor's packages remove their temporary folders only on a normal exit
             self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m repghost_ros.demo`: camera, classifier and viewer, each a process of its own."""
+"""`python -m repghost_ros.demo`: camera, classifier and viewer, each in its own process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main() -> int:
         command = [sys.executable, "-m", f"repghost_ros.{module}", *arguments]
         return subprocess.Popen(command, env=environment)
 
-    # Its ordinary log would come between the lines of the viewer's table.
+    # Its normal log would get between the lines of the viewer's table.
     node = ["-p", "model:=demo", "-r", "__node:=repghost", "--log-level", "warn"]
     camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
     processes = {
@@ -63,7 +63,7 @@ def main() -> int:
             time.sleep(_POLL)
         return viewer.returncode
     except KeyboardInterrupt:
-        return viewer.wait()  # the terminal interrupted it too; it prints a summary
+        return viewer.wait()  # the terminal interrupted it, too; it prints a summary
     finally:
         for process in processes.values():
             if process.poll() is None:

@@ -51,7 +51,7 @@ class Camera(Node):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Film until interrupted."""
+    """Publish until interrupted."""
     init(args)
     run(Camera())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's table: redrawn in place on a terminal, a line at a time elsewhere, 80 columns wide."""
+"""The demo's table: redrawn in place on a terminal, line by line elsewhere, 80 columns wide."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Scene:
 
 
 class Display:
-    """Shows scenes, the newest below."""
+    """Shows scenes, the newest at the bottom."""
 
     def __init__(self) -> None:
         self._scenes: list[Scene] = []
@@ -49,7 +49,7 @@ class Display:
             print(_ROW.format(*_HEAD), flush=True)
 
     def show(self, scene: Scene) -> None:
-        """Show a scene's row, or bring it up to date."""
+        """Add or update a scene's row."""
         if not self._scenes or self._scenes[-1] is not scene:
             self._scenes = [*self._scenes[1 - _SHOWN :], scene]
         if self._live is not None:
@@ -58,7 +58,7 @@ class Display:
             print(_ROW.format(*scene.cells()), flush=True)
 
     def close(self) -> None:
-        """Leave the terminal as a program of lines does."""
+        """Restore the terminal."""
         if self._live is not None:
             self._live.stop()
 

@@ -3,7 +3,7 @@
 
 A `Scene` is one place with at most one sign in it: background, clutter, light, lens and a short
 camera move. `render` is one instant of one scene, `sequence` yields scene after scene. Everything
-follows from the random generator given, so a seed names a picture (to within the rounding of the
+is determined by the given random generator, so a seed names a picture (to within the rounding of the
 OpenCV in use).
 """
 
@@ -64,7 +64,7 @@ _GLYPHS: dict[str, list[list[Point]]] = {
 
 
 class _Face:
-    """A transparent canvas, x and y in -1..1 (y down); what is drawn on it is opaque."""
+    """A transparent canvas, x and y in -1..1 (y down); drawings on it are opaque."""
 
     def __init__(self) -> None:
         self._side = 2 * FACE_SIZE  # supersampled
@@ -265,7 +265,7 @@ LABELS: tuple[str, ...] = (*_DRAW, NO_SIGN)
 
 @cache
 def face(label: str, size: int = FACE_SIZE) -> Image:
-    """The sign itself, seen from the front: (size, size, 4) BGRA uint8, premultiplied by alpha.
+    """The sign itself, from the front: (size, size, 4) BGRA uint8, premultiplied by alpha.
 
     Raises ValueError for a label without a sign. The array is shared and read-only.
     """
@@ -296,7 +296,7 @@ class Pose:
 
     @staticmethod
     def random(rng: np.random.Generator) -> Pose:
-        """Some pose in which all of the sign is seen."""
+        """A random pose that shows the whole sign."""
         size = rng.uniform(0.36, 0.80)
         room = 0.5 - 0.42 * size  # a corner may leave the frame, the sign may not
         return Pose(
@@ -400,7 +400,7 @@ def _house(image: Image, rng: np.random.Generator, x: int, wide: int, ground: in
 
 
 def _wall(rng: np.random.Generator, width: int, height: int) -> Image:
-    """Nothing but blurred colour, as in front of a hedge, a wall or a crowd."""
+    """Blurred colour only, like a hedge, a wall or a crowd."""
     relief = 30 * _field(rng, width, height, int(rng.integers(3, 8)), 1)
     relief += 20 * _field(rng, width, height, int(rng.integers(12, 40)), 1)
     image = 22 * _field(rng, width, height, int(rng.integers(3, 8)), 3)
@@ -409,7 +409,7 @@ def _wall(rng: np.random.Generator, width: int, height: int) -> Image:
 
 
 def _distractor(image: Image, rng: np.random.Generator) -> None:
-    """Something coloured that is no road sign: a blob, a board, a poster, bars, a pennant."""
+    """Something coloured that is not a road sign: a blob, a board, a poster, bars, a pennant."""
     height, width = image.shape[:2]
     reach = min(width, height) * rng.uniform(0.04, 0.22)
     centre = rng.uniform(0, [width, height])
@@ -449,7 +449,7 @@ def _distractor(image: Image, rng: np.random.Generator) -> None:
 
 
 class Scene:
-    """One place: what stands there, how it is lit, and how the camera moves past it."""
+    """One place: its objects, its light, and how the camera moves past it."""
 
     def __init__(self, label: str, rng: np.random.Generator, width: int, height: int) -> None:
         """Build the place around the sign `label`, for frames of width x height pixels.
@@ -462,7 +462,10 @@ class Scene:
             raise ValueError(f"{width}x{height} is too small, {MIN_SIDE} pixels a side at least")
         self.label, self.width, self.height = label, width, height
 
-        self._margin = (max(1, width // 16), max(1, height // 16))  # what the camera can pan over
+        self._margin = (
+            max(1, width // 16),
+            max(1, height // 16),
+        )  # the area that the camera can pan over
         place = _street if rng.random() < 0.65 else _wall
         self._background = place(rng, width + self._margin[0], height + self._margin[1])
         for _ in range(rng.poisson(2.0 if label != NO_SIGN else 4.0)):
@@ -564,9 +567,9 @@ def render(label: str | int, rng: np.random.Generator, width: int, height: int) 
 def sequence(
     seed: int, width: int, height: int, frames_per_scene: int = 60
 ) -> Iterator[tuple[str, Image]]:
-    """Film scenes without end: yields (label, (height, width, 3) BGR uint8) frame by frame.
+    """Yield scenes endlessly: (label, (height, width, 3) BGR uint8) frame by frame.
 
-    Every label comes up once in each round of len(LABELS) scenes, in an order the seed shuffles.
+    Every label appears once in each round of len(LABELS) scenes, in an order shuffled by the seed.
     """
     rng = np.random.default_rng(seed)
     while True:

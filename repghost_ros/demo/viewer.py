@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what the camera shows beside what the classifier says, and draws a few of the frames."""
+"""Prints the camera's truth next to the classifier's answer, and draws a few of the frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from repghost_ros.vision.overlay import draw_overlay, picture
 
 _REFRESH = 0.5  # seconds between two lines
 _LEAST = 0.01  # score of a runner-up that is worth drawing
-_REMEMBERED = 120  # frames whose truth and picture are kept for an answer that is late
+_REMEMBERED = 120  # frames whose truth and picture are kept for late answers
 
 
 class _Shown(NamedTuple):
@@ -41,8 +41,8 @@ class Viewer(Node):
     """Matches `image`, `truth` and `classification` by stamp and keeps count.
 
     Args:
-        frames: how many answers to wait for, 0 for no end.
-        pictures: how many different signs to keep for `contact_sheet`.
+        frames: how many answers to wait for; 0: no limit.
+        pictures: number of different signs to keep for `contact_sheet`.
 
     """
 
@@ -131,7 +131,7 @@ def _remember(memory: dict[tuple[int, int], Any], stamp: Any, value: Any) -> Non
 
 
 def main(args: list[str] | None = None) -> None:
-    """View until interrupted, or until `--frames` answers came."""
+    """View until interrupted, or until `--frames` answers have arrived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=0, help="stop after so many (0: never)")
     parser.add_argument(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model ready to classify: its file found or fetched, its labels read, its backend open."""
+"""A model ready to classify: file found or downloaded, labels read, backend opened."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ Read = Callable[[Any], Frame]
 
 @dataclass(frozen=True)
 class Model(AbstractContextManager["Model"]):
-    """A backend and the names of its classes; close it, or use it in a `with` statement.
+    """A backend and its class names; close it, or use it in a `with` statement.
 
-    Any number of threads may call `classify`; each brings buffers of the device into being that later
-    calls take up again.
+    Any number of threads may call `classify`; each needs device buffers, which later calls reuse.
     """
 
     name: str
@@ -59,7 +58,7 @@ class Model(AbstractContextManager["Model"]):
 
     @property
     def runtime(self) -> str:
-        """What runs it, in words."""
+        """The runtime's name for people."""
         return self.backend.runtime
 
     @property
@@ -87,7 +86,7 @@ class Model(AbstractContextManager["Model"]):
 
         Args:
             picture: a frame, or a uint8 BGR (height, width, 3) or grey (height, width) array.
-            view: what of it the model sees.
+            view: which part the model sees.
             reporting: which classes are reported.
 
         Returns:
@@ -112,9 +111,9 @@ class Model(AbstractContextManager["Model"]):
         return job.results
 
     def run(self, job: Job[Any], slot: Slot, read: Read) -> None:
-        """Take a job from its message to its results: read, convert, infer, name.
+        """Take a job from message to results: read, convert, infer, name.
 
-        Whatever goes wrong ends this job alone: see its outcome and error.
+        An error ends only this job: see its outcome and error.
         """
         job.started = time.monotonic()
         try:
@@ -152,7 +151,7 @@ class ModelSpec:
     Args:
         model: a size (`100` to `200`) or `demo`; ignored where `model_path` is given.
         model_path: a model file of your own, or empty.
-        labels_path: its labels, one a line; empty for those in the model file, or else ImageNet's.
+        labels_path: its labels, one per line; empty: those in the model file, or else ImageNet's.
         backend: one of backends.registry.BACKENDS.
         options: how to run it.
 
@@ -165,10 +164,10 @@ class ModelSpec:
     options: BackendOptions = DEFAULTS
 
     def check(self) -> Runtime:
-        """What will run the model, as far as that can be told without opening it.
+        """The runtime that will run the model, as far as known without opening it.
 
         Raises:
-            BackendError: no usable runtime, or `model_path` is no model file.
+            BackendError: no usable runtime, or `model_path` is not a model file.
             StoreError: `model_path` does not exist.
             LabelsError: `labels_path` does not exist.
 
@@ -192,20 +191,20 @@ class ModelSpec:
         """Find (or download) the model, open it, and match it with its labels.
 
         Raises:
-            BackendError: no usable runtime, the model is corrupt or no classifier, or it was made for
-                another color range.
-            StoreError: the model is neither here nor to be had.
+            BackendError: no usable runtime, the model is corrupt or not a classifier, or made
+                for another color range.
+            StoreError: the model is neither here nor available.
             LabelsError: the labels cannot be read or do not fit the model.
 
         """
-        # Before a download, which would be useless where nothing can run the model.
+        # Checked before a download, which would be useless if nothing can run the model.
         runtime = self.check()
         path = resolve(self.model, runtime.format, model_path=self.model_path, progress=progress)
         color_range = choose_color_range(path, self.options.color_range)
         backend = runtime.open(path, replace(self.options, color_range=color_range))
         try:
             labels = self._labels(backend)
-            # The first inference is the slowest everywhere: have it before the first frame.
+            # The first inference is always the slowest: do it before the first frame.
             slot = backend.open_slot()
             try:
                 activation = self._activation(path, slot)
@@ -218,7 +217,7 @@ class ModelSpec:
         return Model(name, path, labels, color_range, backend, activation)
 
     def _activation(self, path: Path, slot: Slot) -> str:
-        """What makes scores of the outputs: by the options, the graph, or two answers of the model."""
+        """The activation: from the options, the graph, or two test inferences."""
         outputs = slot.infer()
         if self.options.activation != "auto":
             return self.options.activation
@@ -245,7 +244,7 @@ def open_model(
     options: BackendOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Model:
-    """Open a model; the arguments and errors are those of ModelSpec and its `open`."""
+    """Open a model; see ModelSpec and its `open` for arguments and errors."""
     return ModelSpec(model, model_path, labels_path, backend, options).open(progress)
 
 

@@ -18,7 +18,7 @@ CLASS_IDS: tuple[ClassId, ...] = get_args(ClassId)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One class and how sure the model is of it."""
+    """One class and its probability."""
 
     class_id: str
     """Name of the class, or its index as text."""
@@ -29,10 +29,10 @@ class Result:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of float (classes,) logits as float64 (classes,), summing to 1.
+    """Softmax of float (classes,) logits: float64 (classes,) that sum to 1.
 
     Raises:
-        BackendError: a logit is NaN or infinite, so the model or device is broken.
+        BackendError: a logit is NaN or infinite: the model or device is broken.
 
     """
     if not np.isfinite(logits).all():
@@ -75,7 +75,7 @@ def log_probabilities(outputs: np.ndarray, activation: str = "softmax") -> np.nd
 
 
 def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether float (classes,) outputs can be those of a softmax: none is negative, the sum is 1."""
+    """Whether float (classes,) outputs look like a softmax's: none is negative, the sum is 1."""
     return bool(outputs.size > 1 and outputs.min() >= 0 and abs(outputs.sum() - 1) < 0.02)
 
 
@@ -86,7 +86,7 @@ def top_k(
 
     Args:
         outputs: float (classes,).
-        k: how many classes at most; more than there are gives all.
+        k: maximum number of classes.
         threshold: least probability to report, 0.0 to 1.0.
         activation: what makes probabilities of the outputs, `softmax` or `none`.
 
@@ -102,10 +102,10 @@ def top_k(
 
 @dataclass(frozen=True)
 class Reporting:
-    """Which of a model's classes are reported, and what they are named by.
+    """Which of a model's classes are reported, and how they are named.
 
     Raises:
-        ParameterError: a value is out of its bounds.
+        ParameterError: a value is out of bounds.
 
     """
 

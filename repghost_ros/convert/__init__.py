@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models made from models: export, folding, quantization, the vendor's compiler."""
+"""Model conversion: export, fusing, folding, quantization, the vendor's compiler."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration tensors: pictures as the model sees them, in the layout of the vendor's toolchain.
 
-A tensor is a raw float32 file, RGB, channels first, 0 to 255: the toolchain normalises by itself.
+A tensor is a raw float32 file, RGB, channels first, 0 to 255: the toolchain normalizes by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Progress = Callable[[Iterable[Path], int], Iterable[Path]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Tensors on disk, and what became of the pictures."""
+    """Tensors on disk, and which pictures they were made from."""
 
     folder: Path
     """Holds the tensors and nothing else that ends in .rgb."""
@@ -44,22 +44,22 @@ class Calibration:
     color_range: ColorRange
 
     def see(self, picture: Path) -> np.ndarray:
-        """Another picture in the way of these tensors; see `see`."""
+        """Convert another picture like these tensors; see `see`."""
         return see(picture, self.height, self.width, self.color_range)
 
     def read(self, tensor: Path) -> np.ndarray:
-        """One of the tensors: float32 (3, height, width)."""
+        """A tensor: float32 (3, height, width)."""
         return np.fromfile(tensor, np.float32).reshape(3, self.height, self.width)
 
 
 def see(picture: Path, height: int, width: int, color_range: ColorRange = "full") -> np.ndarray:
-    """A picture as the model sees it after ImageNet's evaluation crop and the way through NV12.
+    """A picture as the model sees it, after ImageNet's evaluation crop and the conversion to NV12.
 
     Returns:
         float32 (3, height, width) RGB, whole levels 0 to 255.
 
     Raises:
-        FrameError: the file is broken or no image.
+        FrameError: the file is broken or not an image.
         OSError: it cannot be read.
 
     """
@@ -70,7 +70,7 @@ def see(picture: Path, height: int, width: int, color_range: ColorRange = "full"
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """`count` of the items, or all if there are fewer, evenly spread."""
+    """`count` evenly spread items, or all if there are fewer."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]
 
@@ -85,19 +85,19 @@ def calibrate(
     color_range: ColorRange = "full",
     progress: Progress = lambda items, _: items,
 ) -> Calibration:
-    """Write OUT/calibration_data_rgb_f32, in place of what an earlier run left there.
+    """Write OUT/calibration_data_rgb_f32, replacing an earlier run's.
 
     Args:
-        pictures: a folder, best with a subfolder a class.
-        out: where the tensors' folder is made.
+        pictures: a folder, ideally with one subfolder per class.
+        out: folder in which the tensors' folder is created.
         height: of the model's input, pixels, even.
         width: likewise.
-        samples: pictures to take, evenly spread over the sorted paths, hence over the classes.
-        color_range: BT.601 range of the NV12 that the model will be given.
-        progress: wraps the pictures taken.
+        samples: number of pictures, evenly spread over the sorted paths, hence over the classes.
+        color_range: BT.601 range of the model's NV12 input.
+        progress: wraps the iteration over the pictures.
 
     Raises:
-        ConversionError: there are no pictures, or none of those taken can be read.
+        ConversionError: there are no pictures, or none of the chosen ones can be read.
         OSError: a tensor cannot be written.
 
     """
@@ -105,7 +105,7 @@ def calibrate(
     taken = spread(files, samples)
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    # The toolchain takes every file that it finds.
+    # The toolchain reads every file it finds.
     for old in folder.glob("*.rgb"):
         old.unlink()
     made: dict[Path, Path] = {}
@@ -116,7 +116,7 @@ def calibrate(
         except (FrameError, OSError) as error:
             skipped.append((path, str(error)))
             continue
-        # The number keeps pictures of the same name apart.
+        # The number distinguishes pictures of the same name.
         made[path] = folder / f"{number:05d}_{path.stem}.rgb"
         tensor.tofile(made[path])
     if not made:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A .bin with its proof: the best of several calibrations, measured bit for bit, simulated, predicted.
+"""A .bin and its certificate: the best of several calibrations, measured, simulated, predicted.
 
 Each way to calibrate is quantized and answers pictures that it was not calibrated with, in the vendor's
 executor, which computes what the board does. The best one is compiled; the compiled model then answers
@@ -62,7 +62,7 @@ Pictures = Callable[[Iterable[Path], int], Iterable[Path]]
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model said to the held-out pictures that it could read, in their order."""
+    """One model's answers to the readable held-out pictures, in order."""
 
     samples: tuple[Sample, ...]
     logits: np.ndarray
@@ -70,12 +70,12 @@ class Answers:
 
     @property
     def top1(self) -> np.ndarray:
-        """Int (pictures,): the best class of each."""
+        """Int (pictures,): each picture's best class."""
         best: np.ndarray = self.logits.argmax(axis=1)
         return best
 
     def accuracy(self) -> float | None:
-        """Share of right answers, 0.0 to 1.0, among labelled pictures; None where there are none."""
+        """Accuracy on labelled pictures, 0.0 to 1.0; None if there are none."""
         labelled = [
             (int(best), sample.truth)
             for best, sample in zip(self.top1, self.samples, strict=True)
@@ -101,13 +101,13 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The method, and whether there are branches."""
+        """The method, and whether the model has branches."""
         return _name(self.method, self.fused)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was found out about a compiled model."""
+    """The findings about a compiled model."""
 
     bin: Path
     job: Job
@@ -132,22 +132,22 @@ class Certificate:
 
     @property
     def best(self) -> Trial:
-        """The one that was compiled."""
+        """The trial that was compiled."""
         return self.trials[0]
 
     @property
     def passed(self) -> bool:
-        """Whether the compiled model agrees with the float model as often as was asked for."""
+        """Whether the compiled model agrees with the float model often enough."""
         return self.best.agreement >= self.min_agreement
 
     def changed(self) -> list[int]:
-        """Numbers of the pictures to which the compiled model gives another class than float."""
+        """Indices of the pictures whose class differs from the float model's."""
         return [int(i) for i in np.flatnonzero(self.best.answers.top1 != self.of_float.top1)]
 
     def worst_classes(self) -> list[tuple[str, int, int, int]]:
-        """Label, pictures, right in float, right in int8; those that lost most come first.
+        """Label, pictures, right in float, right in int8; the largest losses first.
 
-        Classes are the folders' or, where these name none, what the float model answers.
+        Classes are those of the folders or, if these name none, the float model's answers.
         """
         counts: dict[int, list[int]] = {}
         for number, sample in enumerate(self.of_float.samples):
@@ -178,19 +178,19 @@ def certify(
     progress: Progress = lambda *_: None,
     with_bar: Pictures = lambda items, _: items,
 ) -> Certificate:
-    """Try the methods, compile the best, and prove the result.
+    """Try the methods, compile the best, and verify the result.
 
     Args:
         model: the float .onnx.
-        name: one of the catalogue's sizes, or of a model of one's own.
+        name: one of the catalogue's sizes, or the name of your own model.
         calibration: made from `pictures` in `out`.
-        out: the folder for everything.
+        out: the folder for all files.
         toolchain: the vendor's.
         pictures: the folder; its subfolders may name classes.
         labels: the model's class names.
         methods: tried in this order; the first wins a tie.
         batch: pictures in one inference of the compiled model.
-        held_out: pictures to compare on, at most.
+        held_out: maximum number of pictures to compare on.
         min_agreement: see Certificate.passed.
         max_drop: accuracy (agreement, where the pictures have no labels) that a fused model may lose
             against float, 0.0 to 1.0, and still be preferred to one with branches.
@@ -279,12 +279,12 @@ def _variants(model: Path, out: Path) -> list[tuple[Path, bool]]:
 
 
 def _rank(trial: Trial) -> tuple[float, float, float]:
-    """Sorts trials, the best first."""
+    """Sort key for trials, the best first."""
     return -trial.agreement, -(trial.answers.accuracy() or 0.0), trial.drift
 
 
 def _choose(trials: Sequence[Trial], of_float: Answers, max_drop: float) -> tuple[Trial, str]:
-    """The fastest that keeps the accuracy, and why; `trials` has the best first."""
+    """The fastest trial that keeps the accuracy, and why; `trials` is sorted, the best first."""
 
     def drop(trial: Trial) -> float:
         mine = of_float.accuracy()
@@ -314,7 +314,7 @@ def _held_out(
         )
     try:
         known = {sample.path: sample for sample in find_samples(pictures, labels)}
-    except SourceError:  # folders that name something else than classes
+    except SourceError:  # folders that do not name classes
         known = {}
     return [known.get(path, Sample(path, None)) for path in paths]
 
@@ -356,7 +356,7 @@ def _compare(of_float: Answers, answers: Answers) -> tuple[float, float]:
 def _prove(
     compiled: Path, answers: Answers, calibration: Calibration, toolchain: Toolchain
 ) -> tuple[int, float]:
-    """Let the simulator answer some pictures: how many, and the largest difference.
+    """Simulate some pictures; returns how many, and the largest difference.
 
     Raises:
         ConversionError: it answers other than the quantized model.
@@ -370,7 +370,7 @@ def _prove(
         (folder / "model.hbm").write_bytes(hybrid.program)
         for first in range(0, len(chosen), hybrid.batch):
             numbers = chosen[first : first + hybrid.batch]
-            # The last batch is filled with its last picture.
+            # The last batch is padded with its last picture.
             frames = [
                 _frame(answers.samples[number].path, calibration)
                 for number in (*numbers, *numbers[-1:] * (hybrid.batch - len(numbers)))

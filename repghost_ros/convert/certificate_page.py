@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A certificate as one HTML file that needs nothing else."""
+"""A certificate as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def write_page(path: Path, certificate: Certificate, published: Published | None
 
     Args:
         path: the file.
-        certificate: what it says.
-        published: the vendor's figures for the same model, where there are some.
+        certificate: the content.
+        published: the vendor's figures for the same model, if any.
 
     Raises:
         OSError: it cannot be written.

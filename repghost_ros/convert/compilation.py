@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Float ONNX -> .bin for the BPU: the vendor's hb_mapper, its settings, its progress, its failures.
+"""Float ONNX -> .bin for the BPU: the vendor's hb_mapper, settings, progress, failures.
 
-Paths in the yaml are relative to its folder, which can so be moved to where the toolchain is.
+Paths in the yaml are relative to its folder, so the folder can be moved to the toolchain.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STAGES = ("prepare", "optimize", "calibrate", "quantize", "compile")
 _STAGE = re.compile(rf"Start to ({'|'.join(_STAGES)}) the (?:onnx )?model")
 _PERCENT = re.compile(r"\] *(\d+)%|: +(\d+)%\|")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_GRACE_S = 5.0  # between asking the toolchain to end and ending it
+_GRACE_S = 5.0  # between asking the toolchain to end and killing it
 
 Progress = Callable[[str, int], None]
 """Told the stage of the work, in words, and how many percent of it are done."""
@@ -41,7 +41,7 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class Method:
-    """How the ranges of the activations are found."""
+    """How the activations' ranges are found."""
 
     name: str
     calibration_type: str
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def bin(self) -> Path:
-        """Where the compiled model is put once it is whole."""
+        """Where the compiled model is put once it is complete."""
         return self.folder / f"{self.prefix}.bin"
 
     @property
@@ -88,7 +88,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the vendor's compiler predicts of a model on one core; no board measured it."""
+    """The vendor compiler's prediction for a model on one core; not measured on a board."""
 
     latency_us: float
     """Of one inference, of all pictures of a batch."""
@@ -100,14 +100,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Similarity:
-    """A layer's output, quantized against float, by the toolchain's own table."""
+    """A layer's similarity between quantized and float output, from the toolchain's table."""
 
     layer: str
     cosine: float
 
 
 def check(model: Path) -> None:
-    """Refuse what the toolchain cannot take, before long work.
+    """Refuse what the toolchain cannot take, before long work starts.
 
     Raises:
         ConversionError: the model has a newer opset, no fixed shapes, or is quantized already.
@@ -138,12 +138,12 @@ def prepare(
 
     Args:
         model: the float .onnx.
-        name: one of MODELS, or of a model of one's own.
-        calibration: made in `out` or in a folder above it.
+        name: one of MODELS, or the name of your own model.
+        calibration: made in `out` or in a parent folder.
         out: the folder.
         method: how to calibrate.
-        batch: pictures in one inference.
-        optimize_level: of the compiler, O0 to O3.
+        batch: frames per inference.
+        optimize_level: the compiler's, O0 to O3.
 
     Raises:
         ConversionError: onnx or PyYAML is missing, or the toolchain cannot take the model.
@@ -205,17 +205,17 @@ def prepare(
 
 
 def compile_bin(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: None) -> Path:
-    """Quantize and compile, the toolchain's words in FOLDER/hb_mapper.log.
+    """Quantize and compile; the toolchain's output goes to FOLDER/hb_mapper.log.
 
     Returns:
-        the compiled model, which is there whole or not at all.
+        the compiled model, which exists only if complete.
 
     Raises:
         ConversionError: the toolchain failed; with the last lines it said.
         OSError: it cannot be started, or the disk is full.
 
     """
-    job.bin.unlink(missing_ok=True)  # an earlier run's must not pass for this one's
+    job.bin.unlink(missing_ok=True)  # an earlier run's must not be mistaken for this one's
     _run(job, toolchain, progress)
     made = job.work / f"{job.prefix}.bin"
     if not made.is_file():
@@ -225,7 +225,7 @@ def compile_bin(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: 
 
 
 def quantize_only(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: None) -> Path:
-    """Quantize, and end the toolchain where it begins to compile, which takes longest.
+    """Quantize, and stop the toolchain when it begins to compile, which takes longest.
 
     Returns:
         the quantized model.
@@ -242,7 +242,7 @@ def quantize_only(job: Job, toolchain: Toolchain, progress: Progress = lambda *_
 
 
 def prediction(job: Job) -> Prediction:
-    """What the compiler predicted of the model that it made.
+    """The compiler's prediction for the model it made.
 
     Raises:
         ConversionError: it left no prediction.
@@ -260,7 +260,7 @@ def prediction(job: Job) -> Prediction:
 
 
 def similarities(job: Job) -> list[Similarity]:
-    """Every layer's cosine similarity, the worst first; empty where the toolchain left none."""
+    """Each layer's cosine similarity, the worst first; empty if the toolchain left none."""
     path = job.work / f"{job.prefix}_quant_info.json"
     if not path.is_file():
         return []
@@ -274,13 +274,13 @@ def similarities(job: Job) -> list[Similarity]:
 
 
 def _run(job: Job, toolchain: Toolchain, progress: Progress, until: str = "") -> None:
-    """Run the job's command to its end, or to the beginning of the stage `until`."""
+    """Run the job's command to its end, or to the start of the stage `until`."""
     shutil.rmtree(job.work, ignore_errors=True)
     with (job.folder / f"{MAPPER}.log").open("wb") as log, tempfile.TemporaryDirectory() as scratch:
         process = subprocess.Popen(
             [toolchain.program(MAPPER), *job.command[1:]],
             cwd=job.folder,
-            # Its compiler's files of a megabyte and more go with the folder, however it ends.
+            # The folder takes the compiler's large temporary files with it, however the run ends.
             env={**toolchain.environment(), "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -298,14 +298,14 @@ def _run(job: Job, toolchain: Toolchain, progress: Progress, until: str = "") ->
                 done = _PERCENT.findall(line)
                 progress(stage, int("".join(done[-1])) if done else 0)
             code = process.wait()
-        finally:  # an interrupt ends the processes that it started, too
+        finally:  # an interrupt also ends the toolchain's child processes
             _end(process)
     if code:
         raise _failure(job, f"exit code {code}")
 
 
 def _lines(output: IO[bytes], log: IO[bytes]) -> Iterator[str]:
-    """What a program prints, line by line and step by step of its progress bars."""
+    """A program's output, by lines and by steps of its progress bars."""
     rest = b""
     while chunk := os.read(output.fileno(), 1 << 14):
         log.write(chunk)
@@ -316,7 +316,7 @@ def _lines(output: IO[bytes], log: IO[bytes]) -> Iterator[str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program and those that it started."""
+    """End a program and its child processes."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, kind)

@@ -28,7 +28,7 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how far it is from the model it came from."""
+    """The written file, and how far it is from the original model."""
 
     path: Path
     parameters: int
@@ -46,14 +46,13 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
 
     Args:
         size: one of MODELS.
-        checkpoint: weights in timm's or the authors' layout (the same names; bare, or as the
-            training script saves them, averaged weights preferred; already fused or not; of any
-            number of classes), .pth or .safetensors. None: timm's pretrained weights, downloaded by
-            timm.
+        checkpoint: weights in timm's or the authors' layout (the same names; bare, or as saved by the
+            training script, averaged weights preferred; fused or not; any number of classes),
+            .pth or .safetensors. None: timm's pretrained weights, downloaded by timm.
 
     Raises:
-        ConversionError: torch or timm is missing, the size unknown, the weights not to be had, or not
-            of this size.
+        ConversionError: torch or timm is missing, the size is unknown, or the weights are
+            not available or not of this size.
 
     """
     if size not in MODELS:
@@ -64,7 +63,7 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
     if checkpoint is None:
         try:
             return timm.create_model(f"repghostnet_{size}", pretrained=True).eval()
-        except Exception as error:  # what the hub's client raises depends on its version
+        except Exception as error:  # the hub client's exceptions depend on its version
             raise ConversionError(
                 f"timm cannot get the weights of repghostnet_{size} ({error}): without a network, "
                 "download them elsewhere and give --checkpoint"
@@ -78,7 +77,7 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
     state = model.state_dict()
     own = {name: tuple(value.shape) for name, value in state.items()}
     for name in own.keys() - weights:
-        if name.endswith(_COUNTER):  # of training steps: some savers leave it out
+        if name.endswith(_COUNTER):  # counts training steps; some checkpoints omit it
             weights[name] = state[name]
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = sorted(name for name in own.keys() | given if own.get(name) != given.get(name))
@@ -92,7 +91,7 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
 
 
 def _weights(checkpoint: Path) -> dict[str, Any]:
-    """Names and tensors in a checkpoint; no code in it is run."""
+    """Names and tensors in a checkpoint; none of its code is run."""
     torch = need("torch", _INSTALL)
     if not checkpoint.is_file():
         raise ConversionError(f"checkpoint '{checkpoint}' does not exist")
@@ -106,7 +105,7 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
     except ConversionError:
         raise
     except pickle.UnpicklingError as error:
-        # torch's own words advise to load it all the same.
+        # torch's own message advises loading it anyway.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         why = "cannot be read: it is damaged, or no checkpoint"
         if named:
@@ -125,7 +124,7 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
         isinstance(name, str) and hasattr(value, "shape") for name, value in content.items()
     ):
         raise ConversionError(f"checkpoint '{checkpoint}' holds no weights by name")
-    # Training on several devices, and compiling, put these before every name.
+    # Multi-device training and torch.compile prefix every name with these.
     return {re.sub(r"^((module|_orig_mod)\.)+", "", name): v for name, v in content.items()}
 
 
@@ -136,7 +135,7 @@ def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = (
         model: a torch module in evaluation mode.
         path: the file to write.
         side: input width and height in pixels.
-        labels: class names to keep in the file's metadata.
+        labels: class names to store in the file's metadata.
 
     Raises:
         ConversionError: torch, timm or onnx is missing, or the result differs from the model.
@@ -152,7 +151,7 @@ def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = (
     with torch.no_grad():
         truth, of_fused = model(images).numpy(), fused(images).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The exporter of torch.jit: the other one writes newer operators than the toolchain takes.
+    # The torch.jit exporter, because the newer one writes operators that the toolchain rejects.
     torch.onnx.export(
         fused,
         (images[:1],),

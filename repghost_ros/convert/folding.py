@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preprocessing inside the graph: an RGB classifier becomes one that takes the NV12 itself."""
+"""Preprocessing inside the graph: turns an RGB classifier into one that takes NV12."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from repghost_ros.zoo.catalogue import MEAN, SCALE
 
 
 def fold_preprocess(model: Any, color_range: str = "full") -> Any:
-    """Put NV12 -> RGB -> normalisation in front of a model, in operators of opset 11.
+    """Put NV12 -> RGB -> normalization in front of a model, with operators of opset 11.
 
-    What the graph computes is what the ONNX backend would: RGB rounded to whole levels.
+    The graph computes what the ONNX backend does: RGB rounded to whole levels.
 
     Args:
-        model: an onnx.ModelProto with one input, 1x3xHxW float32 normalised RGB.
+        model: an onnx.ModelProto with one input, 1x3xHxW float32 normalized RGB.
         color_range: BT.601 range of the NV12.
 
     Returns:
         an onnx.ModelProto whose input `nv12` is uint8 (H * 3 // 2, W).
 
     Raises:
-        ConversionError: onnx is missing, or the input is another.
+        ConversionError: onnx is missing, or the input is different.
 
     """
     onnx = need("onnx", "pip install onnx")

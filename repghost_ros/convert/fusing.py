@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Re-parameterization of an ONNX graph: branches that a convolution can compute become part of it.
+"""Re-parameterization of an ONNX graph: branches that a convolution can compute are merged into it.
 
-A batch normalization is a convolution of one weight a channel, and convolutions of the same tensor
+A batch normalization is a convolution with one weight per channel, and convolutions of the same tensor
 whose results are added are one convolution with the sum of their kernels (RepVGG, arXiv 2101.03697,
-section 3.3). RepGhost is trained with such branches; without them it computes the same with fewer
-passes over memory. Only numpy and onnx are needed; checking the result takes ONNX Runtime.
+section 3.3). RepGhost is trained with such branches; without them it computes the same
+with fewer passes over memory. Only numpy and onnx are needed; checking the result takes ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RANDOM = 4  # random inputs that the fused model is compared on
 
 @dataclass(frozen=True)
 class Fused:
-    """What was written, and how far it is from the model it came from."""
+    """The written file, and how far it is from the original model."""
 
     path: Path
     nodes_before: int
@@ -66,7 +66,7 @@ class _Convolution:
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """What padding and kernel change of height and width: equal for tensors of equal shape."""
+        """How padding and kernel change height and width: equal for tensors of equal shape."""
         return tuple(
             before + after - dilation * (size - 1)
             for before, after, dilation, size in zip(
@@ -78,8 +78,8 @@ class _Convolution:
 def fuse(model: Any) -> Any:
     """The same function with its branches and batch normalizations fused into convolutions.
 
-    Branches are fused where the one convolution has no more weights than they have together. What is no
-    such branch stays as it is.
+    Branches are fused if the one convolution has no more weights than they have together. Other
+    nodes stay as they are.
 
     Args:
         model: an onnx.ModelProto with float32 weights.
@@ -120,12 +120,12 @@ def fuse_file(source: Path, path: Path, pictures: Iterable[np.ndarray] = ()) -> 
 
     Args:
         source: the model, of one input.
-        path: the file to write; it appears whole or not at all, and may be the source itself.
+        path: the file to write; it is written atomically and may be the source itself.
         pictures: real inputs to compare on besides random ones, float32 of the model's input shape
             with a batch of one.
 
     Raises:
-        ConversionError: onnx or ONNX Runtime is missing, the file is no such model, it is already
+        ConversionError: onnx or ONNX Runtime is missing, the file is not such a model, it is already
             quantized, its input has no fixed size, or the fused model answers differently.
         OutputError: the result cannot be written.
 
@@ -153,7 +153,7 @@ def fuse_file(source: Path, path: Path, pictures: Iterable[np.ndarray] = ()) -> 
 
 
 def _fusable(graph: Any) -> dict[str, _Convolution]:
-    """Tensors that one convolution can compute in place of several nodes."""
+    """Tensors that one convolution can compute instead of several nodes."""
     weights = constants(graph)
     uses = Counter(_names_used(graph))
     found: dict[str, _Convolution] = {}
@@ -175,7 +175,7 @@ def _fusable(graph: Any) -> dict[str, _Convolution]:
     return {
         tensor: convolution
         for tensor, convolution in found.items()
-        # Normalizations alone may be of tensors that are no images.
+        # A lone normalization may apply to tensors that are not images.
         if convolution.nodes[1:] and convolutions.intersection(convolution.nodes)
     }
 
@@ -245,7 +245,7 @@ def _normalised(inner: _Convolution, norm: _Convolution) -> _Convolution:
 def _of_sum(
     node: Any, place: int, found: dict[str, _Convolution], uses: Counter[str]
 ) -> _Convolution | None:
-    """The sum of two convolutions of the same tensor, or of one and that tensor."""
+    """The sum of two convolutions of the same tensor, or of one convolution and that tensor."""
     left, right = node.input
     branches = [found[name] for name in (left, right) if name in found and uses[name] == 1]
     if len(branches) == 1:
@@ -265,7 +265,7 @@ def _of_sum(
 
 
 def _added(one: _Convolution, other: _Convolution, place: int) -> _Convolution | None:
-    """Both as one convolution, or None where that is not possible or would be more work."""
+    """Both as one convolution, or None if that is impossible or would be slower."""
     sizes = one.kernel.shape[2:], other.kernel.shape[2:]
     if (one.source, one.inputs, len(one.kernel)) != (other.source, other.inputs, len(other.kernel)):
         return None
@@ -273,7 +273,7 @@ def _added(one: _Convolution, other: _Convolution, place: int) -> _Convolution |
         return None
     dilations = []
     for axis in (0, 1):
-        # Of a kernel of one weight the dilation means nothing.
+        # For a 1x1 kernel the dilation is meaningless.
         own = {c.dilations[axis] for c, size in zip((one, other), sizes) if size[axis] > 1}
         if len(own) > 1:
             return None
@@ -317,7 +317,7 @@ def _added(one: _Convolution, other: _Convolution, place: int) -> _Convolution |
 
 
 def _regrouped(kernel: np.ndarray, group: int, wanted: int) -> np.ndarray:
-    """The kernel of the same convolution with fewer groups, zeros where it had no weights."""
+    """The kernel of the same convolution with fewer groups, padded with zeros."""
     outputs, inputs = kernel.shape[:2]
     wide = np.zeros((outputs, inputs * group // wanted, *kernel.shape[2:]))
     for output in range(outputs):
@@ -328,7 +328,7 @@ def _regrouped(kernel: np.ndarray, group: int, wanted: int) -> np.ndarray:
 
 
 def _write(convolution: _Convolution, node: Any, graph: Any) -> Any:
-    """A Conv node in the place of the last of those that it replaces; its weights go into the graph."""
+    """A Conv node in place of the last node it replaces; its weights are added to the graph."""
     onnx = need("onnx", "pip install onnx")
     tensor = node.output[0]
     names = [f"{tensor}/kernel", f"{tensor}/bias"]
@@ -378,7 +378,7 @@ def _parameters(model: Any) -> int:
 
 
 def _image(model: Any, source: Path) -> Any:
-    """The one input that is no weight."""
+    """The one input that is not a weight."""
     weights = {entry.name for entry in model.graph.initializer}
     images = [entry for entry in model.graph.input if entry.name not in weights]
     if len(images) != 1:
@@ -393,7 +393,7 @@ def _random_inputs(shape: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def _drift(model: Any, fused: Any, name: str, inputs: Sequence[np.ndarray]) -> float:
-    """Largest difference of an output, relative to the largest output."""
+    """Largest output difference, relative to the largest output."""
     onnxruntime = need("onnxruntime", "pip install onnxruntime")
     try:
         before, after = (

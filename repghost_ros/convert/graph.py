@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX files and graphs: read with a clear error, asked what conversions must know, written whole."""
+"""ONNX files and graphs: read with clear errors, inspected, written atomically."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _QUANTIZED_SUFFIX = "Integer"
 
 
 def load(path: Path) -> Any:
-    """An .onnx file with its weights, wherever they are.
+    """An .onnx file with its weights, internal or external.
 
     Returns:
         an onnx.ModelProto.
 
     Raises:
-        ConversionError: onnx is missing, or the file is missing or no ONNX model.
+        ConversionError: onnx is missing, or the file is missing or not an ONNX model.
 
     """
     onnx = need("onnx", "pip install onnx")
@@ -31,7 +31,7 @@ def load(path: Path) -> Any:
         raise ConversionError(f"model file '{path}' does not exist")
     try:
         model = onnx.load(path)
-    except Exception as error:  # protobuf's own, and what reading weights beside the file raises
+    except Exception as error:  # protobuf's own, and errors from reading external weights
         raise ConversionError(f"'{path}' is no ONNX model: {error}") from error
     if not model.graph.node:
         raise ConversionError(f"'{path}' is no ONNX model: it holds no graph")
@@ -44,14 +44,14 @@ def opset(model: Any) -> int:
 
 
 def constants(graph: Any) -> dict[str, np.ndarray]:
-    """The values of an onnx.GraphProto that are known before it runs, by name."""
+    """The constant values of an onnx.GraphProto, by name."""
     onnx = need("onnx", "pip install onnx")
     values = {e.name: onnx.numpy_helper.to_array(e) for e in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
         elif node.op_type == "Identity" and node.input[0] in values:
-            # Exporters write equal weights once and pass them on so.
+            # Exporters write equal weights once and share them this way.
             values[node.output[0]] = values[node.input[0]]
     return values
 
@@ -67,7 +67,7 @@ def is_quantized(model: Any) -> bool:
 
 
 def refuse_quantized(model: Any, name: str = "the model") -> None:
-    """Refuse what has been quantized before.
+    """Refuse an already quantized model.
 
     Raises:
         ConversionError: it has.
@@ -95,7 +95,7 @@ def fixed_shape(image: Any, path: Path) -> tuple[int, ...]:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write an onnx.ModelProto as one file, whole or not at all.
+    """Write an onnx.ModelProto as one file, atomically.
 
     Raises:
         OutputError: it cannot be written there.

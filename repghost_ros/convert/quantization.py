@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An INT8 ONNX by ONNX Runtime's static quantization: what eight bits cost, seen on a PC.
+"""An INT8 ONNX by ONNX Runtime's static quantization: the cost of eight bits, seen on a PC.
 
-Not what the board computes bit by bit, but the same idea: 8-bit weights per channel, 8-bit
+Not bit-exact with the board, but the same idea: 8-bit weights per channel, 8-bit
 activations, ranges from the same calibration tensors.
 """
 
@@ -50,11 +50,11 @@ class Comparison:
 
 
 def open_float(path: Path) -> OnnxBackend:
-    """A model that can be quantized: it takes one normalised 1x3xHxW RGB image.
+    """A model that can be quantized: it takes one normalized 1x3xHxW RGB image.
 
     Raises:
         ConversionError: it takes something else.
-        BackendError: ONNX Runtime is missing, or the file is no classifier.
+        BackendError: ONNX Runtime is missing, or the file is not a classifier.
 
     """
     backend = OnnxBackend(path)
@@ -80,13 +80,13 @@ def normalise(rgb: np.ndarray) -> np.ndarray:
 
 
 def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
-    """Write OUT/MODEL_int8.onnx, which is run like the float model and keeps its labels.
+    """Write OUT/MODEL_int8.onnx, which runs like the float model and keeps its labels.
 
     Activations are uint8: as accurate as int8 and faster on x86.
 
     Raises:
         ConversionError: onnx or ONNX Runtime is missing, or the model cannot be quantized.
-        BackendError: the model is no classifier.
+        BackendError: the model is not a classifier.
 
     """
     onnx = need("onnx", "pip install onnx")
@@ -127,16 +127,16 @@ def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
 def compare(
     model: Path, int8: Path, calibration: Calibration, progress: Progress = lambda items, _: items
 ) -> Comparison:
-    """Run both models on the pictures held out of the calibration, or else on those in it.
+    """Run both models on held-out pictures, or else on the calibration pictures.
 
     Args:
         model: the float .onnx.
         int8: made from it.
-        calibration: names the pictures.
-        progress: wraps the pictures compared.
+        calibration: lists the pictures.
+        progress: wraps the iteration over the pictures.
 
     Raises:
-        ConversionError: none of the pictures can be read, or a logit is no number.
+        ConversionError: none of the pictures can be read, or a logit is not a number.
         BackendError: a model cannot be run.
 
     """
@@ -178,14 +178,14 @@ def _images(calibration: Calibration) -> Iterator[np.ndarray]:
 
 
 def _with_channel_scales(model: Any) -> Any:
-    """The same model in an opset that can be quantized per channel."""
+    """The model converted to an opset that supports per-channel quantization."""
     onnx = need("onnx", "pip install onnx")
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return model if opset >= _OPSET else onnx.version_converter.convert_version(model, _OPSET)
 
 
 def _latencies(backends: tuple[OnnxBackend, ...], image: np.ndarray) -> list[float]:
-    """Median milliseconds of each, measured in turn so that other load meets all alike."""
+    """Median milliseconds of each, measured in turn so that other load affects all equally."""
     times: list[list[float]] = [[] for _ in backends]
     for _ in range(_ROUNDS):
         for backend, taken in zip(backends, times, strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vendor's PC toolchain (OpenExplorer): where it is, and whether it can be used."""
+"""Find the vendor's PC toolchain (OpenExplorer) and check that it can be used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SET_UP = "`make toolchain` in a checkout of this package installs it (x86-64 Li
 
 @dataclass(frozen=True)
 class Toolchain:
-    """An installed toolchain, complete and of a known release."""
+    """An installed toolchain, complete and of a supported release."""
 
     programs: Path
     """The folder that holds all of PROGRAMS."""
@@ -38,16 +38,16 @@ class Toolchain:
         return str(self.programs / name)
 
     def environment(self) -> dict[str, str]:
-        """What the programs are to be run with: they call one another by name.
+        """The environment for the programs, which call one another by name.
 
-        This process's own Python path is left out, for ROS puts packages of another Python there.
+        This process's Python path is removed, because ROS puts packages of another Python there.
         """
         own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return {**own, "PATH": f"{self.programs}{os.pathsep}{own.get('PATH', os.defpath)}"}
 
 
 def find_toolchain() -> Toolchain:
-    """The toolchain where REPGHOST_TOOLCHAIN says, else on PATH, else in the checkout.
+    """The toolchain named by REPGHOST_TOOLCHAIN, else on PATH, else in the checkout.
 
     REPGHOST_TOOLCHAIN names a virtual environment or the folder of its programs; `make toolchain`
     makes `.venv-toolchain` in the checkout.
@@ -90,7 +90,7 @@ def find_toolchain() -> Toolchain:
 
 
 def _interpreter(program: Path) -> Path:
-    """The Python that a program's first line names."""
+    """The Python named by a program's first line."""
     with program.open("rb") as file:
         words = os.fsdecode(file.readline().strip())[2:].split()
     if words and Path(words[0]).name == "env":
@@ -112,7 +112,7 @@ def _compiler_version(folder: Path) -> str:
 
 
 def _check_modules(toolchain: Toolchain) -> None:
-    # Without pkg_resources the compiler reports a library that it cannot find.
+    # Without pkg_resources the compiler reports a missing library.
     wanted = {**_MODULES, "pkg_resources": "setuptools==65.7.0"}
     code = "import sys, importlib.util as u; print([m for m in sys.argv[1:] if not u.find_spec(m)])"
     said = _output([str(toolchain.python), "-c", code, *wanted], toolchain.environment())
@@ -125,7 +125,7 @@ def _check_modules(toolchain: Toolchain) -> None:
 
 
 def _output(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """What a command prints, whether it succeeds or not."""
+    """A command's output, whether it succeeds or not."""
     try:
         done = subprocess.run(
             command,

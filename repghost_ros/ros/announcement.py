@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which model answers, and what its classes are called: latched, and as a parameter."""
+"""Announces the active model and its class names: latched topics and a parameter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LATCHED = QoSProfile(
 
 
 class Announcement:
-    """Publishes `~/vision_info`, and `~/label_info` where the installed vision_msgs has it.
+    """Publishes `~/vision_info`, and `~/label_info` if the installed vision_msgs has it.
 
     Args:
         node: publishes, and declares `class_labels`.
@@ -42,7 +42,7 @@ class Announcement:
             )
 
     def announce(self, model: Model, threshold: float) -> None:
-        """Tell of the model that answers from now on, unless that is known.
+        """Announce the active model, unless it is already announced.
 
         Args:
             model: the model.

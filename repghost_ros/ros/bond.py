@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bond by which Nav2's lifecycle manager knows that a node it manages is alive.
+"""The bond that shows Nav2's lifecycle manager that the node is alive.
 
-The package bond's protocol, on bond/msg/Status: a status every period; one with `active` false ends it,
-and is answered with another. The manager watches us; we do not watch the manager.
+The package bond's protocol, on bond/msg/Status: a status every period; one with `active` false ends it
+and is answered with the same. The manager watches us; we do not watch the manager.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _TIMEOUT = 4.0  # seconds; DEFAULT_HEARTBEAT_TIMEOUT
 
 
 class Bond:
-    """Tells on the topic `bond` that the node is active, until closed.
+    """Publishes on the topic `bond` that the node is active, until closed.
 
     Args:
-        node: whose name is the bond's id, as Nav2 has it.
+        node: its name is the bond's id, as in Nav2.
 
     Raises:
         DependencyError: bond's messages are not installed.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera of the node: its way from image topic through the pipeline to its answers' topics."""
+"""One camera of the node: from its image topic through the pipeline to its output topics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from repghost_ros.vision.overlay import draw_overlay, picture
 
 
 class Camera:
-    """Publishes `~/classification` and `~/overlay` of the images on `image`.
+    """Publishes `~/classification` and `~/overlay` for the images on `image`.
 
     Args:
         node: which publishes.
@@ -66,16 +66,16 @@ class Camera:
 
     @property
     def answers_topic(self) -> str:
-        """Full name of the topic that its answers are on."""
+        """Full name of the topic with its answers."""
         return str(self._classifications.topic_name)
 
     def open(self, pipeline: Pipeline) -> None:
-        """Let frames in, from now on through this pipeline."""
+        """Accept frames from now on, through this pipeline."""
         self._monitor = Monitor()
         self._stream = pipeline.open_stream(_read, self._deliver, self._parameters().queue_depth)
 
     def submit(self, message: Serialized) -> None:
-        """Take a frame, unless it comes sooner than `max_rate` allows."""
+        """Take a frame, unless it arrives sooner than `max_rate` allows."""
         assert self._stream is not None
         now = self._parameters()
         if now.max_rate and self._is_early(now.max_rate):
@@ -87,7 +87,7 @@ class Camera:
         now = time.monotonic()
         if now < self._due:
             return True
-        # Late by up to half a period is made up for: a camera's jitter must not lower the rate.
+        # Being late by up to half a period is compensated: jitter must not lower the rate.
         self._due = max(self._due, now - 0.5 / rate) + 1 / rate
         return False
 
@@ -97,7 +97,7 @@ class Camera:
         return self._stream.counts if self._stream is not None else Counts()
 
     def report(self) -> Report:
-        """What happened since the last report."""
+        """The statistics since the last report."""
         return self._monitor.report(self.counts)
 
     def destroy(self) -> None:

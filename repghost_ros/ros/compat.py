@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What overrides or stands in for parts of rclpy, each with the versions that it is for."""
+"""Overrides and replacements for parts of rclpy, each with the versions it is for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from repghost_ros.errors import ParameterError
 
 
 class PassedOver(CallbackGroup):
-    """A callback group that executors pass over: who owns it serves its entities."""
+    """A callback group that executors skip: its owner serves its entities."""
 
     def can_execute(self, entity: Any) -> bool:
         """Never, by an executor."""
@@ -31,18 +31,18 @@ class PassedOver(CallbackGroup):
         return False
 
     def ending_execution(self, entity: Any) -> None:
-        """Nothing was begun."""
+        """There is nothing to undo."""
 
 
 def subscribe_aside(node: Node, message_type: Any, topic: str, qos: Any) -> Any:
-    """A subscription of the node, seen in the graph as such, that no executor serves.
+    """A subscription of the node, visible as such in the graph, that no executor serves.
 
-    Its messages are taken by `take_message`. Events, such as of incompatible QoS, are the node's.
+    Its messages are taken by `take_message`. Its events, such as incompatible QoS, stay with the node.
     """
     subscription: Any = node.create_subscription(
         message_type, topic, _nothing, qos, callback_group=PassedOver(), raw=True
     )
-    # Jazzy's and Kilted's EventsExecutor serves all that the node lists, whatever its callback group.
+    # Jazzy's and Kilted's EventsExecutor serves everything the node lists, whatever its callback group.
     node._subscriptions.remove(subscription)
     for handler in subscription.event_handlers:
         handler.callback_group = node.default_callback_group
@@ -61,7 +61,7 @@ def _nothing(message: Any) -> None:
 
 
 class WaitSet:
-    """Waits for subscriptions without an executor, which would cost more than the message.
+    """Waits for subscriptions without an executor, which would cost more than taking the message.
 
     rclpy's own wait set and how its executors use it are the same from Humble to Kilted.
 
@@ -77,11 +77,11 @@ class WaitSet:
         self._set: Any = None
 
     def wake(self) -> None:
-        """Let `wait` return at once, from any thread."""
+        """Make `wait` return at once, from any thread."""
         self._guard.trigger()
 
     def wait(self, subscriptions: Sequence[Any], seconds: float) -> list[Any]:
-        """Those of the subscriptions that have messages, once one has or the time is over."""
+        """The subscriptions with messages, once there is one or the time is over."""
         if len(subscriptions) != self._size:
             self._size = len(subscriptions)
             self._set = _rclpy.WaitSet(self._size, 1, 0, 0, 0, 0, self._context.handle)
@@ -98,13 +98,13 @@ class WaitSet:
         return [each for each in subscriptions if each.handle.pointer in ready]
 
     def close(self) -> None:
-        """Give back what it has of the middleware."""
+        """Release its middleware resources."""
         self._set = None
         self._guard.destroy()
 
 
 def take(subscription: Any) -> bytes | None:
-    """The next message of a subscription as it was sent, None where there is none."""
+    """A subscription's next message, serialized; None if there is none."""
     with subscription.handle:
         taken = subscription.handle.take_message(subscription.msg_type, True)
     return None if taken is None else taken[0]
@@ -114,7 +114,7 @@ class LifecycleNode(lifecycle.LifecycleNode):
     """rclpy's lifecycle node without the faults below."""
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
-        """Answer a change_state request; Humble to Kilted: rclpy raises at an impossible one."""
+        """Answer a change_state request; from Humble to Kilted, rclpy raises at an impossible one."""
         try:
             return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
         except Exception as error:
@@ -125,8 +125,8 @@ class LifecycleNode(lifecycle.LifecycleNode):
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """Set them all or none, then apply them.
 
-        Humble has no callback for what was set (Iron's add_post_set_parameters_callback), and none of
-        the versions lets one refuse. Parameter services and `set_parameters` both end up here.
+        Humble lacks add_post_set_parameters_callback (Iron), and that callback cannot refuse.
+        Parameter services and `set_parameters` both end up here.
         """
         try:
             parameter_list = self.coerce_parameters(parameter_list)
@@ -136,22 +136,22 @@ class LifecycleNode(lifecycle.LifecycleNode):
         return self.apply_parameters(parameter_list) if result.successful else result
 
     def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
-        """Set one after the other, each by itself."""
+        """Set each by itself, in order."""
         return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
 
     def restore_parameters(self, parameter_list: list[Parameter]) -> None:
-        """Set what `apply_parameters` could not apply back, without applying it."""
+        """Restore parameters that `apply_parameters` could not apply, without applying them."""
         super().set_parameters_atomically(parameter_list)
 
     def coerce_parameters(self, parameter_list: list[Parameter]) -> list[Parameter]:
-        """What was set, in the types that the parameters have: rclpy refuses 10 for 10.0.
+        """The values in the parameters' own types: rclpy refuses 10 for 10.0.
 
         Raises:
-            ParameterError: a value cannot be one of that type.
+            ParameterError: a value cannot be converted.
 
         """
         return parameter_list
 
     def apply_parameters(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """Act on parameters that were set; every callback has agreed to them."""
+        """Act on parameters that were set and that every callback accepted."""
         return SetParametersResult(successful=True)

@@ -14,7 +14,7 @@ from repghost_ros.stream.monitor import Latency, Report
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Beyond which a camera is no longer OK."""
+    """Limits beyond which a camera is no longer OK."""
 
     min_rate: float
     """Answers a second, below which it warns; 0 for none."""
@@ -31,9 +31,9 @@ def camera_status(
 
     Args:
         name: `node: camera`.
-        hardware_id: what runs the model.
-        report: the period that just ended.
-        thresholds: beyond which it is no longer OK.
+        hardware_id: the model's runtime.
+        report: the statistics of the period that just ended.
+        thresholds: limits beyond which it is no longer OK.
 
     """
     level, message = _judge(report, thresholds)
@@ -62,7 +62,7 @@ def model_status(
     Args:
         name: `node: model`.
         host: of the model.
-        model: the one that is wanted, shown until one is open.
+        model: the requested model, shown until one is open.
         workers: frames converted and inferred at the same time.
         watchdog: seconds after which a frame in flight hangs.
 

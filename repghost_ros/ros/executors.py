@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fastest executor of the installed distribution, and how to spin it without burning a core."""
+"""The fastest executor of the installed distribution, and how to spin it without using a whole core."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ except ImportError:  # before Jazzy
     EventsExecutor = SingleThreadedExecutor
 
 
-_WAKE_UP = 0.1  # seconds until an interrupt is seen at the latest
+_WAKE_UP = 0.1  # seconds until an interrupt is noticed, at most
 
 
 def fastest_executor(context: Context) -> Executor:
@@ -36,11 +36,11 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
     """Execute callbacks until `done()` or the executor or its context is shut down."""
     try:
         while context.ok() and not done():
-            # With a finite timeout: Jazzy's EventsExecutor polls at full speed without one.
+            # With a finite timeout, because Jazzy's EventsExecutor busy-polls without one.
             executor.spin_once(timeout_sec=_WAKE_UP)
     except (ExternalShutdownException, ShutdownException):
         pass
     except Exception:
-        # A signal that shuts the context down may catch rclpy anywhere in the middle of a wait.
+        # A signal that shuts the context down may interrupt rclpy anywhere in a wait.
         if context.ok():
             raise

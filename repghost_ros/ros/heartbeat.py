@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A call every so often, on a thread of its own, whatever the executors are busy with."""
+"""A periodic call on its own thread, however busy the executors are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rclpy.context import Context
 
 
 class Heartbeat:
-    """Calls back until closed, or until ROS is shut down.
+    """Calls back until closed or until ROS is shut down.
 
-    In steady time: with use_sim_time there may be no clock yet, or one that jumps. And not by a timer
-    of the node: that would wait for a model that is being loaded, or for whoever spins the node.
+    In steady time: with use_sim_time there may be no clock yet, or one that jumps. It is not a timer
+    of the node, which would have to wait for the executor.
 
     Args:
-        context: that of the node that it beats for.
+        context: the node's.
         period: seconds between two calls.
         callback: called first after one period.
 
@@ -35,11 +35,11 @@ class Heartbeat:
             try:
                 self._callback()
             except Exception:
-                # A signal may shut the context down in the middle of a call.
+                # A signal may shut the context down during a call.
                 if self._context.ok():
                     raise
 
     def close(self) -> None:
-        """Call back no more; returns once no call runs."""
+        """Stop; returns once no call is running."""
         self._closing.set()
         self._thread.join()

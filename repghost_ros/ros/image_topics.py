@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the topics of images that are published now, one a line; run with `python -m`."""
+"""Print the image topics that are published now, one per line; run with `python -m`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _QUIET_S, _MOST_S = 2.0, 8.0
 
 
 def image_topics(node: Node) -> list[str]:
-    """Each topic that somebody publishes images on, with its type and how many do."""
+    """Each published image topic, with its type and number of publishers."""
     return [
         f"{topic} ({name}, {publishers} publishers)"
         for topic, types in sorted(node.get_topic_names_and_types())
@@ -23,7 +23,7 @@ def image_topics(node: Node) -> list[str]:
 
 
 def main() -> None:
-    """Wait until discovery brings nothing new, then print what there is."""
+    """Wait until discovery finds nothing new, then print the topics."""
     rclpy.init()
     node = rclpy.create_node("repghost_doctor")
     begun = changed = time.monotonic()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images from the ROS graph, on a thread of their own.
+"""Receive images from the ROS graph on a dedicated thread.
 
-The subscriptions are the node's own, in a callback group that executors pass over: a thread waits for
-them and takes every message that has come, as it was sent. So parameter requests, model loading and
-lifecycle transitions never hold a frame up, the executor that a stack composes the classifier into does
-not matter, and a message costs what the middleware takes for it, on Humble as on newer distributions.
+The subscriptions are the node's own, in a callback group that executors skip: a thread waits for
+them and takes every message, still serialized. So parameter requests, model loading and lifecycle
+transitions never delay a frame, the executor that the node is composed into does not matter, and a
+message costs no more than the middleware needs, on Humble as on newer distributions.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from repghost_ros.ros.compat import WaitSet, subscribe_aside, take, unsubscribe
 from repghost_ros.ros.topics import Source, complaint, published
 from repghost_ros.vision.cdr import Serialized
 
-_PERIOD = 0.5  # seconds between two looks at what is published
-_PATIENCE = 2.0  # seconds without a frame until that is looked at
+_PERIOD = 0.5  # seconds between checks of what is published
+_PATIENCE = 2.0  # seconds without a frame until the cause is checked
 
 
 class Intake:
     """Subscribes for a node and calls back on a thread of its own until closed.
 
     Args:
-        node: that subscribes, and whose logger is told.
+        node: the subscriber; its logger is used.
         qos: quality of service of the subscriptions.
 
     """
@@ -46,9 +46,9 @@ class Intake:
     def subscribe(
         self, candidates: list[Source], callback: Callable[[Serialized], None]
     ) -> Subscription:
-        """Call back with each message of whichever source is published; it must return quickly."""
+        """Call back with each message of whichever source is published; callbacks must be quick."""
         subscription = Subscription(self._node, self._qos, candidates, callback)
-        # A new list: the thread may be going through the old one.
+        # A new list, because the thread may be iterating over the old one.
         self._subscriptions = [*self._subscriptions, subscription]
         self._wait_set.wake()
         return subscription
@@ -58,12 +58,12 @@ class Intake:
             while not self._closing and self._node.context.ok():
                 self._serve()
         except Exception:
-            # A signal that shuts the context down may catch rclpy anywhere.
+            # A signal that shuts the context down may interrupt rclpy anywhere.
             if self._node.context.ok() and not self._closing:
                 raise
 
     def _serve(self) -> None:
-        """Wait for messages and hand on all that have come."""
+        """Wait for messages and pass on all that have arrived."""
         followed = {each.handle: each for each in self._subscriptions if each.handle is not None}
         for handle in self._wait_set.wait(list(followed), _PERIOD):
             followed[handle].take_all()
@@ -82,12 +82,12 @@ class Intake:
 
 
 class Subscription:
-    """Follows what is published, and says where nothing can come.
+    """Follows what is published, and warns when no message can arrive.
 
     Args:
         node: subscribes.
         qos: of the subscription.
-        candidates: where messages may come from; the first until one of them is published.
+        candidates: possible sources; the first one until any of them is published.
         callback: called with each message.
 
     """
@@ -114,8 +114,8 @@ class Subscription:
         return subscribe_aside(self._node, self.source.message_type, self.source.topic, self._qos)
 
     def take_all(self) -> None:
-        """Call back with every message that has come."""
-        for _ in range(self._qos.depth):  # no more: the other cameras have their turn
+        """Call back with every message that has arrived."""
+        for _ in range(self._qos.depth):  # limited, so that the other cameras have their turn
             raw = take(self.handle)
             if raw is None:
                 break
@@ -129,7 +129,7 @@ class Subscription:
             self.handle = None
 
     def look(self, now: float) -> None:
-        """Every so often: follow what is published, or say why nothing comes."""
+        """Periodically: follow what is published, or warn why nothing arrives."""
         if now - self._looked < _PERIOD:
             return
         self._looked = now
@@ -138,13 +138,13 @@ class Subscription:
             self._said = ""
             return
         source = published(self._node, self._candidates)
-        # Twice, for a publisher's topics are discovered one after the other.
+        # Twice, because a publisher's topics are discovered one after another.
         if source not in (None, self.source) and source == self._seen:
             assert source is not None
             self.source = source
             self.close()
         elif self.handle is None:
-            # Not at once: DDS has one type a topic until the old subscription is gone.
+            # Not at once: DDS allows one type per topic until the old subscription is gone.
             self.handle = self._subscribe()
             self._node.get_logger().info(f"subscribed to {self.source}, which is published")
         self._seen = source

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ROS domain of one's own on this machine, for tests, benchmarks and the demo."""
+"""A private ROS domain on this machine, for tests, benchmarks and the demo."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import os
 import socket
 import tempfile
 
-_DOMAINS = range(1, 102)  # beyond, their ports are among those that Linux gives to anybody
-_LOCALHOST_ONLY = ("humble", "galactic", "foxy")  # what came after takes the discovery range
+_DOMAINS = range(1, 102)  # beyond, their ports are in Linux's ephemeral range
+_LOCALHOST_ONLY = ("humble", "galactic", "foxy")  # later distributions use the discovery range
 
 
 def isolate() -> int:
-    """Move this process and those it starts from now on to a domain that nobody here is in.
+    """Move this process and its future children to a domain that nobody here uses.
 
-    Call it before rclpy is initialized. What ROS_DOMAIN_ID says is overruled: a robot may be in there.
-    The domain is kept until the process ends.
+    Call it before rclpy is initialized. ROS_DOMAIN_ID is overridden, because a robot may use
+    that domain. The domain is kept until the process ends.
 
     Returns:
         The domain.
@@ -38,7 +38,7 @@ def isolate() -> int:
 
 
 def _take(domain: int) -> bool:
-    """Whether it could be taken from others like us, and no DDS participant is in it."""
+    """Whether the domain's lock is free and no DDS participant uses it."""
     path = os.path.join(tempfile.gettempdir(), f"repghost_ros_domain_{domain}.lock")
     try:
         lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)

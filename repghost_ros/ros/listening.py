@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The latest image of a topic, for programs that are no node themselves."""
+"""The latest image of a topic, for programs that are not nodes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Read = Callable[[], Frame]
 
 
 def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
-    """What reads each image of a topic, until interrupted; of those that came meanwhile, the newest.
+    """Readers of a topic's images until interrupted, always of the newest.
 
     Args:
-        topic: of sensor_msgs/Image or CompressedImage, once somebody publishes it.
-        ros_args: what stands behind --ros-args.
+        topic: of sensor_msgs/Image or CompressedImage, as soon as somebody publishes it.
+        ros_args: the arguments after --ros-args.
 
     """
     init(["repghost", "--ros-args", *ros_args])
@@ -35,7 +35,7 @@ def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
     newest: deque[Any] = deque(maxlen=1)
     found = None
 
-    def keep(message: Any) -> None:  # rclpy wants a callback with a signature
+    def keep(message: Any) -> None:  # rclpy needs a callback with a signature
         newest.append(message)
 
     try:

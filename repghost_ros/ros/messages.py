@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores -> vision_msgs, in the shape the installed distribution has."""
+"""Results -> vision_msgs, in the layout of the installed distribution."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _CLASS_ID = "class_id" if hasattr(ObjectHypothesis, "class_id") else "id"  # Fox
 
 
 def classification(header: Header, results: Iterable[Result]) -> Any:
-    """A Classification (Foxy: Classification2D) of the image with this header.
+    """A Classification (Foxy: Classification2D) for the image with this header.
 
     Args:
-        header: the image's header, passed on untouched.
+        header: the image's header, passed on unchanged.
         results: best first.
 
     """
@@ -101,7 +101,7 @@ def vision_info(
         header: the time of the message.
         method: the model in words, such as `RepGhost 150`.
         database_location: full name of the parameter that lists the labels in class order.
-        database_version: counts up whenever the labels change.
+        database_version: incremented when the labels change.
 
     """
     message = VisionInfo()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers as ai_msgs/PerceptionTargets, which the RDK's own nodes and its websocket page take."""
+"""Answers as ai_msgs/PerceptionTargets, for the RDK's own nodes and its websocket page."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def _messages() -> Any:
 
 
 def targets(job: Job[Any], header: Header, model: str, now: Time) -> Any:
-    """The answer to a frame, and how long its steps took.
+    """A frame's answer and the duration of its steps.
 
     Args:
         job: an answered frame.
         header: the image's.
-        model: what the performance figures are called by.
+        model: prefix of the performance figures' names.
         now: the time at which the answer is published.
 
     """

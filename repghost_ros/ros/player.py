@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bag's images on the live graph, with their original timing: for machines without `ros2 bag`."""
+"""Play a bag's images on the live graph with their original timing, where `ros2 bag` is missing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.types import COMPRESSED, IMAGE, ros2_topics
 
 TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}
-_DEPTH = 100  # messages that a slower subscriber may be behind
+_DEPTH = 100  # messages that a slow subscriber may lag behind
 _CLOCK_PERIOD = 0.025  # seconds, as `ros2 bag play --clock`
-_SETTLE = 0.5  # seconds; the other side matches a moment later, and DDS does not tell when
+_SETTLE = 0.5  # seconds; the other side matches a moment later, which DDS does not report
 _ACKNOWLEDGE = Duration(seconds=5)
 
 
@@ -27,8 +27,8 @@ class Player(Node):
     """Publishes a bag's topics, reliably, under the names of `ros2_topics` unless they are remapped.
 
     Args:
-        bag: the opened bag; stays the caller's.
-        topics: names of image topics in it.
+        bag: the opened bag; the caller closes it.
+        topics: names of its image topics.
         clock: publish /clock, in the bag's time.
 
     """
@@ -64,11 +64,11 @@ class Player(Node):
             waited += _CLOCK_PERIOD
 
     def play(self, rate: float = 1.0, *, loop: bool = False) -> Iterator[str]:
-        """Publish the bag; yields each message's topic as soon as it is out.
+        """Publish the bag; yields each message's topic once it is published.
 
         Args:
             rate: how many times as fast as it was recorded.
-            loop: start over at the end, until interrupted.
+            loop: start over at the end until interrupted.
 
         Raises:
             SourceError: the bag is truncated or corrupt.
@@ -100,7 +100,7 @@ class Player(Node):
                 publisher.wait_for_all_acked(_ACKNOWLEDGE)
 
     def _wait_until(self, due: float, time_ns: int, rate: float) -> None:
-        """Let the clock tick up to `time_ns`, which is at `due` on the monotonic clock."""
+        """Publish the clock up to `time_ns`, which falls at `due` on the monotonic clock."""
         while not interrupted() and (left := due - time.monotonic()) > 0:
             self._tick(time_ns - round(left * 1e9 * rate))
             time.sleep(min(left, _CLOCK_PERIOD))

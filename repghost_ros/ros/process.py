@@ -16,10 +16,10 @@ _interrupts: list[int] = []
 
 
 def init(args: list[str] | None) -> None:
-    """Start ROS such that SIGINT and SIGTERM make `interrupted()` true, and do nothing else.
+    """Start ROS so that SIGINT and SIGTERM only make `interrupted()` true.
 
-    rclpy's own handlers would take the context away under the frames in flight, and a KeyboardInterrupt
-    amid EventsExecutor's C++ would abort the process.
+    rclpy's own handlers would shut the context down while frames are in flight, and a
+    KeyboardInterrupt inside EventsExecutor's C++ code would abort the process.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _interrupts.append(number))
@@ -27,7 +27,7 @@ def init(args: list[str] | None) -> None:
 
 
 def interrupted() -> bool:
-    """Whether a signal asked this process to end; see `init`."""
+    """Whether a signal has asked this process to end; see `init`."""
     return bool(_interrupts)
 
 

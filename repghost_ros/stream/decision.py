@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the top class is another one: what robots decide on must not flicker."""
+"""Detect a lasting change of the top class: what robots act on must not flicker."""
 
 from __future__ import annotations
 
 
 class Change:
-    """Tells when the top class has been another one for a while."""
+    """Tells when a new top class has lasted for some time."""
 
     def __init__(self) -> None:
         self._known: str | None = None
@@ -13,12 +13,12 @@ class Change:
         self._since = 0.0
 
     def update(self, top: str | None, stamp: float, hold: float) -> bool:
-        """Whether this frame makes the change.
+        """Whether this frame confirms a new top class.
 
         Args:
-            top: the best class, None where none was reported.
+            top: the best class, None if none was reported.
             stamp: the frame's, in seconds.
-            hold: seconds for which it must have been another one than before.
+            hold: seconds for which a new top class must last.
 
         """
         if top == self._known:

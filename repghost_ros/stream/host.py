@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps one model at work: opens it, lets another take over, reopens it when it fails or hangs."""
+"""Keeps one model running: opens it, swaps it for another, reopens it when it fails or hangs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: at fi
 
 
 class Log(Protocol):
-    """What of a logger is used here; rclpy's and the standard library's both have it."""
+    """The logger methods used here; rclpy's and the standard library's loggers have both."""
 
     def info(self, message: str, /) -> object:
         """Log a message."""
@@ -30,12 +30,12 @@ class Log(Protocol):
 class ModelHost:
     """The model that a node answers with, and its pipeline while the node is active.
 
-    Models are opened on threads of the host's own, one at a time: a download takes minutes. `model`,
+    Models are opened on separate threads, one at a time, because a download takes minutes. `model`,
     `pipeline` and `fault` may be read from any thread; `_lock` guards their changes.
 
     Args:
-        log: told about models that were opened and failures.
-        progress: told about downloads; what it raises ends one.
+        log: receives opened models and failures.
+        progress: called during downloads; an exception from it cancels the download.
 
     """
 
@@ -48,26 +48,24 @@ class ModelHost:
         self._progress = progress
         self._lock = threading.RLock()
         self._one_at_a_time = threading.Lock()
-        self._generation = (
-            0  # counts up when the model is closed: what is still being opened is late
-        )
+        self._generation = 0  # incremented by `close`, so that a load that ends later is stale
         self._opening: Future[Model] | None = None
         self._seen = Counts()
         self._reopen_delay = _REOPEN_AFTER[0]
         self._reopen_at = 0.0
 
     def open(self, spec: ModelSpec, longest_s: float | None = None) -> Future[Model]:
-        """Open a model on a thread of its own and make it the one that answers.
+        """Open a model on a separate thread and make it the active one.
 
-        Where another one is at work, both are loaded for a moment and the new one takes over between
-        two frames. What fails to open leaves the old one at work.
+        If another model is active, both are loaded for a moment, and the new one takes over between
+        two frames. If the new one fails to open, the old one stays active.
 
         Args:
             spec: which model, and how to run it.
-            longest_s: after which a frame that the old model has in flight is given up, None: never.
+            longest_s: seconds after which the old model's frames in flight are given up; None: never.
 
         Returns:
-            the model, or what kept it from being opened: RepghostError and OSError.
+            the model, or the error that kept it from being opened: RepghostError or OSError.
 
         """
         opening: Future[Model] = Future()
@@ -81,12 +79,12 @@ class ModelHost:
             except BaseException as error:
                 opening.set_exception(error)
 
-        # A daemon: a process that ends does not wait for a stalled download.
+        # A daemon, so that the process can exit during a stalled download.
         threading.Thread(target=work, name="model", daemon=True).start()
         return opening
 
     def start(self, workers: int) -> Pipeline:
-        """Put the opened model to work.
+        """Start a pipeline with the opened model.
 
         Raises:
             BackendError: there is no model, or the device has no room for that many workers.
@@ -104,10 +102,10 @@ class ModelHost:
         """Answer the frames in flight and end the pipeline.
 
         Args:
-            timeout_s: how long the model may take for them.
+            timeout_s: how long to wait for them.
 
         Returns:
-            False where the model hangs: it is left behind, and must be opened again.
+            False if the model hangs: it is abandoned and must be opened again.
 
         """
         with self._lock:
@@ -116,11 +114,11 @@ class ModelHost:
             if pipeline is None or pipeline.close(timeout_s):
                 return True
             self._log.error("the backend hangs: leaving it behind")
-            self.model = None  # what still runs in it must not be unloaded
+            self.model = None  # a model that is still running must not be unloaded
             return False
 
     def close(self) -> None:
-        """Unload the model; one that is still being opened is closed as soon as it is there."""
+        """Unload the model; one that is still being opened is closed once it is open."""
         with self._lock:
             self._generation += 1
             model, self.model = self.model, None

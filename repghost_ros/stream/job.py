@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame on its way through a model, and what became of it."""
+"""A frame on its way through a model, and its outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Message = TypeVar("Message")
 
 
 class Outcome(Enum):
-    """What became of a frame; the values are the names of `Counts`."""
+    """How a frame ended; the values are the field names of `Counts`."""
 
     ANSWERED = "answered"
     """Its results were delivered."""
@@ -34,7 +34,7 @@ class Outcome(Enum):
 
 @dataclass
 class Job(Generic[Message]):
-    """One frame: what is asked of the model, and the answer.
+    """One frame: the request to the model, and the answer.
 
     Times are seconds on the monotonic clock, None until that step is done.
     """
@@ -59,7 +59,7 @@ class Job(Generic[Message]):
     """Why it was refused or failed."""
 
     def end(self, outcome: Outcome, error: Exception | None = None) -> None:
-        """Note what became of the frame."""
+        """Record the frame's outcome."""
         self.outcome, self.error = outcome, error
 
 
@@ -82,7 +82,7 @@ class Counts:
 
     @property
     def in_flight(self) -> int:
-        """Frames that wait or are being worked on."""
+        """Frames waiting or in flight."""
         return self.received - sum(getattr(self, outcome.value) for outcome in Outcome)
 
 

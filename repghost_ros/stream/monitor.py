@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened to one camera's frames since it was last asked: rates, latencies, losses."""
+"""One camera's statistics since the last report: rates, latencies, losses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from repghost_ros.stream.job import Counts, Job, Outcome
 
 @dataclass(frozen=True)
 class Latency:
-    """Median and 99th percentile in seconds; NaN where there was no frame."""
+    """Median and 99th percentile in seconds; NaN if there was no frame."""
 
     p50: float
     p99: float
@@ -46,12 +46,12 @@ class Report:
 
     @property
     def input_rate(self) -> float:
-        """Frames that came, per second."""
+        """Frames received per second."""
         return self.counts.received / self.seconds
 
     @property
     def output_rate(self) -> float:
-        """Frames that were answered, per second."""
+        """Frames answered per second."""
         return self.counts.answered / self.seconds
 
 
@@ -65,7 +65,7 @@ class _Period:
 
 
 class Monitor:
-    """Times one camera's answers; its counts are told when a report is asked for."""
+    """Times one camera's answers; the counts are passed in when a report is made."""
 
     def __init__(self) -> None:
         self._period = _Period(Counts())
@@ -73,7 +73,7 @@ class Monitor:
         self._last_error = ""
 
     def record(self, job: Job[Any]) -> None:
-        """Note a job that has ended and, where it was answered, was just published."""
+        """Record a job that has ended and, if answered, was just published."""
         if job.error is not None:
             self._last_error = str(job.error)
         if job.outcome is not Outcome.ANSWERED:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounded queues -> parallel workers -> answers in the order the frames came.
 
-Every worker owns one slot of the model, so OpenCV, ONNX Runtime and the BPU work side by side with
-Python's lock free. When the device cannot keep up the newest frames win: the oldest waiting one is
+Every worker owns one slot of the model, so OpenCV, ONNX Runtime and the BPU run in parallel, without
+Python's lock. When the device cannot keep up the newest frames win: the oldest waiting one is
 dropped and counted, so latency stays bounded by the queue depth. Every frame submitted ends in exactly
 one outcome.
 
@@ -55,7 +55,7 @@ class _Shop:
 
 
 class Stream(Generic[Message]):
-    """One camera's way through a pipeline; made by `Pipeline.open_stream`."""
+    """One camera's path through a pipeline; made by `Pipeline.open_stream`."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Stream(Generic[Message]):
 
     @property
     def counts(self) -> Counts:
-        """What became of the frames so far."""
+        """The counts of frames so far."""
         with self._shop.changed:
             ended = {outcome.value: count for outcome, count in self._ended.items()}
             return Counts(self._received, **ended)
@@ -97,13 +97,13 @@ class Stream(Generic[Message]):
             self._shop.changed.notify()
 
     def skip(self) -> None:
-        """Count a frame that came and is not wanted."""
+        """Count a received frame that is not wanted."""
         with self._shop.changed:
             self._received += 1
             self._ended[Outcome.SKIPPED] += 1
 
     def close(self) -> None:
-        """Take no further frames: the waiting ones are dropped, those in flight are still answered."""
+        """Take no more frames: waiting ones are dropped, those in flight are still answered."""
         with self._shop.changed:
             self._shop.streams.remove(self)
             self._ended[Outcome.DROPPED] += len(self._waiting)
@@ -120,10 +120,10 @@ class Stream(Generic[Message]):
     def end(self, ticket: _Ticket, job: Job[Message]) -> None:
         """Deliver this job and those that waited for it, unless an earlier one is still in flight."""
         with self._shop.changed:
-            if ticket.ended:  # given up meanwhile
+            if ticket.ended:  # already given up
                 return
             ticket.job, ticket.ended = job, True
-            if self._delivering:  # that worker takes this job along
+            if self._delivering:  # that worker delivers this job, too
                 return
             self._delivering = True
         while (ended := self._next_ended()) is not None:
@@ -204,12 +204,12 @@ class Pipeline:
     def open_stream(
         self, read: Read, deliver: Deliver[Message], queue_depth: int = 4
     ) -> Stream[Message]:
-        """A further source of frames.
+        """Add a source of frames.
 
         Args:
-            read: called in a worker to make a frame of a message; raises where there is none in it.
+            read: called in a worker to turn a message into a frame; raises if it cannot.
             deliver: called in a worker with each job, one at a time, in submission order.
-            queue_depth: how many frames may wait; when more come the oldest is dropped.
+            queue_depth: how many frames may wait; beyond that the oldest is dropped.
 
         """
         stream = Stream(self._shop, read, deliver, queue_depth, 2 * self._count)
@@ -218,25 +218,25 @@ class Pipeline:
         return stream
 
     def oldest_in_flight(self) -> float:
-        """Seconds that the longest conversion or inference has taken so far, else 0.0."""
+        """Seconds that the longest-running conversion or inference has taken so far, else 0.0."""
         with self._shop.changed:
             jobs = [worker.ticket.job for worker in self._shop.crew if worker.ticket is not None]
         now = time.monotonic()
         return max((now - job.started for job in jobs if job.started is not None), default=0.0)
 
     def swap(self, model: Model, timeout_s: float | None = None) -> bool:
-        """Let another model take over between two frames; none is lost.
+        """Swap the model between two frames; none is lost.
 
         Args:
             model: the new one.
-            timeout_s: how long the old model may take for its frames in flight, None for ever; what
-                hangs longer is given up and ends as failed.
+            timeout_s: how long the old model may take for its frames in flight, None: no limit; what
+                takes longer is given up and ends as failed.
 
         Returns:
-            True once the old model is idle and may be closed, False where it hangs.
+            True once the old model is idle and may be closed, False if it hangs.
 
         Raises:
-            BackendError: the device has no room for the new workers; the old ones go on.
+            BackendError: the device has no room for the new workers; the old ones keep running.
 
         """
         slots: list[Slot] = []
@@ -254,7 +254,7 @@ class Pipeline:
         """Finish the frames in flight, drop the waiting ones and end the workers.
 
         Returns:
-            True once the model is idle and may be closed, False where it hangs past `timeout_s`.
+            True once the model is idle and may be closed, False if it hangs past `timeout_s`.
 
         """
         for stream in list(self._shop.streams):
@@ -269,7 +269,7 @@ class Pipeline:
             self._shop.changed.notify_all()
         for worker in crew:
             worker.start()
-        # From now on, not from each frame's start: a device that recovers answers them all.
+        # Measured from now, not from each frame's start: a device that recovers answers them all.
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for worker in retired:
             worker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -279,11 +279,11 @@ class Pipeline:
         return not hanging
 
     def _give_up(self, worker: _Worker) -> None:
-        """End a hanging worker's frame as failed; what it answers when it returns is ignored."""
+        """End a hanging worker's frame as failed; a late answer is ignored."""
         with self._shop.changed:
             ticket, worker.ticket = worker.ticket, None
         if ticket is not None:
-            # A copy: the worker may still write to the job.
+            # A copy, because the worker may still write to the job.
             error = BackendError("the backend hangs: the frame was given up")
             given_up = replace(ticket.job, outcome=Outcome.FAILED, error=error)
             ticket.stream.end(ticket, given_up)

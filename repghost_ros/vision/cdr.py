@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serialized sensor_msgs Image and CompressedImage, read in place: no message is made, no pixel copied.
+"""Read serialized sensor_msgs Image and CompressedImage in place: no message, no copied pixels.
 
 The format is CDR (OMG DDSI-RTPS 2.3, section 10.2.1.2) with its encapsulation header, as DDS
-delivers it, in either byte order. What is read has the fields of the ROS message.
+delivers it, in either byte order. The result has the fields of the ROS message.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Header(NamedTuple):
 
 
 class ImageView(NamedTuple):
-    """sensor_msgs/Image whose data stay where they are."""
+    """sensor_msgs/Image whose data is a view."""
 
     header: Header
     height: int
@@ -52,7 +52,7 @@ class ImageView(NamedTuple):
 
 
 class CompressedImageView(NamedTuple):
-    """sensor_msgs/CompressedImage whose data stay where they are."""
+    """sensor_msgs/CompressedImage whose data is a view."""
 
     header: Header
     format: str
@@ -60,7 +60,7 @@ class CompressedImageView(NamedTuple):
 
 
 class Serialized:
-    """A message as DDS delivered it, read when somebody asks.
+    """A message as DDS delivered it, parsed on first use.
 
     Args:
         raw: with the encapsulation header.
@@ -135,7 +135,7 @@ class Serialized:
         height, width, length = _THREE[order].unpack_from(raw, place := _aligned(end))
         end = place + 12 + length
         encoding = _text(raw, place + 12, end)
-        # One byte, and the next number aligned behind it.
+        # One byte, then the next number at its alignment.
         place = _aligned(end + 1)
         step, _ = _TWO[order].unpack_from(raw, place)
         is_bigendian = raw[end]
@@ -154,9 +154,9 @@ class Serialized:
 
 
 class SerializedHbm(Serialized):
-    """hbm_img_msgs/HbmMsg*, the RDK's shared-memory image, by the names of sensor_msgs/Image.
+    """hbm_img_msgs/HbmMsg*, the RDK's shared-memory image, with the field names of sensor_msgs/Image.
 
-    It has a buffer of fixed size and no std_msgs/Header: its index becomes the frame_id, as in the
+    It has a fixed-size buffer and no std_msgs/Header; its index becomes the frame_id, as in the
     RDK's own nodes.
 
     Args:

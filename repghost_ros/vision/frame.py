@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs Image and CompressedImage, and arrays -> Frame: checked, and not copied.
+"""sensor_msgs Image and CompressedImage, and arrays -> Frame: checked but not copied.
 
-Nothing is allocated before the message's claims fit its data, so a header that promises gigabytes
-costs nothing. Messages are read by their fields alone, no ROS is needed.
+Nothing is allocated until the header has been checked against the data, so a header that claims
+gigabytes does no harm. Messages are read through their fields; ROS is not needed.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Frame:
         """A region of the frame, not copied.
 
         Args:
-            x, y: left upper corner in pixels, rounded down to even ones where chroma or Bayer cells
-                are shared by pixels.
-            width, height: of the region in pixels, cut at the frame's edge.
+            x, y: upper left corner in pixels, rounded down to even numbers where pixels share chroma
+                or Bayer cells.
+            width, height: the region's size in pixels, clipped to the frame.
 
         Raises:
             FrameError: the region lies outside the frame.
@@ -101,7 +101,7 @@ def from_array(picture: np.ndarray) -> Frame:
     """A frame of a uint8 picture: BGR (height, width, 3), BGRA (..., 4) or grey (height, width).
 
     Raises:
-        FrameError: it is of another type or layout; the error says how to convert it.
+        FrameError: its type or layout is different; the error says how to convert it.
 
     """
     if not isinstance(picture, np.ndarray):
@@ -190,11 +190,11 @@ def from_image(message: Any) -> Frame:
 
 
 def _padding(size: int, rows: int, step: int, planar: bool) -> str:
-    """Name the bytes behind the last row, empty where there are none.
+    """Describe the bytes behind the last row; empty if there are none.
 
-    Rows that are wider than the step says would shear the picture. So only what no such rows can
-    explain is taken: fewer bytes than rows; and, of one plane, what rounds the buffer up to whole
-    pages or its height up to a multiple of 16 rows.
+    Rows wider than the step would shear the picture. So only extra bytes that such rows cannot
+    explain are accepted: fewer bytes than rows; and, for a single plane, padding to whole pages or
+    to a multiple of 16 rows.
 
     Raises:
         FrameError: the rows may be wider than the step, as cv_bridge refuses it.
@@ -215,7 +215,7 @@ def _padding(size: int, rows: int, step: int, planar: bool) -> str:
 
 
 def _likely(encoding: str) -> str:
-    """What the writer of an unknown encoding may have meant, empty where that cannot be told."""
+    """The encoding that an unknown one was probably meant to be; empty if there is no guess."""
     name = encoding.strip().lower()
     if not name:
         return f"is no encoding: let the driver set it to one of {', '.join(ENCODINGS)}"
@@ -245,19 +245,19 @@ def _with_cv_bridge(message: Any) -> Frame:
 
 
 def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Frame:
-    """The picture in a sensor_msgs/CompressedImage, JPEG or PNG whatever its format field says.
+    """The picture in a sensor_msgs/CompressedImage, JPEG or PNG, whatever its format field says.
 
-    The format field tells what the pixels are: a mosaic of Bayer cells, RGB in the place of BGR.
+    The format field tells what the pixels are: a Bayer mosaic, or RGB instead of BGR.
 
     Args:
         message: any object with `data` and `format`.
-        max_pixels: what is decoded at most.
-        upright: turn the picture as its EXIF orientation says, as is right for a file. A message
-            keeps the camera's geometry, which its camera_info describes.
+        max_pixels: limit on the decoded size.
+        upright: turn the picture according to its EXIF orientation, as is right for files. A message
+            keeps the camera's geometry, which camera_info describes.
 
     Raises:
-        FrameError: the data is no JPEG or PNG, is broken or truncated, holds more than `max_pixels`,
-            or is no picture, such as a depth image.
+        FrameError: the data is not JPEG or PNG, is broken or truncated, exceeds `max_pixels`, or is
+            not a picture, such as a depth image.
 
     """
     data = bytes(message.data)
@@ -285,7 +285,7 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
 
 
 def _read_format(text: str) -> tuple[str, str]:
-    """Encoding of the raw image and of the stored one, small letters, empty where not given.
+    """Encodings of the raw and of the stored image in lower case; empty if not given.
 
     As image_transport writes it: `RAW; CODEC compressed STORED`, or the codec alone.
 
@@ -305,10 +305,10 @@ def _read_format(text: str) -> tuple[str, str]:
 
 
 def _encoding(raw: str, stored: str, picture: np.ndarray) -> tuple[str, str]:
-    """The encoding of a decoded picture by its format field, and a note where colour was lost.
+    """A decoded picture's encoding according to its format field, and a note if color was lost.
 
-    Where the field says in which order the channels were handed to the encoder it is believed,
-    as image_transport's own subscriber does; without a word on that it is the raw image's.
+    If the field gives the order in which the encoder got the channels, it is trusted, as
+    image_transport's own subscriber does; otherwise the order is the raw image's.
     """
     if picture.ndim == 2:
         if raw in BAYER and stored in ("", raw):  # ROS 1, Foxy, and PNG: the mosaic itself
@@ -324,7 +324,7 @@ def _encoding(raw: str, stored: str, picture: np.ndarray) -> tuple[str, str]:
 
 
 def _foreign(data: bytes, format: str) -> str:
-    """Why data is refused that is neither JPEG nor PNG."""
+    """Why data that is neither JPEG nor PNG is refused."""
     kinds = {
         b"GIF8": "GIF",
         b"BM": "BMP",
@@ -346,9 +346,9 @@ def _foreign(data: bytes, format: str) -> str:
 
 
 def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """Upright, by its EXIF orientation (2 to 8)."""
+    """The picture turned upright, by its EXIF orientation (2 to 8)."""
     if orientation in (5, 6, 7, 8):
         picture = cv2.transpose(picture)
-    # After the transposition 6 and 8 are mirrored, and 5 is right already.
+    # After the transposition, 6 and 8 are mirrored and 5 is already right.
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return picture if flip is None else cv2.flip(picture, flip)

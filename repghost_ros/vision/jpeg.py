@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG as cameras send it: where the picture really ends, and whether all of it is there.
+"""JPEG as cameras send it: where the picture really ends, and whether it is complete.
 
 Drivers publish buffers of a fixed size, so zeros or the rest of an older frame follow the end;
 phones append a video; firmware leaves stray bytes between segments or forgets the end marker.
@@ -41,7 +41,7 @@ _NOISE = b"\xfe" + bytes(np.random.default_rng(0).integers(0, 255, 1024, np.uint
 
 @dataclass
 class Jpeg:
-    """What the segments of a JPEG say."""
+    """The information in a JPEG's segments."""
 
     width: int = 0
     """Pixels."""
@@ -74,7 +74,7 @@ class Jpeg:
         return 8 * max(horizontal), 8 * max(vertical)
 
     def read_frame_header(self, marker: int, body: bytes) -> None:
-        """Take over what a SOF segment says."""
+        """Read a SOF segment."""
         if len(body) < 6 or len(body) < 6 + 3 * body[5]:
             raise FrameError("the JPEG's frame header is broken")
         self._process = marker
@@ -83,7 +83,7 @@ class Jpeg:
             self._components[body[at]] = (body[at + 1] >> 4 or 1, body[at + 1] & 15 or 1)
 
     def read_scan_header(self, body: bytes) -> None:
-        """Take over what a SOS segment says."""
+        """Read a SOS segment."""
         count = body[0] if body else 0
         if len(body) < 4 + 2 * count:
             raise FrameError("a scan header of the JPEG is broken")
@@ -94,14 +94,14 @@ class Jpeg:
 
     @property
     def all_scans_are_there(self) -> bool:
-        """Every component was sent, of a progressive JPEG with every coefficient to the last bit."""
+        """Whether all components are there; in progressive JPEGs, all coefficients to the last bit."""
         if self._process not in (0xC2, 0xC6, 0xCA, 0xCE):
             return {component for component, _ in self._missing_bits} >= set(self._components)
         wanted = [(component, n) for component in self._components for n in range(64)]
         return all(self._missing_bits.get(key, 1) == 0 for key in wanted)
 
     def lost_intervals(self, data: bytes) -> tuple[int, int]:
-        """Restart intervals that are missing between the first and the last, and how many there are."""
+        """Restart intervals missing between the first and the last, and the expected number."""
         if not self._interval or len(self._scans) != 1:
             return 0, 0
         width, height = self._block
@@ -111,7 +111,7 @@ class Jpeg:
         return max(0, wanted - 1 - len(_RESTART.findall(data, start, end))), wanted
 
     def data_without_end(self, data: bytes) -> bytes:
-        """All up to where the last scan stops, without the padding behind it."""
+        """The data up to the end of the last scan, without padding."""
         data = data[: self._scans[-1][1]]
         if self.closed:
             return data
@@ -120,13 +120,13 @@ class Jpeg:
         return data[: bare + 2].rstrip(b"\xff")
 
     def may_lack(self, picture: np.ndarray) -> bool:
-        """It ends in what libjpeg leaves where data is missing: grey, some other colour in CMYK."""
+        """Whether it ends in libjpeg's filler for missing data: grey, another color in CMYK."""
         corner = picture[-1, -4:]
         grey = corner[:1] if len(self._components) > 3 else 128
         return bool((corner == grey).all())
 
     def explain(self) -> str:
-        """Why OpenCV may be unable to decode it."""
+        """Why OpenCV may fail to decode it."""
         if self._precision != 8:
             return f"it has {self._precision} bits a sample: publish 8"
         kind = _PROCESSES.get(self._process)
@@ -140,7 +140,7 @@ class Jpeg:
 
 
 def parse(data: bytes) -> Jpeg:
-    """Walk the segments of a JPEG to its end.
+    """Walk through a JPEG's segments to its end.
 
     Raises:
         FrameError: it ends, or is broken, before any picture data.
@@ -153,14 +153,14 @@ def parse(data: bytes) -> Jpeg:
         if marker == 0xD9:
             jpeg.closed, jpeg.end = True, position
             break
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these have no length
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these segments have no length
             continue
         length = int.from_bytes(data[position : position + 2], "big")
         if marker == 0xD8 or length < 2:  # the next picture, or garbage
             break
         body, position = data[position + 2 : position + length], position + length
         if position > len(data):
-            if jpeg._scans:  # what follows the picture does not matter
+            if jpeg._scans:  # data behind the picture does not matter
                 break
             raise FrameError(
                 f"the JPEG of {len(data)} bytes is truncated in its header: at least "
@@ -192,10 +192,10 @@ def decode(data: bytes, jpeg: Jpeg) -> np.ndarray:
 
     Args:
         data: the JPEG, whatever follows it.
-        jpeg: what `parse` made of it.
+        jpeg: its `parse` result.
 
     Returns:
-        uint8 (height, width, 3) BGR, or (height, width) where the JPEG is grey.
+        uint8 (height, width, 3) BGR, or (height, width) if the JPEG is grey.
 
     Raises:
         FrameError: it cannot be decoded, or a part of the picture is missing.
@@ -224,7 +224,7 @@ def _decoded(data: bytes, jpeg: Jpeg) -> np.ndarray:
 
 
 def _check(bare: bytes, picture: np.ndarray, jpeg: Jpeg) -> None:
-    """Refuse a picture that depends on what comes behind its data."""
+    """Refuse a picture that depends on the bytes behind its data."""
     other = _decoded(bare + _NOISE + _END, jpeg)
     rows = np.flatnonzero((picture != other).reshape(jpeg.height, -1).any(axis=1))
     scans = len(jpeg._scans)

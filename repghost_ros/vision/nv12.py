@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frame -> NV12 of the model's size, and back to RGB: this project's core.
 
-Frames are scaled before they are converted, so the work follows the model's size and not the
-camera's. YUV frames never become RGB: their planes are scaled as they are. Chroma is the mean of its
-2x2 pixels. All heavy work is done by few OpenCV calls, which run without the GIL.
+Frames are scaled before they are converted, so the cost depends on the model's size, not the
+camera's. YUV frames never become RGB: their planes are scaled directly. Chroma is the mean of its
+2x2 pixels. A few OpenCV calls, which release the GIL, do all the heavy work.
 
 Scaling is bilinear with aligned pixel centres, as in the board's own resizer. Luma and grey planes are
 first halved (means of 2x2) as long as they stay at least as large as the model: that is anti-aliased,
@@ -94,7 +94,7 @@ def to_nv12(
 def to_rgb(nv12: np.ndarray, color_range: ColorRange = "full") -> np.ndarray:
     """The RGB picture that the model sees in an NV12 buffer.
 
-    Each chroma sample colours its 2x2 pixels. Exact to one level of the BT.601 formulas.
+    Each chroma sample covers 2x2 pixels. Exact to one level of the BT.601 formulas.
 
     Args:
         nv12: uint8 (height * 3 // 2, width), rows may be padded.
@@ -123,7 +123,7 @@ def _planes(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _centre(frame: Frame, width: int, height: int) -> Frame:
-    """The region that ImageNet's evaluation would cut out, not yet scaled."""
+    """The region that ImageNet's evaluation crops, not yet scaled."""
     scale = min(frame.width, frame.height) / (min(width, height) * CROP_MARGIN)
     scale = min(scale, frame.width / width, frame.height / height)
     # Even sizes keep luma and chroma together.

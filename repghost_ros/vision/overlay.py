@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera's picture with its classification written on it."""
+"""The camera's picture with its classification drawn on it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def picture(frame: Frame, source_color_range: ColorRange = "limited") -> np.ndar
 def draw_overlay(rgb: np.ndarray, results: Iterable[Result]) -> None:
     """Write `score class_id` lines onto a uint8 (height, width, 3) picture, best on top.
 
-    The text stands in a darkened box. What does not fit is left out: the end of a long name, lines
-    below the middle. Names in other scripts than Latin need Pillow and a font that has their letters.
+    The text stands in a darkened box. What does not fit is left out: the ends of long names, lines
+    below the middle. Names in non-Latin scripts need Pillow and a font with their letters.
     """
     height, width = rgb.shape[:2]
     size = max(_LEAST, height // _LINES)
@@ -70,7 +70,7 @@ def _fitting(text: str, size: int, width: int) -> np.ndarray:
 
 
 def _mask(text: str, size: int) -> np.ndarray:
-    """How much of every pixel the letters cover, uint8 (about 1.25 * size, width)."""
+    """The letters' coverage of each pixel, uint8 (about 1.25 * size, width)."""
     font = _font(size, "".join(sorted({letter for letter in text if ord(letter) > 0x17F})))
     if font is None:
         return _plain_mask(text, size)
@@ -83,7 +83,7 @@ def _mask(text: str, size: int) -> np.ndarray:
 
 
 def _plain_mask(text: str, size: int) -> np.ndarray:
-    """The same by OpenCV, whose letters are ASCII only."""
+    """The same with OpenCV's letters, which are ASCII only."""
     text = text.replace("\N{HORIZONTAL ELLIPSIS}", "...")
     text = text.encode("ascii", "replace").decode()
     face, scale, thickness = cv2.FONT_HERSHEY_SIMPLEX, size / 28, max(1, size // 14)
@@ -95,7 +95,7 @@ def _plain_mask(text: str, size: int) -> np.ndarray:
 
 @cache
 def _font(size: int, letters: str) -> Any:
-    """A font that has these letters beside Latin ones, as far as there is one; None without Pillow."""
+    """A font with these letters and Latin ones, if there is one; None without Pillow."""
     try:
         from PIL import ImageFont
     except ImportError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PNG: what its chunks say before it is decoded (ISO/IEC 15948)."""
+"""PNG: checking its chunks before decoding (ISO/IEC 15948)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Png:
-    """What the chunks of a PNG say."""
+    """The information in a PNG's chunks."""
 
     width: int
     """Pixels."""
@@ -34,7 +34,7 @@ class Png:
 
 
 def parse(data: bytes) -> Png:
-    """Walk the chunks of a PNG.
+    """Walk through a PNG's chunks.
 
     Raises:
         FrameError: it ends, or is broken, before its header does.
@@ -65,13 +65,13 @@ def decode(data: bytes, png: Png) -> np.ndarray:
 
     Args:
         data: the PNG, whatever follows it.
-        png: what `parse` made of it.
+        png: its `parse` result.
 
     Returns:
-        uint8 (height, width, 3) BGR, or (height, width) where the PNG is grey.
+        uint8 (height, width, 3) BGR, or (height, width) if the PNG is grey.
 
     Raises:
-        FrameError: it is truncated or broken, or has 16 bits a sample.
+        FrameError: it is truncated or broken, or has 16 bits per sample.
 
     """
     if png.bits == 16:

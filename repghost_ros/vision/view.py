@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a frame the model sees, and how it is fitted to the model's input."""
+"""Which part of a frame the model sees, and how it is fitted to the model's input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class View:
     """A region of each frame, a resize policy and the color range of the camera's YUV.
 
     Raises:
-        ParameterError: a value is out of its choices.
+        ParameterError: a value is not among its choices.
 
     """
 
@@ -55,7 +55,7 @@ class View:
             )
 
     def crop(self, frame: Frame) -> Frame:
-        """The region of the frame that is looked at, not copied.
+        """The region of interest, not copied.
 
         Raises:
             FrameError: the region lies outside the frame.

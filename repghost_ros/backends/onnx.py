@@ -128,7 +128,7 @@ class OnnxBackend:
                 f"onnx_providers: {wanted[0]} cannot be used here, its libraries or its device are "
                 f"missing: ONNX Runtime fell back to {used[0]}"
             )
-        self.runtime = f"ONNX Runtime {version()} ({used[0].removesuffix('ExecutionProvider')})"
+        self.runtime = f"ONNX Runtime {version()}/{used[0].removesuffix('ExecutionProvider')}"
         self.color_range = choose_color_range(path, options.color_range)
         self._metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         names = self._metadata.get(LABELS_KEY) or self._metadata.get(NAMES_KEY, "")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The emulated board, for test/ and bench/: the vendor's libraries as a PC can have them.
 
-`board.py` builds and drives libdnn.c; `vendor/` holds stand-ins for the vendor's Python packages, to
-be put on PYTHONPATH under their own names.
+`board.py` builds and drives libdnn.c; `python -m emulator MODULE` runs a program of this package
+with it; `vendor/` holds stand-ins for the vendor's Python packages, to be put on PYTHONPATH under
+their own names.
 """

@@ -188,15 +188,19 @@ def running_node(
     *arguments: str,
     env: dict[str, str] | None = None,
     events_executor: bool = True,
+    emulated: bool = False,
     **parameters: Any,
 ) -> Iterator[RunningNode]:
     """The classifier node in its own process, interrupted at the end.
 
     `arguments` follow --ros-args, such as remap rules; `parameters` go on top of the demo model;
-    without `events_executor` it runs with the executor that Humble has.
+    without `events_executor` it runs with the executor that Humble has; `emulated`, it finds a board
+    on which the demo model gives its real answers.
     A node that does not end when interrupted, or that ends with an error, fails the test.
     """
     program = ["-m", "repghost_ros.ros.node"] if events_executor else ["-c", _AS_ON_HUMBLE]
+    if emulated:
+        program = ["-m", "emulator", "repghost_ros.ros.node"]
     command = [sys.executable, *program, "--ros-args", *arguments]
     for name, value in {"model": "demo", **parameters}.items():
         command += ["-p", f"{name}:={value}"]

@@ -14,6 +14,7 @@ from graph import Robot, image, running_node, wait_until
 from sensor_msgs.msg import Image
 
 from emulator.board import hash_logits, inject, timings, write_model
+from repghost_ros.demo.signs import render
 from repghost_ros.results import top_k
 from repghost_ros.ros import messages
 
@@ -180,4 +181,16 @@ def test_a_board_that_cannot_load_is_retried_by_the_lifecycle(robot: Robot, boar
         assert robot.change_state(1)
         assert robot.change_state(3)
         robot.answer(robot.publisher("board_image"), nv12_message(1)[0])
+    board.assert_clean()
+
+
+def test_the_shipped_demo_model_is_run_by_the_bpu(robot: Robot, board: Board) -> None:
+    with running_node(*NAMED, env=board.environment, emulated=True, backend="bpu") as node:
+        publisher = robot.publisher("board_image")
+        for stamp, label in enumerate(("stop", "yield", "roundabout"), start=1):
+            picture = render(label, np.random.default_rng(stamp), 320, 240)
+            results = messages.results(robot.answer(publisher, image(picture, stamp)))
+            assert results[0].class_id == label
+        assert "demo_224x224_nv12.bin" in node.output()
+    assert board.left()["inferences"] >= 3
     board.assert_clean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
@@ -35,14 +36,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
         BackendError: a logit is NaN or infinite: the model or device is broken.
 
     """
-    if not np.isfinite(logits).all():
+    # In float64 no sum of finite float32 overflows, and NaN and infinities stay in it.
+    values = logits.astype(np.float64)
+    if not isfinite(np.add.reduce(values)):
         raise BackendError(
             "the model answered NaN or infinite logits: the model file may be corrupt"
         )
     # Shifting by the maximum keeps exp() from overflowing.
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities: np.ndarray = exponentials / exponentials.sum()
-    return probabilities
+    values -= np.maximum.reduce(values)
+    np.exp(values, out=values)
+    values /= np.add.reduce(values)
+    return values
 
 
 def probabilities(outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
@@ -95,9 +99,17 @@ def top_k(
 
     """
     scores = probabilities(outputs, activation)
-    # The stable sort names the lower index first where two classes tie.
-    best = np.argsort(-scores, kind="stable")[:k]
-    return [(int(index), float(scores[index])) for index in best if scores[index] >= threshold]
+    best: list[tuple[int, float]] = []
+    # A maximum after the other: for a few of a thousand that is a third of a sort's time. Where two
+    # classes tie it is the lower index.
+    for _ in range(min(k, scores.size)):
+        index = int(scores.argmax())
+        score = float(scores[index])
+        if score < threshold:
+            break
+        best.append((index, score))
+        scores[index] = -1.0
+    return best
 
 
 @dataclass(frozen=True)

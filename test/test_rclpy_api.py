@@ -74,6 +74,7 @@ METHODS = {
     "get_subscription_count",
     "handle",
     "has_parameter",
+    "is_activated",
     "name",
     "nanoseconds",
     "now",

@@ -35,6 +35,16 @@ def test_top_k_is_sorted_bounded_and_above_the_threshold(
     assert all(probability >= threshold for _, probability in scores)
 
 
+@given(LOGITS, st.integers(1, 60), st.sampled_from([0.0, 0.01]))
+def test_top_k_is_what_a_stable_sort_would_give(
+    logits: np.ndarray, k: int, threshold: float
+) -> None:
+    scores = softmax(logits)
+    best = np.argsort(-scores, kind="stable")[:k]
+    expected = [(int(i), float(scores[i])) for i in best if scores[i] >= threshold]
+    assert top_k(logits, k, threshold) == expected
+
+
 def test_known_values() -> None:
     scores = top_k(np.log(np.array([0.2, 0.7, 0.1], np.float32)), 2)
     assert [index for index, _ in scores] == [1, 0]

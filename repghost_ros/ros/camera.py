@@ -10,7 +10,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
-from repghost_ros.ros import messages, perception
+from repghost_ros.ros import messages, perception, rcl
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.ros.topics import sources
 from repghost_ros.stream.decision import Change
@@ -20,6 +20,8 @@ from repghost_ros.stream.pipeline import Pipeline, Stream
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
 from repghost_ros.vision.overlay import draw_overlay, picture
+
+_COUNT_PERIOD = 0.1  # seconds until a new viewer of the overlay is seen
 
 
 class Camera:
@@ -43,6 +45,8 @@ class Camera:
         self._due = 0.0
         prefix = f"{name}/" if name else ""
         self._note = ""
+        self._watchers = (0, 0)
+        self._counted = 0.0
         self.sources = sources(node, f"{prefix}image", parameters().image_transport)
         """Where its images may come from, the likeliest first."""
         self._classifications = node.create_lifecycle_publisher(
@@ -132,20 +136,17 @@ class Camera:
 
     def _publish(self, job: Job[Any]) -> None:
         answer = messages.serialized_classification(job.message, job.results)
-        self._classifications.publish(answer)
+        rcl.publish(self._classifications, answer)
         if self._changed is not None:
             stamp = job.message.header.stamp
             top = job.results[0].class_id if job.results else None
             if self._change.update(top, stamp.sec + stamp.nanosec / 1e9, self._parameters().hold):
-                self._changed.publish(answer)
+                rcl.publish(self._changed, answer)
         if self._perception is not None:
             header = messages.header(job.message)
             now, model = self._node.get_clock().now(), f"repghost_{self._parameters().model}"
             self._perception.publish(perception.targets(job, header, model, now))
-        raw, packed = (
-            publisher.get_subscription_count()
-            for publisher in (self._overlay, self._packed_overlay)
-        )
+        raw, packed = self._overlay_watched()
         if raw or packed:
             assert job.frame is not None
             rgb = picture(job.frame, job.view.source_color_range)
@@ -155,6 +156,17 @@ class Camera:
                 self._overlay.publish(messages.image(header, rgb))
             if packed:
                 self._packed_overlay.publish(messages.compressed_image(header, rgb))
+
+    def _overlay_watched(self) -> tuple[int, int]:
+        """Who watches the overlay, raw and compressed; asked now and then, for it takes its time."""
+        now = time.monotonic()
+        if now - self._counted > _COUNT_PERIOD:
+            self._counted = now
+            self._watchers = (
+                self._overlay.get_subscription_count(),
+                self._packed_overlay.get_subscription_count(),
+            )
+        return self._watchers
 
 
 def _read(received: Serialized) -> Frame:

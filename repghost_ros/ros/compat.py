@@ -37,7 +37,7 @@ class PassedOver(CallbackGroup):
 def subscribe_aside(node: Node, message_type: Any, topic: str, qos: Any) -> Any:
     """A subscription of the node, visible as such in the graph, that no executor serves.
 
-    Its messages are taken by `take_message`. Its events, such as incompatible QoS, stay with the node.
+    Its messages are taken by an `rcl.Taker`. Its events, such as incompatible QoS, stay with the node.
     """
     subscription: Any = node.create_subscription(
         message_type, topic, _nothing, qos, callback_group=PassedOver(), raw=True
@@ -101,13 +101,6 @@ class WaitSet:
         """Release its middleware resources."""
         self._set = None
         self._guard.destroy()
-
-
-def take(subscription: Any) -> bytes | None:
-    """A subscription's next message, serialized; None if there is none."""
-    with subscription.handle:
-        taken = subscription.handle.take_message(subscription.msg_type, True)
-    return None if taken is None else taken[0]
 
 
 class LifecycleNode(lifecycle.LifecycleNode):

@@ -17,7 +17,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from repghost_ros.ros.compat import WaitSet, subscribe_aside, take, unsubscribe
+from repghost_ros.ros.compat import WaitSet, subscribe_aside, unsubscribe
+from repghost_ros.ros.rcl import Taker
 from repghost_ros.ros.topics import Source, complaint, published
 from repghost_ros.vision.cdr import Serialized
 
@@ -107,16 +108,19 @@ class Subscription:
         self._seen: Source | None = None
         self._last = self._looked = time.monotonic()
         self.source = published(node, candidates) or candidates[0]
-        self.handle: Any = self._subscribe()
+        self.handle: Any = None
         """rclpy's subscription; None for a moment between two sources."""
+        self._subscribe()
 
-    def _subscribe(self) -> Any:
-        return subscribe_aside(self._node, self.source.message_type, self.source.topic, self._qos)
+    def _subscribe(self) -> None:
+        source = self.source
+        self.handle = subscribe_aside(self._node, source.message_type, source.topic, self._qos)
+        self._taker = Taker(self.handle)
 
     def take_all(self) -> None:
         """Call back with every message that has arrived."""
         for _ in range(self._qos.depth):  # limited, so that the other cameras have their turn
-            raw = take(self.handle)
+            raw = self._taker.take()
             if raw is None:
                 break
             self._last = time.monotonic()
@@ -145,7 +149,7 @@ class Subscription:
             self.close()
         elif self.handle is None:
             # Not at once: DDS allows one type per topic until the old subscription is gone.
-            self.handle = self._subscribe()
+            self._subscribe()
             self._node.get_logger().info(f"subscribed to {self.source}, which is published")
         self._seen = source
         if idle >= _PATIENCE and source in (None, self.source):

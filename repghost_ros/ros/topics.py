@@ -33,7 +33,7 @@ class Source:
     def __str__(self) -> str:
         return f"'{self.topic}' ({self.type_name})"
 
-    def read(self, raw: bytes) -> Serialized:
+    def read(self, raw: bytes | memoryview) -> Serialized:
         """A message as DDS delivered it."""
         if self.message_type in (Image, CompressedImage):
             return Serialized(raw, compressed=self.message_type is CompressedImage)

@@ -70,8 +70,8 @@ class Serialized:
 
     __slots__ = ("_end", "_message", "_order", "compressed", "raw")
 
-    def __init__(self, raw: bytes, *, compressed: bool) -> None:
-        self.raw = raw
+    def __init__(self, raw: bytes | memoryview, *, compressed: bool) -> None:
+        self.raw = memoryview(raw)
         self.compressed = compressed
         self._message: ImageView | CompressedImageView | None = None
         self._end = 0
@@ -114,13 +114,13 @@ class Serialized:
         """
         stamp, frame_id = self.message.header
         if self._order == "<":
-            return self.raw[HEADER : self._end]
+            return bytes(self.raw[HEADER : self._end])
         text = frame_id.encode() + b"\0"
         return _STAMP["<"].pack(stamp.sec, stamp.nanosec, len(text)) + text
 
     def _read(self) -> ImageView | CompressedImageView:
         raw = self.raw
-        order = self._order = _ORDERS.get(raw[:2], "")
+        order = self._order = _ORDERS.get(bytes(raw[:2]), "")
         if not order:
             raise FrameError(
                 f"a serialized image begins with {raw[:HEADER].hex(' ') or 'nothing'}: it is no CDR"
@@ -145,7 +145,7 @@ class Serialized:
     def _data(self, place: int) -> memoryview:
         place = _aligned(place)
         (length,) = _ONE[self._order].unpack_from(self.raw, place)
-        data = memoryview(self.raw)[place + 4 : place + 4 + length]
+        data = self.raw[place + 4 : place + 4 + length]
         if len(data) < length:
             raise FrameError(
                 f"a serialized image ends after {len(data)} of {length} bytes of data: it is truncated"
@@ -166,7 +166,7 @@ class SerializedHbm(Serialized):
 
     __slots__ = ()
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes | memoryview) -> None:
         super().__init__(raw, compressed=False)
 
     @property
@@ -178,7 +178,7 @@ class SerializedHbm(Serialized):
 
     def _read(self) -> ImageView:
         raw = self.raw
-        order = self._order = _ORDERS.get(raw[:2], "")
+        order = self._order = _ORDERS.get(bytes(raw[:2]), "")
         if not order:
             raise FrameError(
                 f"a serialized image begins with {raw[:HEADER].hex(' ') or 'nothing'}: it is no CDR"
@@ -187,7 +187,7 @@ class SerializedHbm(Serialized):
             f"{order}iiIIIII12s", raw, HEADER
         )
         start = HEADER + _HBM_FIELDS
-        data = memoryview(raw)[start : start + size]
+        data = raw[start : start + size]
         if len(data) < size:
             raise FrameError(f"data_size is {size}, but the message's buffer has {len(data)} bytes")
         encoding = name.partition(b"\0")[0].decode("ascii", "replace")
@@ -199,8 +199,8 @@ def _aligned(place: int) -> int:
     return HEADER + (place - HEADER + 3 & ~3)
 
 
-def _text(raw: bytes, start: int, end: int) -> str:
-    text = raw[start:end]
+def _text(raw: memoryview, start: int, end: int) -> str:
+    text = bytes(raw[start:end])
     if len(text) < end - start:
         raise FrameError(f"a serialized image ends after {len(raw)} bytes, amid a text")
     return text.removesuffix(b"\0").decode(errors="replace")

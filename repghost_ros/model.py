@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,6 +76,11 @@ class Model(AbstractContextManager["Model"]):
         """Number of logits."""
         return self.backend.classes
 
+    @property
+    def batch(self) -> int:
+        """How many frames one inference can take."""
+        return self.backend.batch
+
     def classify(
         self,
         picture: Frame | np.ndarray,
@@ -115,22 +120,56 @@ class Model(AbstractContextManager["Model"]):
 
         An error ends only this job: see its outcome and error.
         """
+        self.run_batch([(job, read)], slot)
+
+    def run_batch(self, batch: Sequence[tuple[Job[Any], Read]], slot: Slot) -> None:
+        """Take several jobs from message to results in one inference.
+
+        A frame that cannot be converted is refused alone; where the inference fails, the others fail.
+
+        Args:
+            batch: jobs, and what makes frames of their messages; no more than the slot's inputs.
+            slot: the caller's.
+
+        """
+        converted: list[Job[Any]] = []
+        for job, read in batch:
+            if self._convert(job, read, slot.inputs[len(converted)]):
+                converted.append(job)
+        if not converted:
+            return
+        try:
+            answers = slot.infer_batch(len(converted))
+        except Exception as error:
+            for job in converted:
+                job.end(Outcome.FAILED, error)
+            return
+        inferred = time.monotonic()
+        for job, logits in zip(converted, answers):
+            job.inferred, job.logits = inferred, logits
+            self._name(job)
+
+    def _convert(self, job: Job[Any], read: Read, nv12: np.ndarray) -> bool:
+        """Write what the model sees of a job's frame into a buffer; False if the job is refused."""
         job.started = time.monotonic()
         try:
             job.frame = job.view.crop(read(job.message))
-            job.view.fill(job.frame, slot.nv12, self.color_range)
+            job.view.fill(job.frame, nv12, self.color_range)
         except Exception as error:
             job.end(Outcome.REFUSED, error)
-            return
+            return False
         job.converted = time.monotonic()
+        return True
+
+    def _name(self, job: Job[Any]) -> None:
+        """Make results of a job's logits."""
+        assert job.logits is not None
         try:
-            job.logits = slot.infer()
-            job.inferred = time.monotonic()
             job.results = job.reporting.results(job.logits, self.labels, self.activation)
         except Exception as error:
             job.end(Outcome.FAILED, error)
-            return
-        job.end(Outcome.ANSWERED)
+        else:
+            job.end(Outcome.ANSWERED)
 
     def open_slot(self) -> Slot:
         """Allocate the buffers of one worker; its owner closes it before the model."""
@@ -207,6 +246,8 @@ class ModelSpec:
             # The first inference is always the slowest: do it before the first frame.
             slot = backend.open_slot()
             try:
+                if backend.batch > 1:
+                    slot.infer_batch(backend.batch)
                 activation = self._activation(path, slot)
             finally:
                 slot.close()

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from repghost_ros.backends.base import SingleSlot
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.model import Model
 from repghost_ros.stream.job import Counts, Job, Outcome
@@ -26,10 +26,14 @@ class HeldBackend:
     runtime = "held"
     width = height = 2
     classes = 1
-    batch = 1
     labels: tuple[str, ...] = ()
 
-    def __init__(self, room: int = 64, *, open_gates: bool = True, offset: int = 0) -> None:
+    def __init__(
+        self, room: int = 64, *, open_gates: bool = True, offset: int = 0, batch: int = 1
+    ) -> None:
+        self.batch = batch
+        self.batches: list[list[int]] = []
+        """The numbers of each inference, in the order in which they ended."""
         self.room = room
         self.offset = offset
         self.open_gates = open_gates
@@ -54,26 +58,34 @@ class HeldBackend:
         assert self.open_slots == 0
 
 
-class HeldSlot(SingleSlot):
+class HeldSlot:
     def __init__(self, backend: HeldBackend) -> None:
         self.backend = backend
-        self.nv12 = np.zeros((3, 2), np.uint8)
+        self.inputs = tuple(np.zeros((backend.batch, 3, 2), np.uint8))
+        self.nv12 = self.inputs[0]
         self.closed = False
 
     def infer(self) -> np.ndarray:
+        only: np.ndarray = self.infer_batch(1)[0]
+        return only
+
+    def infer_batch(self, count: int) -> np.ndarray:
         assert not self.closed
-        number = int(self.nv12[0, 0])
+        numbers = [int(nv12[0, 0]) for nv12 in self.inputs[:count]]
         with self.backend.lock:
             self.backend.at_once += 1
             self.backend.most_at_once = max(self.backend.most_at_once, self.backend.at_once)
         self.backend.begun.release()
         if not self.backend.open_gates:
-            assert self.backend.gate(number).wait(WAIT)
+            for number in numbers:
+                assert self.backend.gate(number).wait(WAIT)
         with self.backend.lock:
             self.backend.at_once -= 1
-        if number == 13:
+            self.backend.batches.append(numbers)
+        if 13 in numbers:
             raise BackendError("the device failed")
-        return np.array([number + self.backend.offset], np.float32)
+        answers = [np.nan if number == 14 else number + self.backend.offset for number in numbers]
+        return np.array(answers, np.float32)[:, np.newaxis]
 
     def close(self) -> None:
         if not self.closed:
@@ -313,3 +325,261 @@ def test_streams_take_turns() -> None:
     inbox.wait(6)
     pipeline.close()
     assert order == [0, 10, 1, 11, 2, 3]
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def held_at_work(backend: HeldBackend, stream: Any, number: int = 0) -> None:
+    """Give the only worker a frame, so that what comes next has to wait."""
+    stream.submit(number)
+    wait_begun(backend, 1)
+
+
+def release(backend: HeldBackend, *numbers: int) -> None:
+    for number in numbers:
+        backend.gate(number).set()
+
+
+def wait_until_idle(pipeline: Pipeline, workers: int) -> None:
+    while pipeline._shop.idle < workers:
+        threading.Event().wait(0.001)
+
+
+def test_a_batch_takes_what_waits_and_never_waits_for_more() -> None:
+    backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    held_at_work(backend, stream)
+    for number in range(1, 8):
+        stream.submit(number)
+    release(backend, *range(8))
+    inbox.wait(8)
+    assert backend.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+    assert inbox.values == list(range(8))
+    assert pipeline.close()
+    assert stream.counts == Counts(received=8, answered=8)
+    backend.close()
+
+
+def test_one_batch_serves_several_cameras_in_turn() -> None:
+    backend, inbox, other = HeldBackend(open_gates=False, batch=4), Inbox(), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    greedy = pipeline.open_stream(read, inbox, queue_depth=8)
+    modest = pipeline.open_stream(read, other, queue_depth=8)
+    held_at_work(backend, greedy)
+    for number in (1, 2, 3, 4):
+        greedy.submit(number)
+    modest.submit(20)
+    release(backend, 0, 1, 2, 3, 4, 20)
+    inbox.wait(5)
+    other.wait(1)
+    pipeline.close()
+    assert backend.batches == [[0], [20, 1, 2, 3], [4]]
+    assert (inbox.values, other.values) == ([0, 1, 2, 3, 4], [20])
+    assert modest.counts == Counts(received=1, answered=1)
+
+
+def test_batches_are_delivered_in_order_whichever_ends_first() -> None:
+    backend, inbox, other = HeldBackend(open_gates=False, batch=2), Inbox(), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=2)
+    one = pipeline.open_stream(read, inbox, queue_depth=8)
+    two = pipeline.open_stream(read, other, queue_depth=8)
+    one.submit(0)
+    two.submit(20)
+    wait_begun(backend, 2)
+    for number in (1, 2):
+        one.submit(number)
+        two.submit(20 + number)
+    release(backend, 20)  # its worker takes one frame of each camera
+    wait_begun(backend, 1)
+    release(backend, 1, 21)
+    other.wait(2)
+    assert other.values == [20, 21]  # not held up by the other camera
+    assert not inbox.jobs
+    release(backend, 0, 2, 22)
+    inbox.wait(3)
+    other.wait(1)
+    pipeline.close()
+    assert (inbox.values, other.values) == ([0, 1, 2], [20, 21, 22])
+    assert sorted(backend.batches[1]) == [1, 21]
+    assert backend.most_at_once == 2
+
+
+def test_idle_workers_share_what_waits() -> None:
+    """Conversion takes longer than inference: it is not to happen on one core of several."""
+    backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
+    ready = threading.Barrier(2)
+
+    def read_together(message: Any) -> Frame:
+        ready.wait(WAIT)  # two workers convert at once, or the test fails
+        return read(message)
+
+    pipeline = Pipeline(hosted(backend), workers=2)
+    stream = pipeline.open_stream(read_together, inbox, queue_depth=8)
+    wait_until_idle(pipeline, 2)
+    with pipeline._shop.changed:  # both frames wait before a worker looks
+        stream.submit(1)
+        stream.submit(2)
+    release(backend, 1, 2)
+    inbox.wait(2)
+    pipeline.close()
+    assert sorted(backend.batches) == [[1], [2]]
+
+
+def test_a_bad_frame_in_a_batch_costs_only_itself() -> None:
+    backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    held_at_work(backend, stream)
+    for message in (1, "bad", 3, 4):
+        stream.submit(message)
+    release(backend, 0, 1, 3, 4)
+    inbox.wait(5)
+    for _ in range(4):
+        stream.submit("bad")
+    inbox.wait(4)
+    pipeline.close()
+    assert backend.batches == [[0], [1, 3, 4]]  # and nothing was inferred for bad frames alone
+    assert [job.message for job in inbox.jobs] == [0, 1, "bad", 3, 4, *["bad"] * 4]
+    assert inbox.values == [0, 1, 3, 4]
+    assert stream.counts == Counts(received=9, answered=4, refused=5)
+
+
+def test_a_failed_batch_fails_its_frames_and_no_others() -> None:
+    backend, inbox, other = HeldBackend(open_gates=False, batch=4), Inbox(), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    neighbour = pipeline.open_stream(read, other, queue_depth=8)
+    held_at_work(backend, stream)
+    for message in (1, 13, "bad", 4):
+        stream.submit(message)
+    neighbour.submit(20)
+    release(backend, 0, 1, 13, 20, 4)
+    inbox.wait(5)
+    other.wait(1)
+    pipeline.close()
+    outcomes = [job.outcome for job in inbox.jobs]
+    failed, answered, refused = Outcome.FAILED, Outcome.ANSWERED, Outcome.REFUSED
+    assert outcomes == [answered, failed, failed, refused, answered]
+    assert [job.outcome for job in other.jobs] == [failed]
+    assert all(isinstance(job.error, BackendError) for job in inbox.jobs[1:3])
+    assert stream.counts == Counts(received=5, answered=2, failed=2, refused=1)
+    assert neighbour.counts == Counts(received=1, failed=1)
+
+
+def test_an_answer_that_is_none_fails_only_its_own_frame() -> None:
+    backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    held_at_work(backend, stream)
+    for number in (1, 14, 3):
+        stream.submit(number)
+    release(backend, 0, 1, 14, 3)
+    inbox.wait(4)
+    pipeline.close()
+    failed, answered = Outcome.FAILED, Outcome.ANSWERED
+    assert [job.outcome for job in inbox.jobs] == [answered, answered, failed, answered]
+
+
+def test_newest_frames_win_with_batches_too() -> None:
+    backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=3)
+    held_at_work(backend, stream)
+    for number in range(1, 10):
+        stream.submit(number)
+    assert stream.counts == Counts(received=10, dropped=6)
+    release(backend, *range(10))
+    inbox.wait(4)
+    pipeline.close()
+    assert inbox.values == [0, 7, 8, 9]
+    assert stream.counts == Counts(received=10, answered=4, dropped=6)
+
+
+def test_swaps_from_batches_to_single_frames_and_back() -> None:
+    large, small = HeldBackend(open_gates=False, batch=4), HeldBackend(offset=100)
+    inbox = Inbox()
+    pipeline = Pipeline(hosted(large), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    held_at_work(large, stream)
+    for number in range(1, 5):
+        stream.submit(number)
+    release(large, 0)
+    wait_begun(large, 1)  # four are in flight, more than the small model may have
+    stream.submit(5)
+    stream.submit(6)
+    swapped = threading.Thread(target=pipeline.swap, args=(hosted(small),))
+    swapped.start()
+    release(large, 1, 2, 3, 4)
+    swapped.join(WAIT)
+    inbox.wait(7)
+    large.close()
+    assert inbox.values == [0, 1, 2, 3, 4, 105, 106]
+    assert small.batches == [[5], [6]]
+    large = HeldBackend(open_gates=False, batch=2)
+    assert pipeline.swap(hosted(large))
+    small.close()
+    held_at_work(large, stream, 7)
+    stream.submit(8)
+    stream.submit(9)
+    release(large, 7, 8, 9)
+    inbox.wait(3)
+    pipeline.close()
+    assert large.batches == [[7], [8, 9]]
+    assert stream.counts == Counts(received=10, answered=10)
+
+
+def test_a_hanging_batch_is_given_up_frame_by_frame() -> None:
+    hung, fresh, inbox = HeldBackend(open_gates=False, batch=4), HeldBackend(offset=100), Inbox()
+    pipeline = Pipeline(hosted(hung), workers=1)
+    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    held_at_work(hung, stream)
+    for message in (1, "bad", 3):
+        stream.submit(message)
+    release(hung, 0)
+    wait_begun(hung, 1)
+    assert pipeline.oldest_in_flight() > 0
+    assert not pipeline.swap(hosted(fresh), timeout_s=0.01)
+    inbox.wait(4)
+    outcomes = [job.outcome for job in inbox.jobs]
+    assert outcomes == [Outcome.ANSWERED, Outcome.FAILED, Outcome.REFUSED, Outcome.FAILED]
+    release(hung, 1, 3)
+    while hung.open_slots:
+        threading.Event().wait(0.001)
+    stream.submit(5)
+    inbox.wait(1)
+    pipeline.close()
+    assert inbox.values == [0, 105]
+    assert stream.counts == Counts(received=5, answered=2, failed=2, refused=1)
+
+
+def test_every_frame_of_many_cameras_ends_once() -> None:
+    """Batches, bad frames, failures and a swap at full speed: counts close, answers are in order."""
+    backends = [HeldBackend(batch=4), HeldBackend(batch=1), HeldBackend(batch=3)]
+    pipeline = Pipeline(hosted(backends[0]), workers=3)
+    inboxes = [Inbox() for _ in range(4)]
+    streams = [pipeline.open_stream(read, inbox, queue_depth=3) for inbox in inboxes]
+
+    def send(stream: Any) -> None:
+        for number in range(2000):
+            stream.submit("bad" if number % 50 == 7 else number % 251)
+
+    senders = [threading.Thread(target=send, args=(stream,)) for stream in streams]
+    for sender in senders:
+        sender.start()
+    for old, new in pairwise(backends):
+        assert pipeline.swap(hosted(new))
+        old.close()
+    for sender in senders:
+        sender.join()
+    assert pipeline.close()
+    backends[-1].close()
+    for stream, inbox in zip(streams, inboxes):
+        counts = stream.counts
+        assert (counts.received, counts.in_flight) == (2000, 0)
+        assert len(inbox.jobs) == counts.answered + counts.failed + counts.refused
+        answered = [job for job in inbox.jobs if job.outcome is Outcome.ANSWERED]
+        assert all(job.logits is not None and job.logits[0] == job.message for job in answered)
+        received = [job.received for job in inbox.jobs]
+        assert received == sorted(received)

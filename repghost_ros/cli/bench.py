@@ -51,12 +51,13 @@ class BenchReport:
             return None if value is None else f"{value:.{digits}f}"
 
         yield Table(
-            ("model", "on", "params M", "threads", "mean ms", "p50", "p90", "p99", "FPS"),
+            ("model", "on", "params M", "threads", "batch", "mean ms", "p50", "p90", "p99", "FPS"),
             [
                 (
                     timing.model,
                     f"{timing.backend}, published" if _is_published(timing) else timing.backend,
-                    *(shown(timing.params_m), timing.threads, shown(timing.mean_ms)),
+                    *(shown(timing.params_m), timing.threads, timing.batch),
+                    shown(timing.mean_ms),
                     *(shown(timing.latency_ms), shown(timing.p90_ms), shown(timing.p99_ms)),
                     shown(timing.fps, 0),
                 )
@@ -119,7 +120,7 @@ def _thread_counts(text: str) -> list[int]:
 
 
 def run(options: argparse.Namespace) -> BenchReport:
-    """Measure one line per model and number of threads."""
+    """Measure each model with each number of threads; one for batches alone and in batches."""
     check_plot(options.plot)
     timings: list[Timing] = []
     here = environment()  # the load before this command adds its own
@@ -128,7 +129,9 @@ def run(options: argparse.Namespace) -> BenchReport:
     for model, threads in with_bar(lines, len(lines), "measurement"):
         classifier = open_model(options, model)
         try:
-            timings.append(measure(classifier, threads, options.seconds, work))
+            # A model for batches is timed with a lone frame, too.
+            for batch in sorted({1, classifier.batch}):
+                timings.append(measure(classifier, threads, options.seconds, work, batch))
         finally:
             classifier.close()
     timings = [

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -56,7 +57,8 @@ def classify_each(
         read: called in a worker to turn an item into a frame; an exception refuses only that item.
         view: what of each frame the model sees.
         reporting: which classes are reported.
-        workers: items in flight at the same time; default: one per core, on the board at least four.
+        workers: items, or batches of them, in flight at the same time; default: one per core, on the
+            board at least four.
 
     Raises:
         Exception: whatever `items` raised, after the jobs of the items before it.
@@ -66,6 +68,7 @@ def classify_each(
     slots: SimpleQueue[Slot] = SimpleQueue()
     opened = []
     broken: list[Exception] = []
+    todo: deque[tuple[Job[Item], Future[Job[Item]]]] = deque()
 
     def until_broken() -> Iterator[Item]:
         try:
@@ -73,14 +76,21 @@ def classify_each(
         except Exception as error:
             broken.append(error)
 
-    def classify(item: Item) -> Job[Item]:
-        job = Job(item, view, reporting)
+    def classify_some() -> None:
+        """Classify the next of `todo`, as many as wait there up to a batch."""
+        some: list[tuple[Job[Item], Future[Job[Item]]]] = []
+        while todo and len(some) < model.batch:
+            with suppress(IndexError):  # another worker took it
+                some.append(todo.popleft())
+        if not some:
+            return
         slot = slots.get()
         try:
-            model.run(job, slot, read)
+            model.run_batch([(job, read) for job, _ in some], slot)
         finally:
             slots.put(slot)
-        return job
+        for job, done in some:
+            done.set_result(job)
 
     pool = ThreadPoolExecutor(workers, "classify")
     waiting: deque[Future[Job[Item]]] = deque()
@@ -89,8 +99,10 @@ def classify_each(
             opened.append(model.open_slot())
             slots.put(opened[-1])
         for item in until_broken():
-            waiting.append(pool.submit(classify, item))
-            if len(waiting) >= 2 * workers:
+            waiting.append(Future())
+            todo.append((Job(item, view, reporting), waiting[-1]))
+            pool.submit(classify_some)
+            while waiting and (waiting[0].done() or len(waiting) >= 2 * workers * model.batch):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

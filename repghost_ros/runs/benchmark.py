@@ -57,15 +57,20 @@ class Timing:
     threads: int
     latency_ms: float
     """Of one pass with that many threads at it; measured: the median."""
+    batch: int = 1
+    """Frames in one pass."""
     mean_ms: float | None = None
     p90_ms: float | None = None
     p99_ms: float | None = None
     fps: float | None = None
+    """Frames a second, all threads together."""
     passes: int | None = None
     """How many were measured."""
 
 
-def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERENCE) -> Timing:
+def measure(
+    model: Model, threads: int, seconds: float = 3.0, work: str = INFERENCE, batch: int = 1
+) -> Timing:
     """Infer from several threads at once, as fast as possible.
 
     Args:
@@ -73,6 +78,7 @@ def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERE
         threads: each with its own buffers and one pass at a time.
         seconds: how long, after a warm-up of `warm_up(seconds)`.
         work: INFERENCE or END_TO_END.
+        batch: frames in one pass, no more than the model's batch.
 
     Raises:
         BackendError: the device has no room for that many, or an inference failed.
@@ -87,12 +93,13 @@ def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERE
 
     def one_pass(slot: Slot) -> None:
         if jpeg is None:
-            slot.infer()
+            slot.infer_batch(batch)
             return
-        job: Job[Any] = Job(jpeg, View(), Reporting())
-        model.run(job, slot, from_compressed)
-        if job.error is not None:
-            raise job.error
+        jobs: list[Job[Any]] = [Job(jpeg, View(), Reporting()) for _ in range(batch)]
+        model.run_batch([(job, from_compressed) for job in jobs], slot)
+        for job in jobs:
+            if job.error is not None:
+                raise job.error
 
     def keep_going(slot: Slot, own: list[float]) -> None:
         try:
@@ -111,7 +118,8 @@ def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERE
     try:
         for _ in range(threads):
             slots.append(model.open_slot())
-            slots[-1].nv12[...] = rng.integers(0, 256, slots[-1].nv12.shape, dtype=np.uint8)
+            for nv12 in slots[-1].inputs:
+                nv12[...] = rng.integers(0, 256, nv12.shape, dtype=np.uint8)
         begin = time.perf_counter() + warm_up(seconds)
         end = begin + seconds
         # Not Thread.join: when interrupted, Python before 3.13 considers the thread ended.
@@ -128,7 +136,13 @@ def measure(model: Model, threads: int, seconds: float = 3.0, work: str = INFERE
     p50, p90, p99 = (float(np.percentile(every, share)) for share in (50, 90, 99))
     return Timing(
         *(model.name, MEASURED, model.runtime, work, parameters_m(model.path), threads),
-        *(p50, float(every.mean()), p90, p99, len(every) / elapsed, len(every)),
+        latency_ms=p50,
+        batch=batch,
+        mean_ms=float(every.mean()),
+        p90_ms=p90,
+        p99_ms=p99,
+        fps=batch * len(every) / elapsed,
+        passes=len(every),
     )
 
 

@@ -142,7 +142,7 @@ def _rows(classes: Counter[str]) -> dict[str, int]:
 
 
 def plot_timings(path: Path, timings: Sequence[Timing], machine: str) -> None:
-    """Draw latency and throughput by threads, one line per model; published figures are dashed.
+    """Draw latency and throughput by threads, a line per model and batch; published figures are dashed.
 
     Args:
         path: .png, .svg or .pdf.
@@ -155,12 +155,16 @@ def plot_timings(path: Path, timings: Sequence[Timing], machine: str) -> None:
     """
     colors: dict[str, str] = {}
     with _figure(path, 2, 10, 4.2) as (figure, (left, right)):
-        for model, source in dict.fromkeys((timing.model, timing.source) for timing in timings):
-            lines = [t for t in timings if (t.model, t.source) == (model, source)]
+        for kind in dict.fromkeys(
+            (timing.model, timing.batch, timing.source) for timing in timings
+        ):
+            lines = [t for t in timings if (t.model, t.batch, t.source) == kind]
+            model, batch, source = kind
             style = "--s" if source == PUBLISHED else "-o"
-            color = colors.setdefault(model, f"C{len(colors)}")
+            named = model if batch == 1 else f"{model}, batch {batch}"
+            color = colors.setdefault(named, f"C{len(colors)}")
             threads = [timing.threads for timing in lines]
-            label = f"{model}, {source}"
+            label = f"{named}, {source}"
             latencies = [timing.latency_ms for timing in lines]
             left.plot(threads, latencies, style, c=color, label=label, clip_on=False)
             rates = [np.nan if timing.fps is None else timing.fps for timing in lines]

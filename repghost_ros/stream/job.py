@@ -47,6 +47,7 @@ class Job(Generic[Message]):
     started: float | None = None
     converted: float | None = None
     inferred: float | None = None
+    """Of all frames of a batch together."""
     frame: Frame | None = None
     """What of the message the model saw, before it was scaled."""
     logits: np.ndarray | None = None
@@ -60,7 +61,9 @@ class Job(Generic[Message]):
 
     def end(self, outcome: Outcome, error: Exception | None = None) -> None:
         """Record the frame's outcome."""
-        self.outcome, self.error = outcome, error
+        # The outcome last: whoever sees one may read the rest.
+        self.error = error
+        self.outcome = outcome
 
 
 @dataclass(frozen=True)

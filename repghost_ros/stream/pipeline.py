@@ -2,19 +2,21 @@
 """Bounded queues -> parallel workers -> answers in the order the frames came.
 
 Every worker owns one slot of the model, so OpenCV, ONNX Runtime and the BPU run in parallel, without
-Python's lock. When the device cannot keep up the newest frames win: the oldest waiting one is
-dropped and counted, so latency stays bounded by the queue depth. Every frame submitted ends in exactly
-one outcome.
+Python's lock. Where the model takes several frames an inference, a worker takes as many as wait, of
+whichever cameras, up to its share; it never waits for more. When the device cannot keep up the newest
+frames win: the oldest waiting one is dropped and counted, so latency stays bounded by the queue depth.
+Every frame submitted ends in exactly one outcome.
 
 One lock, `_Shop.changed`, guards everything that more than one thread touches: the crew, the streams
-and their order, each stream's queues and counts, each worker's ticket and each ticket's fields. A job's
-own fields belong to whoever holds its ticket. Frames are converted, inferred and delivered without the
-lock.
+and their order, each stream's queues and counts, each worker's tickets and each ticket's fields. A
+job's own fields belong to whoever holds its ticket. Frames are converted, inferred and delivered
+without the lock.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -52,6 +54,10 @@ class _Shop:
     streams: deque[Stream[Any]] = field(default_factory=deque)
     """Those that take frames, the one that was served longest ago first."""
     crew: list[_Worker] = field(default_factory=list)
+    limit: int = 0
+    """How many frames of one stream may be taken and not yet delivered."""
+    idle: int = 0
+    """Workers that wait for a frame."""
 
 
 class Stream(Generic[Message]):
@@ -63,13 +69,11 @@ class Stream(Generic[Message]):
         read: Read,
         deliver: Deliver[Message],
         queue_depth: int,
-        in_flight: int,
     ) -> None:
         self.read = read
         self._shop = shop
         self._deliver = deliver
         self._depth = queue_depth
-        self._limit = in_flight
         self._received = 0
         self._ended = dict.fromkeys(Outcome, 0)
         self._waiting: deque[Job[Message]] = deque()
@@ -109,36 +113,44 @@ class Stream(Generic[Message]):
             self._ended[Outcome.DROPPED] += len(self._waiting)
             self._waiting.clear()
 
-    def take(self) -> _Ticket | None:
-        """The oldest waiting frame, unless too many are in flight. Called with the lock held."""
-        if not self._waiting or len(self._in_order) >= self._limit:
-            return None
+    @property
+    def ready(self) -> int:
+        """How many frames a worker could take now. Called with the lock held."""
+        # More than the limit may be in flight after a swap to a smaller batch.
+        return max(0, min(len(self._waiting), self._shop.limit - len(self._in_order)))
+
+    def take(self) -> _Ticket:
+        """The oldest waiting frame of those that are ready. Called with the lock held."""
         ticket = _Ticket(self, self._waiting.popleft())
         self._in_order.append(ticket)
         return ticket
 
     def end(self, ticket: _Ticket, job: Job[Message]) -> None:
-        """Deliver this job and those that waited for it, unless an earlier one is still in flight."""
-        with self._shop.changed:
-            if ticket.ended:  # already given up
-                return
+        """Let this job be delivered, unless it was given up. Called with the lock held."""
+        if not ticket.ended:
             ticket.job, ticket.ended = job, True
-            if self._delivering:  # that worker delivers this job, too
+
+    def deliver(self) -> None:
+        """Deliver what has ended, in order, up to the first frame in flight; one thread at a time."""
+        with self._shop.changed:
+            if self._delivering:  # that thread goes on with what has ended meanwhile
                 return
             self._delivering = True
-        while (ended := self._next_ended()) is not None:
-            outcome = self._try_to_deliver(ended)
+            job = self._next_ended()
+        while job is not None:
+            outcome = self._try_to_deliver(job)
             with self._shop.changed:
                 self._in_order.popleft()
                 self._ended[outcome] += 1
-                self._shop.changed.notify()
+                if self._waiting:  # perhaps for this place in flight
+                    self._shop.changed.notify()
+                job = self._next_ended()
 
     def _next_ended(self) -> Job[Message] | None:
-        with self._shop.changed:
-            if self._in_order and self._in_order[0].ended:
-                return self._in_order[0].job
-            self._delivering = False
-            return None
+        if self._in_order and self._in_order[0].ended:
+            return self._in_order[0].job
+        self._delivering = False
+        return None
 
     def _try_to_deliver(self, job: Job[Message]) -> Outcome:
         try:
@@ -154,34 +166,49 @@ class _Worker(threading.Thread):
     def __init__(self, shop: _Shop, model: Model, slot: Slot, number: int) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self.retired = False
-        self.ticket: _Ticket | None = None
-        """The frame that it works on."""
+        self.tickets: list[_Ticket] = []
+        """The frames that it works on."""
+        self.batch = len(slot.inputs)
+        """How many those may be."""
         self._shop = shop
         self._model = model
         self._slot = slot
 
     def run(self) -> None:
-        while (ticket := self._wait_for_work()) is not None:
-            self._model.run(ticket.job, self._slot, ticket.stream.read)
+        while tickets := self._wait_for_work():
+            self._model.run_batch([(each.job, each.stream.read) for each in tickets], self._slot)
             with self._shop.changed:
-                self.ticket = None
-            ticket.stream.end(ticket, ticket.job)
+                self.tickets = []
+                for ticket in tickets:
+                    ticket.stream.end(ticket, ticket.job)
+            for stream in dict.fromkeys(ticket.stream for ticket in tickets):
+                stream.deliver()
         self._slot.close()
 
-    def _wait_for_work(self) -> _Ticket | None:
-        """A frame, taking the streams in turn; None once the worker is retired."""
-        streams = self._shop.streams
-        with self._shop.changed:
+    def _wait_for_work(self) -> list[_Ticket]:
+        """Frames, taking the streams in turn; none once the worker is retired."""
+        shop = self._shop
+        with shop.changed:
             while not self.retired:
-                for stream in streams:
-                    ticket = stream.take()
-                    if ticket is not None:
-                        streams.remove(stream)
-                        streams.append(stream)
-                        self.ticket = ticket
-                        return ticket
-                self._shop.changed.wait()
-            return None
+                self.tickets = self._take()
+                if self.tickets:
+                    return self.tickets
+                shop.idle += 1
+                shop.changed.wait()
+                shop.idle -= 1
+            return []
+
+    def _take(self) -> list[_Ticket]:
+        streams = self._shop.streams
+        # Idle workers get their share: converting one after another takes longer than a batch saves.
+        share = math.ceil(sum(stream.ready for stream in streams) / (1 + self._shop.idle))
+        taken: list[_Ticket] = []
+        while len(taken) < min(share, self.batch):
+            stream = next(stream for stream in streams if stream.ready)
+            streams.remove(stream)
+            streams.append(stream)
+            taken.append(stream.take())
+        return taken
 
 
 class Pipeline:
@@ -189,7 +216,7 @@ class Pipeline:
 
     Args:
         model: stays the caller's, who closes it after the pipeline.
-        workers: how many frames are converted and inferred at the same time.
+        workers: how many frames, or batches of them, are converted and inferred at the same time.
 
     Raises:
         BackendError: the device has no room for that many workers.
@@ -212,7 +239,7 @@ class Pipeline:
             queue_depth: how many frames may wait; beyond that the oldest is dropped.
 
         """
-        stream = Stream(self._shop, read, deliver, queue_depth, 2 * self._count)
+        stream = Stream(self._shop, read, deliver, queue_depth)
         with self._shop.changed:
             self._shop.streams.append(stream)
         return stream
@@ -220,7 +247,7 @@ class Pipeline:
     def oldest_in_flight(self) -> float:
         """Seconds that the longest-running conversion or inference has taken so far, else 0.0."""
         with self._shop.changed:
-            jobs = [worker.ticket.job for worker in self._shop.crew if worker.ticket is not None]
+            jobs = [ticket.job for worker in self._shop.crew for ticket in worker.tickets]
         now = time.monotonic()
         return max((now - job.started for job in jobs if job.started is not None), default=0.0)
 
@@ -264,6 +291,7 @@ class Pipeline:
     def _replace_crew(self, crew: list[_Worker], timeout_s: float | None) -> bool:
         with self._shop.changed:
             retired, self._shop.crew = self._shop.crew, crew
+            self._shop.limit = 2 * sum(worker.batch for worker in crew)
             for worker in retired:
                 worker.retired = True
             self._shop.changed.notify_all()
@@ -279,11 +307,16 @@ class Pipeline:
         return not hanging
 
     def _give_up(self, worker: _Worker) -> None:
-        """End a hanging worker's frame as failed; a late answer is ignored."""
+        """End a hanging worker's frames, as failed unless refused; a late answer is ignored."""
         with self._shop.changed:
-            ticket, worker.ticket = worker.ticket, None
-        if ticket is not None:
-            # A copy, because the worker may still write to the job.
-            error = BackendError("the backend hangs: the frame was given up")
-            given_up = replace(ticket.job, outcome=Outcome.FAILED, error=error)
-            ticket.stream.end(ticket, given_up)
+            tickets, worker.tickets = worker.tickets, []
+            for ticket in tickets:
+                ended = ticket.job.outcome is not None
+                job = replace(ticket.job)  # a copy, because the worker may still write to it
+                if not ended:
+                    job.end(
+                        Outcome.FAILED, BackendError("the backend hangs: the frame was given up")
+                    )
+                ticket.stream.end(ticket, job)
+        for stream in dict.fromkeys(ticket.stream for ticket in tickets):
+            stream.deliver()

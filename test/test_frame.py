@@ -255,7 +255,7 @@ def test_other_arrays_say_what_to_do(picture: Any, remedy: str) -> None:
 def test_the_data_tells_the_format(format: str) -> None:
     (plane,) = from_compressed(compressed(encoded(".png"), format)).planes
     np.testing.assert_array_equal(plane, PICTURE)
-    (plane,) = from_compressed(compressed(encoded(".jpg"), format)).planes
+    (plane,) = from_compressed(compressed(encoded(".jpg"), format)).decoded().planes
     assert plane.shape == PICTURE.shape
 
 
@@ -362,12 +362,11 @@ def with_exif(data: bytes, orientation: int, order: str = ">") -> bytes:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_exif_orientation_turns_files_but_not_messages(orientation: int, order: str) -> None:
     turned = with_exif(encoded(".jpg"), orientation, order)
-    frame = from_compressed(compressed(turned))
-    np.testing.assert_array_equal(
-        frame.planes[0], from_compressed(compressed(encoded(".jpg"))).planes[0]
-    )
+    frame = from_compressed(compressed(turned)).decoded()
+    straight = from_compressed(compressed(encoded(".jpg"))).decoded()
+    np.testing.assert_array_equal(frame.planes[0], straight.planes[0])
     assert frame.note == ""
-    upright = from_compressed(compressed(turned), upright=True)
+    upright = from_compressed(compressed(turned), upright=True).decoded()
     by_opencv = cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(upright.planes[0], by_opencv)
     assert (upright.height, upright.width) == by_opencv.shape[:2]
@@ -391,7 +390,7 @@ def test_truncated_pictures_are_refused(extension: str) -> None:
     whole = encoded(extension)
     for size in (2, 10, 20, 40, len(whole) // 2):
         with pytest.raises(FrameError):
-            from_compressed(compressed(whole[:size]))
+            from_compressed(compressed(whole[:size])).decoded()
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -446,7 +445,7 @@ def test_any_corruption_is_taken_or_refused(
     for at, value in changes:
         data[at % len(data)] = value
     try:
-        frame = from_compressed(compressed(bytes(data[: size or None])), max_pixels=10**6)
+        frame = from_compressed(compressed(bytes(data[: size or None])), max_pixels=10**6).decoded()
     except FrameError as error:
         assert str(error)
     else:

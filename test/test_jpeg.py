@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from repghost_ros.errors import FrameError
-from repghost_ros.vision.frame import from_compressed
+from repghost_ros.vision.frame import Frame, from_compressed
+from repghost_ros.vision.nv12 import RESIZE_POLICIES, ResizePolicy, to_nv12
 
 END = b"\xff\xd9"
 
@@ -75,7 +76,7 @@ everything = pytest.mark.parametrize("jpeg", KINDS.values(), ids=KINDS)
 
 def read(data: bytes) -> np.ndarray:
     """What the package makes of it, BGR."""
-    (plane,) = from_compressed(SimpleNamespace(data=data, format="jpeg")).planes
+    (plane,) = from_compressed(SimpleNamespace(data=data, format="jpeg")).decoded().planes
     return plane if plane.ndim == 3 else cv2.cvtColor(plane, cv2.COLOR_GRAY2BGR)
 
 
@@ -108,7 +109,7 @@ BEHIND = {
     "the rest of an older frame": OLDER[3000:],
     "the rest of one without end": OLDER[3000:-700],
     "another picture": OLDER,  # multi-picture format
-    "a film": b"\0\0\0\x18ftypmp42" + np.random.default_rng(2).bytes(50_000),
+    "a video": b"\0\0\0\x18ftypmp42" + np.random.default_rng(2).bytes(50_000),
     "half a marker": b"\xff",
 }
 
@@ -120,7 +121,7 @@ def test_what_follows_the_end_does_not_matter(jpeg: bytes, behind: bytes) -> Non
 
 
 @everything
-@pytest.mark.parametrize("behind", [b"", bytes(1), bytes(2), bytes(4000)])
+@pytest.mark.parametrize("behind", [b"", bytes(1), bytes(2), bytes(4000)], ids=len)
 def test_a_missing_end_marker_does_not_matter(jpeg: bytes, behind: bytes) -> None:
     assert jpeg.endswith(END)
     np.testing.assert_array_equal(read(jpeg[:-2] + behind), wanted(jpeg))
@@ -276,3 +277,67 @@ def test_a_thumbnail_does_not_end_the_picture() -> None:
     jpeg = KINDS["baseline"]
     data = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
     np.testing.assert_array_equal(read(data + bytes(7)), wanted(jpeg))
+
+
+def nv12(frame: Frame, resize: ResizePolicy = "stretch") -> np.ndarray:
+    out = np.zeros((96, 64), np.uint8)
+    to_nv12(frame, out, resize=resize)
+    return out
+
+
+@pytest.mark.parametrize("resize", RESIZE_POLICIES)
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+@pytest.mark.parametrize("size", [(256, 192), (640, 480), (1280, 720)], ids=str)
+def test_a_smaller_decoding_shows_the_same(
+    size: tuple[int, int], grey: bool, resize: ResizePolicy
+) -> None:
+    """It is the mean over each pixel's area, to within a few levels."""
+    pixels = picture(*size)
+    jpeg = by_opencv(pixels[..., 0] if grey else pixels)
+    frame = from_compressed(SimpleNamespace(data=jpeg, format="jpeg"))
+    smaller = frame.decoded((74, 74))
+    assert size[0] // smaller.width == size[1] // smaller.height > 1
+    full = frame.decoded()
+    area = cv2.resize(full.planes[0], (smaller.width, smaller.height), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(smaller.planes[0].astype(int), area, atol=6)
+    np.testing.assert_allclose(nv12(frame, resize).astype(int), nv12(full, resize), atol=12)
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "decoded"),
+    [
+        ((1920, 1080), (224, 224), (480, 270)),
+        ((1920, 1080), (480, 270), (480, 270)),
+        ((1920, 1080), (481, 270), (960, 540)),
+        ((640, 480), (224, 224), (320, 240)),
+        ((642, 480), (224, 224), (321, 240)),
+        ((641, 480), (224, 224), (641, 480)),  # an odd side has no half
+        ((640, 480), (641, 480), (640, 480)),
+        ((640, 480), None, (640, 480)),
+    ],
+)
+def test_it_is_decoded_no_larger_than_needed(
+    size: tuple[int, int], least: tuple[int, int] | None, decoded: tuple[int, int]
+) -> None:
+    frame = from_compressed(SimpleNamespace(data=by_opencv(picture(*size)), format="jpeg"))
+    assert (frame.width, frame.height) == size
+    smaller = frame.decoded(least)
+    assert (smaller.width, smaller.height) == decoded
+
+
+def test_a_region_and_a_mosaic_are_decoded_at_full_size() -> None:
+    data = by_opencv(picture(640, 480))
+    region = from_compressed(SimpleNamespace(data=data, format="jpeg")).crop(10, 20, 300, 200)
+    np.testing.assert_array_equal(region.planes[0], wanted(data)[20:220, 10:310])
+    grey = by_opencv(picture(640, 480)[..., 0])
+    mosaic = from_compressed(SimpleNamespace(data=grey, format="bayer_rggb8; jpeg compressed "))
+    assert mosaic.decoded((64, 64)).width == 640
+
+
+def test_a_truncated_one_is_refused_when_it_is_decoded_smaller() -> None:
+    jpeg = by_opencv(picture(640, 480))
+    for size in range(len(jpeg) // 3, len(jpeg) - 3, len(jpeg) // 7):
+        for end in (b"", END):
+            frame = from_compressed(SimpleNamespace(data=jpeg[:size] + end, format="jpeg"))
+            with pytest.raises(FrameError, match="truncated"):
+                nv12(frame)

@@ -76,7 +76,9 @@ class Camera:
     def open(self, pipeline: Pipeline) -> None:
         """Accept frames from now on, through this pipeline."""
         self._monitor = Monitor()
-        self._stream = pipeline.open_stream(_read, self._deliver, self._parameters().queue_depth)
+        self._stream = pipeline.open_stream(
+            self._read, self._deliver, self._parameters().queue_depth
+        )
 
     def submit(self, message: Serialized) -> None:
         """Take a frame, unless it arrives sooner than `max_rate` allows."""
@@ -168,7 +170,8 @@ class Camera:
             )
         return self._watchers
 
-
-def _read(received: Serialized) -> Frame:
-    message = received.message
-    return from_compressed(message) if received.compressed else from_image(message)
+    def _read(self, received: Serialized) -> Frame:
+        message = received.message
+        frame = from_compressed(message) if received.compressed else from_image(message)
+        # The overlay needs the whole picture: decode it once.
+        return frame.decoded() if any(self._overlay_watched()) else frame

@@ -83,7 +83,7 @@ def decode_image(data: bytes, name: str) -> Frame:
     """
     if data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG":
         try:
-            return from_compressed(SimpleNamespace(data=data, format=""), upright=True)
+            return from_compressed(SimpleNamespace(data=data, format=""), upright=True).decoded()
         except FrameError as error:
             raise FrameError(f"'{name}': {error}") from error
     # OpenCV raises many types for the many ways in which a file is not an image.

@@ -8,7 +8,7 @@ gigabytes does no harm. Messages are read through their fields; ROS is not neede
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -95,6 +95,45 @@ class Frame:
         if self.encoding in _YUV420:
             planes = (luma, self.planes[1][y // 2 : (bottom + 1) // 2, x // 2 : (right + 1) // 2])
         return Frame(self.encoding, right - x, bottom - y, planes, self.note)
+
+    def decoded(self, least: tuple[int, int] | None = None) -> Frame:
+        """The frame with its pixels: itself, unless it is a JpegFrame."""
+        return self
+
+
+@dataclass(frozen=True)
+class JpegFrame(Frame):
+    """A JPEG, checked up to its picture data; `planes` is empty until it is decoded."""
+
+    planes: tuple[np.ndarray, ...] = ()
+    _data: bytes = b""
+    _header: jpeg.Jpeg = field(default_factory=jpeg.Jpeg)
+
+    def crop(self, x: int, y: int, width: int, height: int) -> Frame:
+        """See Frame; decodes the whole picture."""
+        return self.decoded().crop(x, y, width, height)
+
+    def decoded(self, least: tuple[int, int] | None = None) -> Frame:
+        """The decoded frame, at its own size or, which costs less, at a half, a quarter or an eighth.
+
+        Args:
+            least: width and height in pixels that the smaller frame must have; None: its own size.
+
+        Raises:
+            FrameError: the data is broken or truncated.
+
+        """
+        shrink = 1
+        if least is not None and self.encoding not in BAYER:  # a mosaic has no smaller one
+            # Sides that are divided without a rest keep pixel centres aligned.
+            shrink = max(
+                n
+                for n in jpeg.SHRINKS
+                if not (self.width % n or self.height % n)
+                and (n == 1 or (self.width >= n * least[0] and self.height >= n * least[1]))
+            )
+        picture = jpeg.decode(self._data, self._header, shrink)
+        return Frame(self.encoding, picture.shape[1], picture.shape[0], (picture,), self.note)
 
 
 def from_array(picture: np.ndarray) -> Frame:
@@ -247,7 +286,8 @@ def _with_cv_bridge(message: Any) -> Frame:
 def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Frame:
     """The picture in a sensor_msgs/CompressedImage, JPEG or PNG, whatever its format field says.
 
-    The format field tells what the pixels are: a Bayer mosaic, or RGB instead of BGR.
+    A JPEG is decoded when its pixels are needed; see JpegFrame. The format field tells what the
+    pixels are: a Bayer mosaic, or RGB instead of BGR.
 
     Args:
         message: any object with `data` and `format`.
@@ -276,9 +316,13 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
             f"the compressed image claims {width}x{height} pixels, more than the {max_pixels} that "
             "are decoded at most"
         )
+    upright = upright and header.orientation != 1
+    if isinstance(header, jpeg.Jpeg) and not upright:
+        encoding, note = _encoding(raw, stored, header.is_grey)
+        return JpegFrame(encoding, width, height, note=note, _data=data, _header=header)
     picture = codec.decode(data, header)
-    encoding, note = _encoding(raw, stored, picture)
-    if upright and header.orientation != 1:
+    encoding, note = _encoding(raw, stored, picture.ndim == 2)
+    if upright:
         picture = _turned(picture, header.orientation)
         note = f"turned as its EXIF orientation {header.orientation} says"
     return Frame(encoding, picture.shape[1], picture.shape[0], (picture,), note)
@@ -304,13 +348,13 @@ def _read_format(text: str) -> tuple[str, str]:
     return raw, stored
 
 
-def _encoding(raw: str, stored: str, picture: np.ndarray) -> tuple[str, str]:
-    """A decoded picture's encoding according to its format field, and a note if color was lost.
+def _encoding(raw: str, stored: str, is_grey: bool) -> tuple[str, str]:
+    """A compressed picture's encoding according to its format field, and a note if color was lost.
 
     If the field gives the order in which the encoder got the channels, it is trusted, as
     image_transport's own subscriber does; otherwise the order is the raw image's.
     """
-    if picture.ndim == 2:
+    if is_grey:
         if raw in BAYER and stored in ("", raw):  # ROS 1, Foxy, and PNG: the mosaic itself
             return raw, ""
         if raw in BAYER:

@@ -22,6 +22,8 @@ from repghost_ros.errors import FrameError
 SIGNATURE = b"\xff\xd8\xff"
 FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
 """Grey stays one channel, deeper samples become 8 bits, and nothing is turned."""
+SHRINKS = (1, 2, 4, 8)
+"""A JPEG can be decoded at one over these of its size: each block's mean frequencies alone."""
 
 _MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
@@ -35,6 +37,11 @@ _PROCESSES = {
     **dict.fromkeys(range(0xC9, 0xD0), "arithmetically coded"),
 }
 """What OpenCV may lack a decoder for, by the marker of the frame header."""
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 # Decoded as picture data, it changes any block that it reaches: libjpeg itself puts zeros there.
 _NOISE = b"\xfe" + bytes(np.random.default_rng(0).integers(0, 255, 1024, np.uint8))
 
@@ -68,7 +75,7 @@ class Jpeg:
     @property
     def _block(self) -> tuple[int, int]:
         """Width and height of an MCU in pixels, of a scan with all components."""
-        if len(self._components) == 1:
+        if self.is_grey:
             return 8, 8
         horizontal, vertical = zip(*self._components.values(), strict=True)
         return 8 * max(horizontal), 8 * max(vertical)
@@ -91,6 +98,11 @@ class Jpeg:
         for component in body[1 : 1 + 2 * count : 2]:
             for coefficient in range(first, min(last, 63) + 1):
                 self._missing_bits[component, coefficient] = bits & 15
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it has one component."""
+        return len(self._components) == 1
 
     @property
     def all_scans_are_there(self) -> bool:
@@ -187,24 +199,31 @@ def parse(data: bytes) -> Jpeg:
     return jpeg
 
 
-def decode(data: bytes, jpeg: Jpeg) -> np.ndarray:
+def decode(data: bytes, jpeg: Jpeg, shrink: int = 1) -> np.ndarray:
     """The picture, as the camera took it.
 
     Args:
         data: the JPEG, whatever follows it.
         jpeg: its `parse` result.
+        shrink: one of SHRINKS that divides width and height. A JPEG that may be incomplete is decoded
+            at its full size nevertheless.
 
     Returns:
-        uint8 (height, width, 3) BGR, or (height, width) if the JPEG is grey.
+        uint8 BGR (height // shrink, width // shrink, 3), or without the last axis if the JPEG is grey.
 
     Raises:
         FrameError: it cannot be decoded, or a part of the picture is missing.
 
     """
-    bare = jpeg.data_without_end(data)
-    picture = _decoded(data[: jpeg.end] if jpeg.closed else bare + _END, jpeg)
-    if not jpeg.closed or jpeg.may_lack(picture):
-        _check(bare, picture, jpeg)
+    if shrink > 1 and jpeg.closed:
+        picture = _decoded(data[: jpeg.end], jpeg, shrink)
+        if jpeg.may_lack(picture):
+            return decode(data, jpeg)
+    else:
+        bare = jpeg.data_without_end(data)
+        picture = _decoded(data[: jpeg.end] if jpeg.closed else bare + _END, jpeg)
+        if not jpeg.closed or jpeg.may_lack(picture):
+            _check(bare, picture, jpeg)
     lost, intervals = jpeg.lost_intervals(data)
     if lost:
         raise FrameError(
@@ -213,12 +232,17 @@ def decode(data: bytes, jpeg: Jpeg) -> np.ndarray:
     return picture
 
 
-def _decoded(data: bytes, jpeg: Jpeg) -> np.ndarray:
+def _decoded(data: bytes, jpeg: Jpeg, shrink: int = 1) -> np.ndarray:
+    flags = FLAGS
+    if shrink > 1:
+        flags = _REDUCED[shrink] | cv2.IMREAD_IGNORE_ORIENTATION
+        flags |= 0 if jpeg.is_grey else cv2.IMREAD_COLOR
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), FLAGS)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise FrameError(f"the JPEG cannot be decoded: {error}") from error
-    if picture is None or picture.shape[:2] != (jpeg.height, jpeg.width):
+    size = (jpeg.height // shrink, jpeg.width // shrink)
+    if picture is None or picture.shape[:2] != size or (picture.ndim == 2) != jpeg.is_grey:
         raise FrameError(f"the JPEG of {len(data)} bytes cannot be decoded: {jpeg.explain()}")
     return picture
 

@@ -16,6 +16,7 @@ Colours are BT.601. `full`: Y, U, V 0..255 (JPEG). `limited`: Y 16..235, U and V
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -67,13 +68,15 @@ def to_nv12(
 
     Raises:
         ValueError: `out` is no NV12 buffer, or an option is unknown.
-        FrameError: a Bayer frame smaller than one cell.
+        FrameError: a Bayer frame smaller than one cell, or a JPEG that cannot be decoded.
 
     """
     y, uv = _planes(out)
     if color_range not in COLOR_RANGES or source_color_range not in COLOR_RANGES:
         raise ValueError(f"color ranges are {' and '.join(COLOR_RANGES)}")
     height, width = y.shape
+    margin = CROP_MARGIN if resize == "crop" else 1.0
+    frame = frame.decoded((math.ceil(width * margin), math.ceil(height * margin)))
     if resize == "crop":
         frame = _centre(frame, width, height)
     elif resize == "letterbox":

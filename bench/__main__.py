@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from bench import convert, executors, node
+from bench import batches, convert, executors, node
 from repghost_ros.ros.isolation import isolate
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,6 +57,8 @@ def main() -> None:
     results["executors"] = executors.main()
     print()
     results["node"] = node.main()
+    print()
+    results["batches"] = batches.main()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "bench.json").write_text(json.dumps(results, indent=1))
     plot(results, RESULTS / "bench.png")

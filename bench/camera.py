@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +41,16 @@ class Run:
 
 
 class Camera:
-    """A participant that sends NV12 images on `image` and takes the answers of one node."""
+    """A participant that sends NV12 images and takes the answers of one node.
+
+    Args:
+        node_name: the node's.
+        width: of the images, pixels.
+        height: of the images, pixels.
+        qos: to publish with.
+        names: the node's cameras, each of which sends every image; one without a name by default.
+
+    """
 
     def __init__(
         self,
@@ -48,26 +58,30 @@ class Camera:
         width: int = 224,
         height: int = 224,
         qos: QoSProfile = qos_profile_sensor_data,
+        names: Sequence[str] = ("",),
     ) -> None:
         self.published = 0
+        self.answered = 0
         self.longest_silence = 0.0
         """Seconds between two answers."""
         self._last_answer = float("inf")
         self._context = rclpy.Context()
         self._context.init()
         self._node = rclpy.create_node("bench_camera", context=self._context)
-        self._publisher = self._node.create_publisher(Image, "image", qos)
-        self._node.create_subscription(
-            messages.Classification,
-            f"/{node_name}/classification",
-            self._on_answer,
-            QoSProfile(depth=1000),
-        )
+        self._publishers = []
+        for prefix in (f"{name}/" if name else "" for name in names):
+            self._publishers.append(self._node.create_publisher(Image, f"{prefix}image", qos))
+            self._node.create_subscription(
+                messages.Classification,
+                f"/{node_name}/{prefix}classification",
+                self._on_answer,
+                QoSProfile(depth=1000),
+            )
         data = np.random.default_rng(0).integers(0, 256, width * height * 3 // 2, dtype=np.uint8)
         self._image = Image(encoding="nv12", width=width, height=height, step=width)
         self._image.data = array("B", data.tobytes())
+        self._sent: dict[int, float] = {}
         self._answers: dict[int, float] = {}
-        self._number = 1000
         self._executor = fastest_executor(self._context)
         self._executor.add_node(self._node)
         self._closing = False
@@ -78,6 +92,7 @@ class Camera:
 
     def _on_answer(self, message: Any) -> None:
         now = time.monotonic()
+        self.answered += 1
         self._answers[message.header.stamp.sec] = now
         self._note_silence(now)
         self._last_answer = now
@@ -91,14 +106,16 @@ class Camera:
         return self.longest_silence
 
     def _publish(self) -> None:
-        self._publisher.publish(self._image)
-        self.published += 1
+        """Send an image from each camera, under numbers of their own."""
+        for publisher in self._publishers:
+            self.published += 1
+            self._image.header.stamp.sec = self.published
+            self._sent[self.published] = time.monotonic()
+            publisher.publish(self._image)
 
     def wait_for_node(self) -> None:
         """Send now and then until an answer comes."""
-        number = 0
-        while not self._answers:
-            self._image.header.stamp.sec = number = number + 1
+        while not (self._answers and all(p.get_subscription_count() for p in self._publishers)):
             self._publish()
             time.sleep(0.05)
 
@@ -111,26 +128,22 @@ class Camera:
         self._image.step = step
 
     def run(self, fps: float, seconds: float, warm_up: float = 1.0) -> Run:
-        """Send at a rate and collect what is answered of what was sent after the warm-up."""
-        sent: dict[int, float] = {}
-        start = time.monotonic()
-        number = self._number
-        begin, end = start + warm_up, start + warm_up + seconds
-        due = start
+        """Send from each camera at a rate; collect what is answered after the warm-up."""
+        self._sent.clear()
+        self._answers.clear()
+        begin = time.monotonic() + warm_up
+        end = begin + seconds
+        due = time.monotonic()
         while (now := time.monotonic()) < end:
             if now < due:
                 time.sleep(due - now)
-            number += 1
             due += 1 / fps
-            self._image.header.stamp.sec = number
-            sent[number] = time.monotonic()
             self._publish()
-        self._number = number
         time.sleep(0.3)
-        counted = {n: t for n, t in sent.items() if t >= begin}
+        sent = self._sent
+        counted = sum(t >= begin for t in sent.values())
         answers = {n: t for n, t in self._answers.items() if begin <= t and n in sent}
-        self._answers.clear()
-        return Run(seconds, len(counted), [t - sent[n] for n, t in answers.items()])
+        return Run(seconds, counted, [t - sent[n] for n, t in answers.items()])
 
     def close(self) -> None:
         """Leave the graph."""

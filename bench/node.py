@@ -25,9 +25,9 @@ VENDOR = Path(emulator.__file__).parent / "vendor"
 
 
 @contextmanager
-def process(*command: str, library: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A node in a process of its own, interrupted at the end."""
-    environment = {**os.environ, "REPGHOST_LIBDNN": str(library), "PYTHONPATH": str(VENDOR)}
+def process(*command: str, library: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node in a process of its own, interrupted at the end; `env` is added to its environment."""
+    environment = {**os.environ, "REPGHOST_LIBDNN": str(library), "PYTHONPATH": str(VENDOR), **env}
     running = subprocess.Popen([sys.executable, *command], env=environment)
     try:
         yield running

@@ -961,9 +961,10 @@ __attribute__((destructor)) static void write_stats(void) {
   if (!file) return;
   fprintf(file,
           "live_models %lld\nlive_allocations %lld\nlive_tasks %lld\nbad_frees %lld\nbad_handles %lld\n"
-          "freed_in_use %lld\nstale_inputs %lld\ninferences %lld\nmax_in_flight %lld\n",
+          "freed_in_use %lld\nstale_inputs %lld\ninferences %lld\nmax_in_flight %lld\nbusy_ns %lld\n",
           (long long)stats.live_models, (long long)stats.live_allocations, (long long)stats.live_tasks,
           (long long)stats.bad_frees, (long long)stats.bad_handles, (long long)stats.freed_in_use,
-          (long long)stats.stale_inputs, (long long)stats.inferences, (long long)stats.max_in_flight);
+          (long long)stats.stale_inputs, (long long)stats.inferences, (long long)stats.max_in_flight,
+          (long long)stats.busy_ns);
   fclose(file);
 }

@@ -24,7 +24,15 @@ os.environ["ROS_LOG_DIR"] = _LOGS.name
 
 # Without ROS the others are run: `make test-jammy`.
 _ROS_TESTS = ("interfaces", "isolation", "monitor", "package", "parameters", "play", "rclpy_api")
-_NODE_TESTS = ("node", "node_board", "node_cameras", "node_faults", "node_managed", "node_rdk")
+_NODE_TESTS = (
+    "node",
+    "node_board",
+    "node_cameras",
+    "node_faults",
+    "node_managed",
+    "node_rdk",
+    "node_start",
+)
 if find_spec("rclpy") is None:
     collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]
 elif find_spec("hbm_img_msgs") is None or find_spec("ai_msgs") is None:

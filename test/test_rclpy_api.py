@@ -32,6 +32,7 @@ IMPORTS = {
     "rclpy.guard_condition": {"GuardCondition"},
     "rclpy.impl.implementation_singleton": {"rclpy_implementation"},
     "rclpy.lifecycle": {"LifecycleNode", "LifecycleState", "TransitionCallbackReturn"},
+    "rclpy.logging": {"LoggingSeverity"},
     "rclpy.node": {"Node"},
     "rclpy.parameter": {"Parameter"},
     "rclpy.qos": {

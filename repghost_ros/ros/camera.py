@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
+from rclpy.logging import LoggingSeverity
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.ros import messages, perception, rcl
@@ -134,6 +135,11 @@ class Camera:
                     f"frame of '{self.sources[0].topic}': {self._note}", throttle_duration_sec=1.0
                 )
         self._monitor.record(job)
+        # Asked here, for rclpy looks for its caller before it looks at the level.
+        if self._node.get_logger().is_enabled_for(LoggingSeverity.DEBUG):
+            self._node.get_logger().debug(
+                f"frame of '{self.sources[0].topic}': {_summary(job)}", throttle_duration_sec=1.0
+            )
         return job.outcome
 
     def _publish(self, job: Job[Any]) -> None:
@@ -175,3 +181,21 @@ class Camera:
         frame = from_compressed(message) if received.compressed else from_image(message)
         # The overlay needs the whole picture: decode it once.
         return frame.decoded() if any(self._overlay_watched()) else frame
+
+
+def _summary(job: Job[Any]) -> str:
+    """What came, what became of it, and how long each step took."""
+    assert job.outcome is not None
+    came = f"{job.frame.width}x{job.frame.height} {job.frame.encoding}" if job.frame else "unread"
+    best = "".join(f" {result.class_id} {result.score:.1%}" for result in job.results[:1])
+    steps = {
+        "waited": (job.received, job.started),
+        "converted": (job.started, job.converted),
+        "inferred": (job.converted, job.inferred),
+    }
+    times = ", ".join(
+        f"{name} {(end - begin) * 1e3:.1f} ms"
+        for name, (begin, end) in steps.items()
+        if begin is not None and end is not None
+    )
+    return f"{came}, {job.outcome.value}{best}; {times}"

@@ -60,18 +60,33 @@ def _nothing(message: Any) -> None:
     """No executor calls this."""
 
 
+def serve_transitions_aside(node: lifecycle.LifecycleNode) -> Any:
+    """The node's service change_state, which no executor serves from now on; see `take_request`."""
+    service: Any = node._service_change_state
+    node._services.remove(service)
+    service.callback_group = PassedOver()
+    return service
+
+
+def give_back(node: Node, service: Any) -> None:
+    """Let the node destroy what `serve_transitions_aside` took."""
+    node._services.append(service)
+
+
 class WaitSet:
-    """Waits for subscriptions without an executor, which would cost more than taking the message.
+    """Waits for subscriptions or services without an executor, which would cost more than taking them.
 
     rclpy's own wait set and how its executors use it are the same from Humble to Kilted.
 
     Args:
         context: of the node.
+        kind: what it waits for, `subscription` or `service`.
 
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, kind: str = "subscription") -> None:
         self._context: Any = context
+        self._kind = kind
         self._guard = GuardCondition(None, None, context)
         self._size = -1
         self._set: Any = None
@@ -80,22 +95,24 @@ class WaitSet:
         """Make `wait` return at once, from any thread."""
         self._guard.trigger()
 
-    def wait(self, subscriptions: Sequence[Any], seconds: float) -> list[Any]:
-        """The subscriptions with messages, once there is one or the time is over."""
-        if len(subscriptions) != self._size:
-            self._size = len(subscriptions)
-            self._set = _rclpy.WaitSet(self._size, 1, 0, 0, 0, 0, self._context.handle)
+    def wait(self, entities: Sequence[Any], seconds: float) -> list[Any]:
+        """The entities that have something, once there is one or the time is over."""
+        if len(entities) != self._size:
+            self._size = len(entities)
+            sizes = (self._size, 0) if self._kind == "subscription" else (0, self._size)
+            self._set = _rclpy.WaitSet(sizes[0], 1, 0, 0, sizes[1], 0, self._context.handle)
+        add = getattr(self._set, f"add_{self._kind}")
         with ExitStack() as used:
             used.enter_context(self._context.handle)
             used.enter_context(self._guard.handle)
             self._set.clear_entities()
-            for subscription in subscriptions:
-                used.enter_context(subscription.handle)
-                self._set.add_subscription(subscription.handle)
+            for entity in entities:
+                used.enter_context(entity.handle)
+                add(entity.handle)
             self._set.add_guard_condition(self._guard.handle)
             self._set.wait(int(seconds * 1e9))
-            ready = self._set.get_ready_entities("subscription")
-        return [each for each in subscriptions if each.handle.pointer in ready]
+            ready = self._set.get_ready_entities(self._kind)
+        return [each for each in entities if each.handle.pointer in ready]
 
     def close(self) -> None:
         """Release its middleware resources."""
@@ -103,8 +120,26 @@ class WaitSet:
         self._guard.destroy()
 
 
+def take_request(service: Any) -> tuple[Any, Any] | None:
+    """The next request of a service and the header for `send_response`; None if there is none."""
+    with service.handle:
+        request, header = service.handle.service_take_request(service.srv_type.Request)
+    return None if header is None else (request, header)
+
+
 class LifecycleNode(lifecycle.LifecycleNode):
     """rclpy's lifecycle node without the faults below."""
+
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> Any:  # noqa: N802
+        """Change the state; Humble to Kilted: rclpy tells the log of no transition."""
+        before = self._state_machine.current_state[1]
+        result = super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+        told = f"{before} -> {self._state_machine.current_state[1]}"
+        if result == lifecycle.TransitionCallbackReturn.ERROR:
+            self.get_logger().error(f"{told}: the transition broke off")
+        elif result == lifecycle.TransitionCallbackReturn.SUCCESS:
+            self.get_logger().info(told)
+        return result
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
         """Answer a change_state request; from Humble to Kilted, rclpy raises at an impossible one."""

@@ -72,6 +72,7 @@ def model_status(
     values = {
         "model": opened.name if opened else model,
         "path": str(opened.path) if opened else "",
+        "opening": host.activity,
         "workers": str(workers),
     }
     return _status(name, opened.runtime if opened else "", level, message, values)
@@ -113,10 +114,13 @@ def _judge(report: Report, thresholds: Thresholds) -> tuple[bytes, str]:
 
 
 def _judge_model(host: ModelHost, watchdog: float) -> tuple[bytes, str]:
+    activity = host.activity
+    if host.pipeline is None and activity:  # again, where there is a fault, too
+        return DiagnosticStatus.WARN, activity
     if host.fault:
         return DiagnosticStatus.ERROR, host.fault
     if host.pipeline is None:
-        return DiagnosticStatus.WARN, "loading" if host.opening else "not active"
+        return DiagnosticStatus.WARN, "not active"
     if host.hangs(watchdog):
         return DiagnosticStatus.ERROR, "the backend hangs"
     return DiagnosticStatus.OK, "active"

@@ -28,9 +28,11 @@ from repghost_ros.ros.diagnostics import camera_status, model_status
 from repghost_ros.ros.heartbeat import Heartbeat
 from repghost_ros.ros.intake import Intake
 from repghost_ros.ros.parameters import SPEC, Parameters, coerced, declare_parameters
-from repghost_ros.ros.process import init, interrupted, run
+from repghost_ros.ros.process import init, interrupted, last_words, run
+from repghost_ros.ros.transitions import Transitions
 from repghost_ros.stream.host import ModelHost
 from repghost_ros.stream.job import Counts
+from repghost_ros.stream.pipeline import Pipeline
 
 _RETRY_AFTER = (1.0, 60.0)  # seconds until a failed download is begun again: at first, at most
 _WATCH_PERIOD = 0.1  # seconds
@@ -60,13 +62,20 @@ class ClassifierNode(LifecycleNode):
         self._announcement: Announcement | None = None
         self._bond: Bond | None = None
         self._ending = threading.Event()
+        self._changing_state = threading.RLock()
+        """Held while a transition brings the topics into being, or takes them away."""
         self.failed = False
         """Whether the process is to end, for the model that it requires cannot be opened."""
         self._changing: tuple[Future[Model], Parameters] | None = None
         """A change of model that takes longer than a parameter request waits, and what was before."""
         self._starting: threading.Thread | None = None
         self._refused: Exception | None = None
-        self._current = declare_parameters(self)
+        try:
+            self._current = declare_parameters(self)
+        except ParameterError as error:
+            last_words(self, str(error))
+            super().destroy_node()
+            raise
         self.add_on_set_parameters_callback(self._validate)
         # Steady time: with use_sim_time there may be no clock yet, or one that jumps.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -75,6 +84,7 @@ class ClassifierNode(LifecycleNode):
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._heartbeat = Heartbeat(self.context, self._current.diagnostics_period, self._diagnose)
+        self._transitions = Transitions(self)
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
@@ -88,8 +98,8 @@ class ClassifierNode(LifecycleNode):
         """Configure and activate; a download that failed is retried with exponential back-off."""
         delay = _RETRY_AFTER[0]
         while not self._is_ending():
-            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-                self.trigger_activate()
+            done = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            if done and self.trigger_activate() == TransitionCallbackReturn.SUCCESS:
                 return
             if self._current.required:
                 self.failed = True
@@ -114,9 +124,10 @@ class ClassifierNode(LifecycleNode):
         """Load the model and advertise the topics."""
         try:
             self._open_model()
-            self._announcement = Announcement(self)
-            for camera in [name for name in self._current.cameras if name] or [""]:
-                self._cameras.append(Camera(self, camera, lambda: self._current))
+            with self._changing_state:
+                self._announcement = Announcement(self)
+                for camera in [name for name in self._current.cameras if name] or [""]:
+                    self._cameras.append(Camera(self, camera, lambda: self._current))
         except Exception as error:  # rclpy would say nothing of it
             self._unload()
             return self._refuse(error)
@@ -130,7 +141,12 @@ class ClassifierNode(LifecycleNode):
             pipeline = self._host.start(self._current.workers)
         except Exception as error:  # rclpy would say nothing of it
             return self._refuse(error)
-        result = super().on_activate(state)
+        with self._changing_state:
+            result = super().on_activate(state)
+            self._open_topics(pipeline)
+        return result
+
+    def _open_topics(self, pipeline: Pipeline) -> None:
         self._announce()
         for camera in self._cameras:
             camera.open(pipeline)
@@ -140,12 +156,11 @@ class ClassifierNode(LifecycleNode):
         for camera in self._cameras:
             self._intake.subscribe(camera.sources, camera.submit)
             self.get_logger().info(
-                f"serving {camera.sources[0]} ({self._current.qos_reliability}, depth "
-                f"{self._current.qos_depth}) on {camera.answers_topic}"
+                f"serving {camera.sources[0]}, {self._current.qos_reliability}, depth "
+                f"{self._current.qos_depth}, on {camera.answers_topic}"
             )
         if not self._current.autostart:
             self._form_bond()
-        return result
 
     def _form_bond(self) -> None:
         """Nav2's lifecycle manager waits for one."""
@@ -157,7 +172,10 @@ class ClassifierNode(LifecycleNode):
     def _refuse(self, error: Exception) -> TransitionCallbackReturn:
         self._refused = error
         self._host.fault = str(error)
-        self.get_logger().error(self._host.fault)
+        if self._current.required and self._starting is threading.current_thread():
+            last_words(self, self._host.fault)
+        else:
+            self.get_logger().error(self._host.fault)
         return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -181,28 +199,31 @@ class ClassifierNode(LifecycleNode):
         self._ending.set()
         if self._starting is not None:
             self._starting.join()
+        self._transitions.close()
         self._heartbeat.close()
         self._stop()
         self._unload()
         super().destroy_node()
 
     def _stop(self) -> None:
-        if self._bond is not None:
-            self._bond.close()
-            self._bond = None
-        if self._intake is not None:
-            self._intake.close()
-            self._intake = None
+        with self._changing_state:
+            if self._bond is not None:
+                self._bond.close()
+                self._bond = None
+            if self._intake is not None:
+                self._intake.close()
+                self._intake = None
         self._host.stop(self._current.watchdog)
 
     def _unload(self) -> None:
         self._host.close()
-        for camera in self._cameras:
-            camera.destroy()
-        self._cameras = []
-        if self._announcement is not None:
-            self._announcement.destroy()
-            self._announcement = None
+        with self._changing_state:
+            for camera in self._cameras:
+                camera.destroy()
+            self._cameras = []
+            if self._announcement is not None:
+                self._announcement.destroy()
+                self._announcement = None
 
     # --- model and parameters --------------------------------------------------------------------
 
@@ -226,8 +247,9 @@ class ClassifierNode(LifecycleNode):
 
     def _announce(self) -> None:
         """Publish which model answers, unless that is known."""
-        if self._host.model is not None and self._announcement is not None:
-            self._announcement.announce(self._host.model, self._current.score_threshold)
+        with self._changing_state:
+            if self._host.model is not None and self._announcement is not None:
+                self._announcement.announce(self._host.model, self._current.score_threshold)
 
     def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
         """Refuse what cannot be; nothing is applied, another callback may still refuse."""
@@ -257,6 +279,7 @@ class ClassifierNode(LifecycleNode):
         as a download, goes on; where it fails, the parameters are set back to the model that answers.
         """
         before, self._current = self._current, self._current.changed(parameter_list)
+        self.get_logger().debug(f"set {', '.join(f'{p.name}={p.value}' for p in parameter_list)}")
         if self._host.model is None or self._current.spec == before.spec:
             return SetParametersResult(successful=True)
         opening = self._host.open(self._current.spec, self._current.watchdog)
@@ -312,11 +335,14 @@ class ClassifierNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
-    init(args)
     try:
-        node = ClassifierNode()
+        init(args)
     except ParameterError as error:
         sys.exit(f"repghost: {error}")
+    try:
+        node = ClassifierNode()
+    except ParameterError:  # the node has told the log
+        sys.exit(1)
     run(node, lambda: node.failed)
     if node.failed:
         sys.exit(1)

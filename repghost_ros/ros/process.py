@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 
 import rclpy
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from repghost_ros.errors import ParameterError
 from repghost_ros.ros.executors import fastest_executor, spin
 
 _interrupts: list[int] = []
+_DISCOVERY = 3.5  # seconds until a listener is known; Fast DDS announces participants every 3 s
+_DELIVERY = 0.2  # seconds: rclpy cannot wait until what is on /rosout has arrived
 
 
 def init(args: list[str] | None) -> None:
@@ -20,10 +24,19 @@ def init(args: list[str] | None) -> None:
 
     rclpy's own handlers would shut the context down while frames are in flight, and a
     KeyboardInterrupt inside EventsExecutor's C++ code would abort the process.
+
+    Raises:
+        ParameterError: rcl refuses the arguments, such as a log level or a file of parameters.
+
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _interrupts.append(number))
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # rclpy's types differ between distributions
+        # Its first sentences say it; then come places in rcl's source.
+        reason = str(error).strip().partition(", at /")[0].replace("\n", " ")
+        raise ParameterError(reason) from error
 
 
 def interrupted() -> bool:
@@ -48,3 +61,12 @@ def shutdown() -> None:
     # Python itself restores the deadly default on its way out, but for what is ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def last_words(node: Node, message: str) -> None:
+    """Log why the process ends, as FATAL, and wait until those who listen to /rosout have got it."""
+    node.get_logger().fatal(message)
+    until = time.monotonic() + _DISCOVERY
+    while not (node.count_subscribers("/rosout") or interrupted() or time.monotonic() > until):
+        time.sleep(_DELIVERY / 10)
+    time.sleep(_DELIVERY)

@@ -20,6 +20,9 @@ _REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: at fi
 class Log(Protocol):
     """The logger methods used here; rclpy's and the standard library's loggers have both."""
 
+    def debug(self, message: str, /) -> object:
+        """Log what only a developer wants to know."""
+
     def info(self, message: str, /) -> object:
         """Log a message."""
 
@@ -50,6 +53,8 @@ class ModelHost:
         self._one_at_a_time = threading.Lock()
         self._generation = 0  # incremented by `close`, so that a load that ends later is stale
         self._opening: Future[Model] | None = None
+        self._downloaded: tuple[int, int] | None = None
+        """Bytes so far and in all (0: unknown) of the model that is being downloaded."""
         self._seen = Counts()
         self._reopen_delay = _REOPEN_AFTER[0]
         self._reopen_at = 0.0
@@ -75,9 +80,14 @@ class ModelHost:
         def work() -> None:
             try:
                 with self._one_at_a_time:
-                    opening.set_result(self._open(spec, longest_s, generation))
+                    try:
+                        model = self._open(spec, longest_s, generation)
+                    finally:
+                        self._downloaded = None
             except BaseException as error:
                 opening.set_exception(error)
+            else:
+                opening.set_result(model)
 
         # A daemon, so that the process can exit during a stalled download.
         threading.Thread(target=work, name="model", daemon=True).start()
@@ -130,6 +140,18 @@ class ModelHost:
         """Whether a model is being opened."""
         return self._opening is not None and not self._opening.done()
 
+    @property
+    def activity(self) -> str:
+        """What is being done for a model that is being opened, such as `downloading 34 %`; or empty."""
+        if not self.opening:
+            return ""
+        done, total = self._downloaded or (0, 0)
+        if not done or done == total:
+            return "loading"
+        return (
+            f"downloading {done * 100 // total} %" if total else f"downloading {done / 1e6:.1f} MB"
+        )
+
     def hangs(self, longest_s: float) -> bool:
         """Whether a frame in flight has taken longer than this."""
         pipeline = self.pipeline
@@ -168,8 +190,14 @@ class ModelHost:
             self.fault = f"the model cannot be reopened yet: {error}"
             self._log.error(self.fault)
 
+    def _note_progress(self, done: int, total: int) -> None:
+        self._downloaded = done, total
+        if self._progress is not None:
+            self._progress(done, total)
+
     def _open(self, spec: ModelSpec, longest_s: float | None, generation: int) -> Model:
-        model = spec.open(self._progress)
+        self._log.debug(f"opening {spec}")
+        model = spec.open(self._note_progress)
         self._log.info(
             f"model '{model.name}' ({model.classes} classes, {model.width}x{model.height}) from "
             f"{model.path} on {model.runtime}"

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lifecycle transitions that hold nothing else up.
+
+A transition takes as long as a model's download does. rclpy runs it in the node's executor, which then
+serves nothing else; awaiting it there would keep a core busy. So a thread takes the requests, and each
+is answered from a thread of its own, whatever executor the node is added to: parameters, `get_state`
+and timers go on meanwhile. rcl's state machine refuses a transition that comes amid another.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from repghost_ros.ros.compat import WaitSet, give_back, serve_transitions_aside, take_request
+
+_PERIOD = 0.5  # seconds until it is seen at the latest that ROS was shut down
+
+
+class Transitions:
+    """Serves a node's `~/change_state` until closed.
+
+    Args:
+        node: whose transitions are asked for.
+
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._service = serve_transitions_aside(node)
+        self._wait_set = WaitSet(node.context, "service")
+        self._answering: list[threading.Thread] = []
+        self._closing = False
+        self._thread = threading.Thread(target=self._serve, name="transitions", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            while not self._closing and self._node.context.ok():
+                for service in self._wait_set.wait([self._service], _PERIOD):
+                    taken = take_request(service)
+                    if taken is not None:
+                        self._begin(*taken)
+        except Exception:
+            # A signal that shuts the context down may catch rclpy anywhere.
+            if self._node.context.ok() and not self._closing:
+                raise
+
+    def _begin(self, request: Any, header: Any) -> None:
+        self._answering = [thread for thread in self._answering if thread.is_alive()]
+        answer = threading.Thread(
+            target=self._answer, args=(request, header), name="transition", daemon=True
+        )
+        self._answering.append(answer)
+        answer.start()
+
+    def _answer(self, request: Any, header: Any) -> None:
+        response = self._service.callback(request, self._service.srv_type.Response())
+        try:
+            self._service.send_response(response, header)
+        except Exception:
+            if self._node.context.ok():
+                raise
+
+    def close(self) -> None:
+        """Take no further requests; returns once those that were taken are answered."""
+        self._closing = True
+        self._wait_set.wake()
+        self._thread.join()
+        for thread in self._answering:
+            thread.join()
+        self._wait_set.close()
+        give_back(self._node, self._service)

@@ -97,22 +97,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_thread_counts,
         default=[1, 4],
         metavar="N,N,...",
-        help="how many inferences at a time (default: 1,4 as published)",
+        help="numbers of parallel inferences (default: 1,4 as published)",
     )
     parser.add_argument(
         "--seconds",
         type=positive_float,
         default=3.0,
         metavar="S",
-        help="of each line (default: %(default)s)",
+        help="duration of each measurement in seconds (default: %(default)s)",
     )
     parser.add_argument(
         "--end-to-end",
         action="store_true",
-        help="decode a JPEG of 640x480 and convert it to NV12, too",
+        help="include decoding a 640x480 JPEG and converting it to NV12",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, PNG or SVG")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the table, PNG or SVG")
 
 
 def _thread_counts(text: str) -> list[int]:

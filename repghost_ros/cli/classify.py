@@ -153,18 +153,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost classify`."""
     parser.add_argument("source", nargs="+", metavar="IMAGE|DIR|VIDEO|CAMERA|URL|-")
     add_model(parser)
-    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a picture")
     parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="write the pictures there, annotated"
+        "--top-k", type=positive, default=5, metavar="K", help="classes per picture (default: 5)"
     )
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     parser.add_argument(
-        "--every", type=positive, default=1, metavar="N", help="only every Nth frame"
+        "--every", type=positive, default=1, metavar="N", help="classify only every Nth frame"
     )
     parser.add_argument(
         "--max-rate",
         type=positive_float,
         metavar="HZ",
-        help="of a camera or stream: so many frames a second at most",
+        help="most frames per second to take from a camera or stream",
     )
 
 

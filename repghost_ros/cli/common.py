@@ -55,52 +55,57 @@ def add_model(
         default=[DEFAULT] if several else DEFAULT,
     )
     parser.add_argument(
-        "--model-name", default="", metavar="NAME", help="which of several models in a .bin"
-    )
-    parser.add_argument("--labels", default="", metavar="FILE", help="class names, one a line")
-    parser.add_argument(
-        "--backend", choices=BACKENDS, default="auto", help="auto: the BPU where there is one"
+        "--model-name", default="", metavar="NAME", help="model to use from a .bin with several"
     )
     parser.add_argument(
-        "--bpu-runtime", choices=BPU_RUNTIMES, default="auto", help="auto: the fastest usable"
+        "--labels", default="", metavar="FILE", help="file of class names, one per line"
+    )
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="auto", help="auto: the BPU if there is one"
+    )
+    parser.add_argument(
+        "--bpu-runtime",
+        choices=BPU_RUNTIMES,
+        default="auto",
+        help="auto: the fastest one available",
     )
     parser.add_argument(
         "--activation",
         choices=ACTIVATIONS,
         default="auto",
-        help="what makes scores of the outputs (auto: softmax unless the model gives probabilities)",
+        help="how outputs become scores (auto: softmax unless the model gives probabilities)",
     )
     parser.add_argument(
         "--onnx-providers",
         default="auto",
         metavar="NAME,NAME",
-        help="ONNX Runtime's execution providers, such as cuda (auto: all that it offers)",
+        help="ONNX Runtime execution providers, such as cuda (auto: all available)",
     )
     parser.add_argument(
         "--mean",
         type=_numbers,
         default=(),
         metavar="R,G,B",
-        help="what an ONNX model wants subtracted from pixels of 0 to 255 (default: ImageNet's)",
+        help="subtracted from an ONNX model's pixels of 0 to 255 (default: ImageNet's)",
     )
     parser.add_argument(
         "--scale",
         type=_numbers,
         default=(),
         metavar="R,G,B",
-        help="what it wants that multiplied by (default: ImageNet's)",
+        help="multiplied with the difference (default: ImageNet's)",
     )
     parser.add_argument(
         "--channel-order",
         choices=CHANNEL_ORDERS,
         default="auto",
-        help="of an ONNX model (auto: as it says, or rgb)",
+        help="channel order of an ONNX model (auto: from its metadata, else rgb)",
     )
     parser.add_argument(
         "--color-range",
         choices=(AUTO, *COLOR_RANGES),
         default=AUTO,
-        help="range of the NV12 that the model was compiled for (auto: as its file records)",
+        help="NV12 range that the model was compiled for (auto: from its file)",
     )
     if not pictures:
         parser.set_defaults(workers=None)  # in total one per core, as the runtime's own threads
@@ -109,20 +114,20 @@ def add_model(
         "--resize",
         choices=RESIZE_POLICIES,
         default=resize,
-        help="how pictures are fitted to the model (default: %(default)s)",
+        help="how pictures are fitted to the model's input (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature",
         type=positive_float,
         default=1.0,
         metavar="T",
-        help="logits are divided by it; eval --report fits it (default: %(default)s)",
+        help="divides the logits; fitted by eval --report (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=positive,
         metavar="N",
-        help="pictures classified at the same time (default: cores)",
+        help="pictures classified in parallel (default: one per core)",
     )
 
 

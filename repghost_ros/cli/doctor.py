@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--board-report",
         action="store_true",
-        help="try the device out as well: a self-test and timings, to be sent to the developers",
+        help="also test the device: self-test and timings, to be sent to the developers",
     )
 
 

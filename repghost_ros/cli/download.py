@@ -53,8 +53,8 @@ class DownloadReport:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost download`."""
-    parser.add_argument("size", nargs="*", metavar="SIZE", help=f"of {', '.join(MODELS)}")
-    parser.add_argument("--all", action="store_true", help="every size")
+    parser.add_argument("size", nargs="*", metavar="SIZE", help=f"one of {', '.join(MODELS)}")
+    parser.add_argument("--all", action="store_true", help="all sizes")
     parser.add_argument(
         "--format",
         choices=("bin", "onnx"),

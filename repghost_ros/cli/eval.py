@@ -101,23 +101,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against-backend",
         choices=BACKENDS,
-        help="what runs the second one; --against may then be the same model (default: --backend; "
+        help="backend of the second one, which may then be the same model (default: --backend; "
         "auto where that is sim)",
     )
     parser.add_argument(
-        "--val-list", type=Path, metavar="FILE", help="lines of PATH CLASS; PATH below DIR"
+        "--val-list", type=Path, metavar="FILE", help="file with lines PATH CLASS, PATH below DIR"
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="keep predictions.csv (resumes what broke off) and per_class.csv there",
+        help="write predictions.csv, which resumes interrupted runs, and per_class.csv there",
     )
     parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write one .html file: confusion, every class, reliability, the surest mistakes",
+        help="write an .html report: confusion, classes, reliability, most confident mistakes",
     )
     parser.add_argument(
         "--on",

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="SIZE",
-        help=f"of {', '.join(MODELS)}; to fold only: {DEMO} or an .onnx file",
+        help=f"one of {', '.join(MODELS)}; with --fold-preprocess also {DEMO} or an .onnx file",
     )
     parser.add_argument(
         "--checkpoint",
@@ -66,19 +66,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="class names of a model of your own, one a line: kept in the .onnx",
+        help="class names of your own model, one per line, stored in the .onnx",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the .onnx to write")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the .onnx to write (default: into the store)"
+    )
     parser.add_argument(
         "--fold-preprocess",
         action="store_true",
-        help="put NV12 -> RGB -> normalisation into the graph (for ONNX Runtime only)",
+        help="put NV12 -> RGB -> normalization into the graph (for ONNX Runtime only)",
     )
     parser.add_argument(
         "--color-range",
         choices=COLOR_RANGES,
         default="full",
-        help="range of the NV12 that is folded in (default: %(default)s)",
+        help="range of the folded model's NV12 input (default: %(default)s)",
     )
 
 

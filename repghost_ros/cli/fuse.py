@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         type=Path,
         metavar="DIR",
-        help=f"compare on up to {_PICTURES} of these too, not on random inputs alone",
+        help=f"also compare on up to {_PICTURES} of these pictures",
     )
 
 

@@ -51,31 +51,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topic",
         action="append",
         default=[],
-        help="of images; may be repeated (default: all image topics)",
+        help="image topic; may be repeated (default: all)",
     )
     parser.add_argument(
-        "--rate", type=positive_float, default=1.0, help="times as fast (default: %(default)s)"
+        "--rate",
+        type=positive_float,
+        default=1.0,
+        help="playback speed factor (default: %(default)s)",
     )
-    parser.add_argument(
-        "--loop", action="store_true", help="start over at the end, until interrupted"
-    )
+    parser.add_argument("--loop", action="store_true", help="repeat until interrupted")
     parser.add_argument("--clock", action="store_true", help="publish /clock in the bag's time")
     parser.add_argument(
         "--wait",
         type=positive,
         default=0,
         metavar="N",
-        help="begin once every topic has N subscribers",
+        help="start once every topic has N subscribers",
     )
     parser.add_argument(
         "--wait-for",
         action="append",
         default=[],
         metavar="TOPIC",
-        help="begin once it is subscribed to, as by a recorder of answers; may be repeated",
+        help="start once this topic has a subscriber, such as a recorder; may be repeated",
     )
     parser.add_argument(
-        "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest goes to ROS: remapping"
+        "--ros-args",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="remaining arguments go to ROS, for remapping",
     )
 
 

@@ -39,8 +39,8 @@ COMMANDS = (
 )
 
 _EXIT = """\
-exit codes: 0 all went well, 1 something failed (said on stderr), 2 the command line is wrong,
-130 interrupted. REPGHOST_HOME names the model store, REPGHOST_MODEL_URL a mirror of the archive."""
+exit codes: 0 success, 1 something failed (see stderr), 2 wrong command line, 130 interrupted.
+environment: REPGHOST_HOME is the model store, REPGHOST_MODEL_URL a mirror of the archive."""
 
 
 def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:

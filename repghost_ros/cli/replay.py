@@ -162,67 +162,71 @@ class ReplayReport:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost replay`."""
     parser.add_argument("bags", nargs="+", metavar="BAG|DIR|LIST.txt|URL")
-    parser.add_argument("--topic", default="", help="of the images (default: the only one)")
-    parser.add_argument("--list", action="store_true", help="list the image topics, and no more")
+    parser.add_argument("--topic", default="", help="image topic (default: the only one)")
+    parser.add_argument("--list", action="store_true", help="only list the image topics")
     add_model(parser)
     parser.add_argument(
         "--source-color-range",
         choices=COLOR_RANGES,
         default="limited",
-        help="range of the camera's own YUV frames (default: %(default)s)",
+        help="range of the camera's YUV frames (default: %(default)s)",
     )
-    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a frame")
+    parser.add_argument(
+        "--top-k", type=positive, default=5, metavar="K", help="classes per frame (default: 5)"
+    )
     parser.add_argument(
         "--score-threshold",
         type=share,
         default=0.0,
         metavar="SCORE",
-        help="report no class below it (default: %(default)s)",
+        help="least score of a reported class (default: %(default)s)",
     )
     parser.add_argument(
-        "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="what classes are named by"
+        "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="how classes are named"
     )
     parser.add_argument(
         "--roi",
         type=_roi,
         default=(0, 0, 0, 0),
         metavar="X,Y,W,H",
-        help="classify this region of each frame only, in pixels",
+        help="classify only this region of each frame, in pixels",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
-        help="write the answers: .csv, .jsonl, .parquet, or a bag's folder",
+        help="where to write the answers: .csv, .jsonl, .parquet, or a folder for a bag",
     )
     parser.add_argument(
         "--storage",
         choices=STORAGES,
         default=STORAGES[0],
-        help="of that bag (default: %(default)s)",
+        help="storage of that bag (default: %(default)s)",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the classes over time")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot the classes over time")
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="write one .html file: classes, timeline, runs"
+        "--report", type=Path, metavar="FILE", help="write an .html report: classes, timeline, runs"
     )
-    parser.add_argument("--compare", type=Path, metavar="OTHER", help="an earlier result")
+    parser.add_argument(
+        "--compare", type=Path, metavar="OTHER", help="compare with an earlier result"
+    )
     parser.add_argument(
         "--compare-topic",
         default="",
         metavar="TOPIC",
-        help="of OTHER's classifications, if it is a bag with several",
+        help="topic of the classifications, if OTHER is a bag with several",
     )
     parser.add_argument(
         "--min-agreement",
         type=share,
         metavar="SHARE",
-        help=f"of frames with the same best class, else fail (default: {_MIN_AGREEMENT:g})",
+        help=f"fail if fewer frames keep their best class (default: {_MIN_AGREEMENT:g})",
     )
     parser.add_argument(
         "--max-drift",
         type=share,
         metavar="SCORE",
-        help=f"by which the best class's score may change, else fail (default: {_MAX_DRIFT:g})",
+        help=f"fail if a best class's score changes by more (default: {_MAX_DRIFT:g})",
     )
     replay_many.add_arguments(parser)
 

@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=FORMATS,
         default=FORMATS[0],
-        help="many bags: of the results in the folder --out (default: %(default)s)",
+        help="many bags: format of the results in --out (default: %(default)s)",
     )
 
 

@@ -45,14 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost signs`."""
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument(
-        "--count", type=positive, default=1, metavar="N", help="of each class (default: 1)"
+        "--count", type=positive, default=1, metavar="N", help="pictures per class (default: 1)"
     )
     parser.add_argument(
-        "--size", type=_size, default=(640, 480), metavar="WxH", help="in pixels (default: 640x480)"
+        "--size",
+        type=_size,
+        default=(640, 480),
+        metavar="WxH",
+        help="picture size in pixels (default: 640x480)",
     )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="which pictures (default: 1)"
-    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="random seed (default: 1)")
 
 
 def _size(text: str) -> tuple[int, int]:

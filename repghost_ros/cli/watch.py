@@ -83,22 +83,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost watch`."""
     parser.add_argument("source", metavar="CAMERA|URL|VIDEO|DIR|TOPIC")
     add_model(parser)
-    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="classes a frame")
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="to serve at (default: %(default)s)"
+        "--top-k", type=positive, default=5, metavar="K", help="classes per frame (default: 5)"
     )
     parser.add_argument(
-        "--port", type=int, default=8080, metavar="N", help="0: a free one (default: %(default)s)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to serve on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8080,
+        metavar="N",
+        help="port to serve on; 0: any free one (default: %(default)s)",
     )
     parser.add_argument(
         "--rate",
         type=positive_float,
         default=_RATE,
         metavar="HZ",
-        help="pictures a second of files (default: %(default)g)",
+        help="rate at which files are shown (default: %(default)g)",
     )
     parser.add_argument(
-        "--ros-args", nargs=argparse.REMAINDER, default=[], help="the rest goes to ROS: remapping"
+        "--ros-args",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="remaining arguments go to ROS, for remapping",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     sizes = list(throughput)
     for offset, name, values in (
         (-0.27, "emulated device alone", [throughput[s]["limit"] for s in sizes]),
-        (0.0, "this node", [throughput[s]["ours"]["fps"] for s in sizes]),
-        (0.27, "the baseline node", [throughput[s]["baseline"]["fps"] for s in sizes]),
+        (0.0, "this node", [throughput[s]["fps"] for s in sizes]),
+        (0.27, "the baseline node", [throughput[s].get("baseline_fps", 0) for s in sizes]),
     ):
         left.bar([i + offset for i in range(len(sizes))], values, 0.27, label=name)
     left.set_xticks(range(len(sizes)), sizes)
@@ -51,6 +52,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Measure, print, and write bench/results/."""
     isolate()
+    start = time.monotonic()
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}\n")
     results: dict[str, Any] = {"convert": convert.main()}
     print()
@@ -61,8 +63,9 @@ def main() -> None:
     results["batches"] = batches.main()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "bench.json").write_text(json.dumps(results, indent=1))
-    plot(results, RESULTS / "bench.png")
-    print(f"\nwritten: {RESULTS / 'bench.json'}, {RESULTS / 'bench.png'}")
+    if results["node"]:
+        plot(results, RESULTS / "bench.png")
+    print(f"\nwritten to {RESULTS}; it took {(time.monotonic() - start) / 60:.0f} minutes")
 
 
 if __name__ == "__main__":

@@ -7,20 +7,20 @@ goes to pyeasy_dnn, all in one callback served by a MultiThreadedExecutor.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 
 import cv2
 import numpy as np
-import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 from repghost_ros.results import Result
 from repghost_ros.ros import messages
+from repghost_ros.ros.executors import spin
+from repghost_ros.ros.process import init, interrupted, shutdown
 
 
 def to_bgr(message: Image) -> np.ndarray:
@@ -69,12 +69,15 @@ class BaselineNode(Node):
 
 
 def main() -> None:
-    rclpy.init()
+    init(None)
     node = BaselineNode(sys.argv[1])
     executor = MultiThreadedExecutor(4)
     executor.add_node(node)
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        executor.spin()
+    spin(executor, node.context, interrupted)
+    # The callbacks that run still publish.
+    executor.shutdown()
+    node.destroy_node()
+    shutdown()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.camera import Camera
-from bench.node import our_node, process
+from bench.graph import process
+from bench.node import environment, our_node
 from emulator.board import build, fused_timings, timings, write_model
 
 FPS = 30.0
@@ -32,7 +33,7 @@ def measure(model: Path, library: Path, stats: Path, cameras: int, fps: float) -
     """One node with cameras that send at the same moment: answers, latency, device time."""
     names = [f"camera_{number}" for number in range(cameras)]
     command = [*our_node(model), "-p", f"cameras:=[{', '.join(names)}]"]
-    with process(*command, library=library, REPGHOST_EMU_STATS=str(stats)):
+    with process(command, env={**environment(library), "REPGHOST_EMU_STATS": str(stats)}):
         camera = Camera("repghost", names=names)
         camera.wait_for_node()
         run = camera.run(fps, SECONDS)

@@ -38,13 +38,18 @@ def take(kind: str, ready: Any, done: Any, answers: Any) -> None:
     else:
         executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    threading.Thread(target=spin, args=(executor, context, done.is_set), daemon=True).start()
+    spinning = threading.Thread(target=spin, args=(executor, context, done.is_set))
+    spinning.start()
     ready.set()
     before = resource.getrusage(resource.RUSAGE_SELF)
     done.wait()
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     answers.put((len(taken), cpu))
+    spinning.join()
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
 
 
 def measure(kind: str) -> dict[str, Any]:
@@ -70,8 +75,7 @@ def measure(kind: str) -> dict[str, Any]:
     time.sleep(0.2)
     done.set()
     taken, cpu = answers.get()
-    process.join(3)
-    process.kill()
+    process.join()
     node.destroy_node()
     context.try_shutdown()
     return {"executor": kind, "sent": sent, "taken": taken, "cpu_ms": cpu / max(1, taken) * 1e3}

@@ -1,117 +1,284 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node over DDS on the emulated device: throughput against the device's own limit, latency, CPU."""
+"""The node over DDS on the emulated device: what a frame costs, throughput, latency.
+
+Beside this node run, as often and in turns: a program in C on rcl that takes, copies and publishes
+(the least that a ROS node can be), and this node of before it took its images raw.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
+import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import emulator
-from bench.camera import Camera
-from emulator.board import Emulator, build, timings, write_model
+from bench import graph, lock
+from bench.graph import Load, Run
+from emulator.board import Emulator, build, fused_timings, timings, write_model
 
-SECONDS = 5.0
+SIZES = ("100", "111", "130", "150", "200")
+SECONDS = 3.0
+RUNS = 5  # of which the medians are told
+COST_RATE = 400
+RATES = (1000, 2000, 3000, 6000)
 OVERLOAD = 1.1  # frames sent for each that the device can take, so that it never waits for one
-RATES = (30, 120, 480)
+CAMERA_RATE, CAMERA_SECONDS = 30, 10.0
+BOARD = 5.0
+"""Times that a Cortex-A55 at 1.8 GHz takes longer than this machine's core: an estimate, see
+docs/performance.md."""
+BEFORE = "Take images raw from a wait set of the node's own subscription"
+"""The commit whose parent is compared with."""
+ROOT = Path(__file__).parent.parent
 VENDOR = Path(emulator.__file__).parent / "vendor"
 
 
-@contextmanager
-def process(*command: str, library: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A node in a process of its own, interrupted at the end; `env` is added to its environment."""
-    environment = {**os.environ, "REPGHOST_LIBDNN": str(library), "PYTHONPATH": str(VENDOR), **env}
-    running = subprocess.Popen([sys.executable, *command], env=environment)
-    try:
-        yield running
-    finally:
-        running.send_signal(signal.SIGINT)
-        try:
-            running.wait(5)
-        except subprocess.TimeoutExpired:
-            running.kill()
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def our_node(model: Path) -> list[str]:
-    """The command of this package's node."""
+    """Arguments of python for this package's node."""
     parameters = {"model_path": str(model), "bpu_runtime": "libdnn", "class_id": "index"}
     parameters["color_range"] = parameters["source_color_range"] = "full"
     arguments = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
-    return ["-m", "repghost_ros.ros.node", "--ros-args", *arguments]
+    return ["-m", "repghost_ros.ros.node", "--ros-args", "--log-level", "warn", *arguments]
 
 
-def baseline_node(model: Path) -> list[str]:
-    """The command of the node to compare with."""
-    return ["-m", "bench.baseline_node", str(model)]
+def environment(library: Path, tree: Path = ROOT) -> dict[str, str]:
+    """Of a node on the emulated device, whose packages are imported from `tree`."""
+    path = f"{VENDOR}{os.pathsep}{tree}"
+    return {**os.environ, "REPGHOST_LIBDNN": str(library), "PYTHONPATH": path}
 
 
-def measure(name: str, command: list[str], library: Path, fps: float) -> dict[str, Any]:
-    """One node at one rate: answers a second, latency, CPU per answer."""
-    with process(*command, library=library) as running:
-        camera = Camera(name)
-        camera.wait_for_node()
-        before, start = cpu_seconds(running.pid), time.monotonic()
-        run = camera.run(fps, SECONDS)
-        used, elapsed = cpu_seconds(running.pid) - before, time.monotonic() - start
-        camera.close()
-    return {
-        "sent_fps": fps,
-        "fps": run.rate,
-        "p50_ms": run.percentile(50),
-        "p99_ms": run.percentile(99),
-        "cpu_ms": used / elapsed / run.rate * 1e3 if run.latencies else float("nan"),
-    }
+@dataclass(frozen=True)
+class Program:
+    """A node to measure."""
+
+    name: str
+    topic: str
+    """Of its answers."""
+    command: Callable[[Path], list[str]]
+    """Arguments of python, for a model."""
+    tree: Path = ROOT
+    """Where its packages are imported from."""
+
+    @contextmanager
+    def run(self, library: Path, model: Path, counts: Path | None = None) -> Iterator[Any]:
+        """The process; where `counts` is given, it counts into that how often Python's lock is held."""
+        command = self.command(model)
+        if counts is not None:
+            assert command[0] == "-m"
+            watched = [str(ROOT / "bench" / "lock.py"), str(library.with_name("lock.so"))]
+            command = [*watched, str(counts), *command[1:]]
+        with graph.process(command, env=environment(library, self.tree), cwd=self.tree) as running:
+            yield running
+
+
+OURS = Program("this node", "/repghost/classification", our_node)
+BASELINE = Program(
+    "baseline", "/baseline/classification", lambda m: ["-m", "bench.baseline_node", str(m)]
+)
+
+
+def in_c(library: Path) -> Program:
+    """The program on rcl."""
+    return Program(
+        "C on rcl", "/limit/classification", lambda _: ["-m", "bench.graph", str(library)]
+    )
+
+
+def before(folder: Path) -> Program | None:
+    """The node of that commit's parent, unpacked into a folder; without git the reason is printed."""
+    git = ["git", "-C", str(ROOT)]
+    tree = folder / "before"
+    try:
+        search = [*git, "log", "--format=%h", "-1", "--grep", f"^{BEFORE}"]
+        commit = subprocess.run(search, capture_output=True, check=True).stdout.decode().strip()
+        archive = subprocess.run(
+            [*git, "archive", f"{commit}^"], capture_output=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"not compared with the commit before '{BEFORE}': {error}")
+        return None
+    with tarfile.open(fileobj=BytesIO(archive)) as files:
+        files.extractall(tree)
+    return Program("the node before", OURS.topic, our_node, tree)
+
+
+def measure(
+    program: Program, library: Path, model: Path, rates: list[float], seconds: float
+) -> list[Run]:
+    """One process, one run for each rate."""
+    with program.run(library, model) as running:
+        load = Load(library.with_name("graph.so"), program.topic, running.pid)
+        try:
+            return [load.run(rate, seconds) for rate in rates]
+        finally:
+            load.close()
+
+
+def lock_ms(program: Program, library: Path, model: Path, rate: float) -> float:
+    """Milliseconds that Python's lock is held for each answer."""
+    counts = library.with_name("counts")
+    with program.run(library, model, counts) as running:
+        load = Load(library.with_name("graph.so"), program.topic, running.pid)
+        load.run(rate, 0.5)
+        held, looked = lock.read(counts)
+        run = load.run(rate, SECONDS, warm_up=0.0)
+        more_held, more_looked = lock.read(counts)
+        load.close()
+    # The counts go on for a moment after the run, in which the lock is hardly held.
+    sampled = (run.seconds + 0.3) * (more_held - held) / (more_looked - looked)
+    return sampled / run.answered * 1e3
+
+
+def device_cpu_ms(emulated: Emulator, model: Path) -> float:
+    """Of the emulated device itself: the processor time for each inference of a loop in C."""
+    start = resource.getrusage(resource.RUSAGE_SELF)
+    rate = emulated.limit(model, threads=1, seconds=2.0)
+    end = resource.getrusage(resource.RUSAGE_SELF)
+    used = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
+    return used / (2.0 * rate) * 1e3
+
+
+def cost(programs: list[Program], library: Path, model: Path, device_ms: float) -> dict[str, Any]:
+    """Print and return the processor time and the lock's time of a frame."""
+    print(
+        f"\na frame's cost: 224x224 NV12 at {COST_RATE} fps, a device that takes no time; "
+        f"medians of {RUNS}"
+    )
+    print(f"of the processor time of the nodes the emulated device itself takes {device_ms:.3f} ms")
+    if lock_tells := sys.version_info[:2] <= lock.NEWEST:
+        lock.build(library.parent)
+    else:
+        print(f"the lock's time cannot be told with Python {sys.version.split()[0]}")
+    cpu: dict[str, list[float]] = {p.name: [] for p in programs}
+    held: dict[str, list[float]] = {p.name: [] for p in programs}
+    for _ in range(RUNS):
+        for program in programs:
+            (run,) = measure(program, library, model, [COST_RATE], SECONDS)
+            cpu[program.name].append(run.cpu_ms)
+            if lock_tells and "C" not in program.name:
+                held[program.name].append(lock_ms(program, library, model, COST_RATE))
+    rows = {}
+    least = median(cpu[programs[0].name])
+    print(
+        f"{'':>16} {'CPU ms':>7} {'of C':>5} {'lock ms':>8} | "
+        f"board estimate, x{BOARD:g}: CPU ms, lock ms, frames/s that the lock allows"
+    )
+    for program in programs:
+        used, lock_held = median(cpu[program.name]), median(held[program.name] or [float("nan")])
+        most = 1e3 / (BOARD * lock_held)
+        rows[program.name] = {"cpu_ms": used, "lock_ms": lock_held, "board_fps": most}
+        print(
+            f"{program.name:>16} {used:7.3f} {used / least:5.2f} {lock_held:8.3f} | "
+            f"{BOARD * used:.2f}, {BOARD * lock_held:.2f}, {most:.0f}",
+            flush=True,
+        )
+    return rows
+
+
+def overload(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
+    """Print and return the answers a second of a device that takes no time, the more being sent."""
+    print(f"\nanswers a second, a device that takes no time; medians of {RUNS}")
+    print(f"{'sent':>16} " + " ".join(f"{rate:>8}" for rate in RATES) + "  at the most sent / peak")
+    rows = {}
+    rates: dict[str, list[list[float]]] = {p.name: [] for p in programs}
+    for _ in range(RUNS):
+        for program in programs:
+            runs = measure(program, library, model, list(RATES), SECONDS)
+            rates[program.name].append([run.rate for run in runs])
+    for program in programs:
+        medians = [median(column) for column in zip(*rates[program.name])]
+        rows[program.name] = dict(zip(RATES, medians))
+        print(
+            f"{program.name:>16} "
+            + " ".join(f"{rate:8.0f}" for rate in medians)
+            + f"  {medians[-1] / max(medians):.0%}",
+            flush=True,
+        )
+    return rows
+
+
+def throughput(emulated: Emulator, library: Path, folder: Path) -> dict[str, Any]:
+    """Print and return how much of the device's own speed the node reaches, for each model."""
+    print(
+        f"\nanswers a second, emulated device, {OVERLOAD:g} times as many sent; medians of {RUNS}"
+    )
+    print(
+        f"{'model':>10} {'device':>8} {'node':>8} {'ratio':>6} {'CPU ms':>7} {'cores busy':>10} "
+        f"{'baseline':>9} | board estimate, x{BOARD:g}: cores of 8"
+    )
+    models = {size: write_model(folder / f"{size}.bin", **timings(size)) for size in SIZES}
+    models["100 fused"] = write_model(folder / "fused.bin", **fused_timings(1))
+    models["100 x4"] = write_model(
+        folder / "batch.bin", {"name": "four", **fused_timings(4)}, **fused_timings(1)
+    )
+    rows = {}
+    for name, model in models.items():
+        limit = emulated.limit(model)
+        runs = [measure(OURS, library, model, [limit * OVERLOAD], SECONDS)[0] for _ in range(RUNS)]
+        rate, cpu = median(run.rate for run in runs), median(run.cpu_ms for run in runs)
+        busy = median(run.busy for run in runs)
+        row: dict[str, Any] = {"limit": limit, "fps": rate, "cpu_ms": cpu, "busy": busy}
+        if name in SIZES:
+            (run,) = measure(BASELINE, library, model, [limit * OVERLOAD], SECONDS)
+            row["baseline_fps"] = run.rate
+        rows[name] = row
+        print(
+            f"{name:>10} {limit:8.1f} {rate:8.1f} {rate / limit:6.1%} {cpu:7.2f} {busy:10.1f} "
+            f"{row.get('baseline_fps', float('nan')):9.1f} | {BOARD * cpu * rate / 1e3:.1f}",
+            flush=True,
+        )
+    return rows
+
+
+def latency(library: Path, folder: Path) -> dict[str, Any]:
+    """Print and return how long one camera waits for its answers."""
+    model = folder / "100.bin"
+    device = timings("100")
+    device_ms = (device["exclusive_us"] + device["overhead_us"]) / 1e3
+    print(
+        f"\nfrom publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100; "
+        "medians of 3"
+    )
+    runs = [measure(OURS, library, model, [CAMERA_RATE], CAMERA_SECONDS)[0] for _ in range(3)]
+    p50, p99 = median(run.p50_ms for run in runs), median(run.p99_ms for run in runs)
+    print(
+        f"p50 {p50:.2f} ms, of which the device takes {device_ms:.2f}; p99 {p99:.2f} ms, "
+        f"{p99 / p50:.1f} times p50"
+    )
+    return {"device_ms": device_ms, "p50_ms": p50, "p99_ms": p99, "runs": [asdict(r) for r in runs]}
 
 
 def main() -> dict[str, Any]:
     """Run all of it and print the tables; returns the figures."""
-    results: dict[str, Any] = {"throughput": {}, "latency": {}}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        library = build(folder)
-        emulator = Emulator(library)
-        print("throughput, 224x224 NV12 over DDS, emulated device")
-        print(
-            f"{'size':>5} {'device':>8} {'node':>8} {'ratio':>6} {'CPU ms':>7} "
-            f"{'baseline':>8} {'ratio':>6} {'node/baseline':>13}"
-        )
-        for size in ("100", "111", "130", "150", "200"):
-            model = write_model(folder / f"{size}.bin", **timings(size))
-            limit = emulator.limit(model)
-            ours = measure("repghost", our_node(model), library, limit * OVERLOAD)
-            baseline = measure("baseline", baseline_node(model), library, limit * OVERLOAD)
-            results["throughput"][size] = {"limit": limit, "ours": ours, "baseline": baseline}
-            print(
-                f"{size:>5} {limit:8.1f} {ours['fps']:8.1f} {ours['fps'] / limit:6.1%} "
-                f"{ours['cpu_ms']:7.2f} {baseline['fps']:8.1f} {baseline['fps'] / limit:6.1%} "
-                f"{ours['fps'] / max(baseline['fps'], 1e-9):13.1f}",
-                flush=True,
-            )
-        print("\nlatency from publication to the answer's arrival, size 100")
-        print(f"{'sent':>6} {'answered':>9} {'p50 ms':>7} {'p99 ms':>7} {'CPU ms':>7}")
-        model = folder / "100.bin"
-        for fps in RATES:
-            run = measure("repghost", our_node(model), library, fps)
-            results["latency"][fps] = run
-            print(
-                f"{fps:6} {run['fps']:9.1f} {run['p50_ms']:7.2f} {run['p99_ms']:7.2f} "
-                f"{run['cpu_ms']:7.2f}",
-                flush=True,
-            )
-    return results
+        try:
+            library = build(folder)
+            programs = [in_c(graph.build(folder)), OURS]
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"the node is not measured, its load and device cannot be compiled: {error}")
+            return {}
+        emulated = Emulator(library)
+        old = before(folder)
+        if old is not None:
+            programs.append(old)
+        instant = write_model(folder / "instant.bin", exclusive_us=0, overhead_us=0)
+        device_ms = device_cpu_ms(emulated, instant)
+        return {
+            "cost": cost(programs, library, instant, device_ms),
+            "overload": overload(programs, library, instant),
+            "throughput": throughput(emulated, library, folder),
+            "latency": latency(library, folder),
+        }
 
 
 if __name__ == "__main__":

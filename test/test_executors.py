@@ -25,10 +25,10 @@ from repghost_ros.ros.node import ClassifierNode
 
 FRAMES = 50
 ALL = QoSProfile(depth=FRAMES)
-EXECUTORS = {
+EXECUTORS: dict[str, Callable[..., Any]] = {
     "single": SingleThreadedExecutor,  # Humble's fastest
     "multi": partial(MultiThreadedExecutor, 4),
-    "fastest": lambda context: fastest_executor(context),
+    "fastest": fastest_executor,
 }
 
 
@@ -82,7 +82,7 @@ def test_images_are_taken_once_and_in_order(name: str) -> None:
     robot.create_subscription(
         messages.Classification,
         f"/{name}/classification",
-        lambda message: answers.append(message.header.stamp.sec),
+        lambda message: answers.append(message.header.stamp.sec),  # type: ignore[attr-defined]
         ALL,
     )
     publisher = robot.create_publisher(Image, "image", ALL)

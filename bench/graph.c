@@ -1,0 +1,229 @@
+// The bench's ROS programs on rcl, in C: one that loads the node and takes little of the processor for
+// it, and one that is the least that a ROS node can be. bench/graph.py builds and starts them.
+//
+//   load TOPIC   sends 224x224 NV12 images on `image` and takes the answers on TOPIC. It prints `ready`
+//                once an answer has come, then does for each line `RATE WARM_UP SECONDS` that it reads: send,
+//                print `begin` after the warm-up and `end`, and the figures: sent, answered, p50, p99 (ms)
+//   node         answers such images: take, copy the pixels, publish
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <rcl/error_handling.h>
+#include <rcl/rcl.h>
+#include <rmw/qos_profiles.h>
+#include <rosidl_runtime_c/primitives_sequence_functions.h>
+#include <rosidl_runtime_c/string_functions.h>
+#include <sensor_msgs/msg/image.h>
+#include <vision_msgs/msg/classification.h>
+#include <vision_msgs/msg/object_hypothesis.h>
+
+enum { WIDTH = 224, HEIGHT = 224, PIXELS = WIDTH * HEIGHT * 3 / 2, MAX_FRAMES = 1 << 20 };
+enum { STAMP = 4, DEPTH = 5 };  // of a serialized message: where its header begins; the node's qos_depth
+
+static rcl_context_t context;
+static rcl_node_t node;
+static rcl_publisher_t publisher;
+static rcl_subscription_t subscription;
+static volatile sig_atomic_t ending;
+
+static double *sent_at, *answered_at;
+
+static void check(rcl_ret_t status, const char *what) {
+  if (status == RCL_RET_OK) return;
+  fprintf(stderr, "graph: %s: %s\n", what, rcl_get_error_string().str);
+  exit(1);
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+static void sleep_until(double due) {
+  struct timespec t = {.tv_sec = (time_t)due, .tv_nsec = (long)((due - (time_t)due) * 1e9)};
+  clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+}
+
+static void end(int number) {
+  (void)number;
+  ending = 1;
+}
+
+static void enter(const char *name) {
+  rcl_init_options_t options = rcl_get_zero_initialized_init_options();
+  check(rcl_init_options_init(&options, rcl_get_default_allocator()), "options");
+  context = rcl_get_zero_initialized_context();
+  check(rcl_init(0, NULL, &options, &context), "init");
+  node = rcl_get_zero_initialized_node();
+  rcl_node_options_t node_options = rcl_node_get_default_options();
+  node_options.enable_rosout = false;
+  check(rcl_node_init(&node, name, "", &context, &node_options), "node");
+}
+
+static void advertise(const char *topic, const rosidl_message_type_support_t *type, rmw_qos_profile_t qos) {
+  rcl_publisher_options_t options = rcl_publisher_get_default_options();
+  options.qos = qos;
+  publisher = rcl_get_zero_initialized_publisher();
+  check(rcl_publisher_init(&publisher, &node, type, topic, &options), "publisher");
+}
+
+static void subscribe(const char *topic, const rosidl_message_type_support_t *type, rmw_qos_profile_t qos) {
+  rcl_subscription_options_t options = rcl_subscription_get_default_options();
+  options.qos = qos;
+  subscription = rcl_get_zero_initialized_subscription();
+  check(rcl_subscription_init(&subscription, &node, type, topic, &options), "subscription");
+}
+
+static rcl_serialized_message_t buffer(size_t size) {
+  rcl_serialized_message_t message = rmw_get_zero_initialized_serialized_message();
+  rcl_allocator_t allocator = rcl_get_default_allocator();
+  check(rmw_serialized_message_init(&message, size, &allocator), "buffer");
+  return message;
+}
+
+static rcl_serialized_message_t serialized(const void *content, const rosidl_message_type_support_t *type) {
+  rcl_serialized_message_t message = buffer(0);
+  check(rmw_serialize(content, type, &message), "serialize");
+  return message;
+}
+
+// Calls `take` with every message until `ending`.
+static void serve(void (*take)(rcl_serialized_message_t *)) {
+  rcl_serialized_message_t taken = buffer(0);
+  rcl_wait_set_t set = rcl_get_zero_initialized_wait_set();
+  check(rcl_wait_set_init(&set, 1, 0, 0, 0, 0, 0, &context, rcl_get_default_allocator()), "wait set");
+  while (!ending) {
+    check(rcl_wait_set_clear(&set), "clear");
+    check(rcl_wait_set_add_subscription(&set, &subscription, NULL), "add");
+    rcl_ret_t status = rcl_wait(&set, RCL_MS_TO_NS(100));
+    if (status == RCL_RET_TIMEOUT) continue;
+    check(status, "wait");
+    while (rcl_take_serialized_message(&subscription, &taken, NULL, NULL) == RCL_RET_OK) take(&taken);
+    rcl_reset_error();
+  }
+}
+
+// ---- load ---------------------------------------------------------------------------------------
+
+static void note(rcl_serialized_message_t *answer) {
+  uint32_t number;
+  memcpy(&number, answer->buffer + STAMP, sizeof number);
+  if (number < MAX_FRAMES && !answered_at[number]) answered_at[number] = now();
+}
+
+static void *listen(void *unused) {
+  serve(note);
+  return unused;
+}
+
+static void publish(rcl_serialized_message_t *image, uint32_t number) {
+  memcpy(image->buffer + STAMP, &number, sizeof number);
+  sent_at[number] = now();
+  check(rcl_publish_serialized_message(&publisher, image, NULL), "publish");
+}
+
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void load(const char *topic) {
+  sent_at = calloc(MAX_FRAMES, sizeof *sent_at);
+  answered_at = calloc(MAX_FRAMES, sizeof *answered_at);
+  double *latencies = calloc(MAX_FRAMES, sizeof *latencies);
+  rmw_qos_profile_t sensor = rmw_qos_profile_sensor_data, many = rmw_qos_profile_default;
+  many.depth = 1000;
+  advertise("image", ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image), sensor);
+  subscribe(topic, ROSIDL_GET_MSG_TYPE_SUPPORT(vision_msgs, msg, Classification), many);
+  sensor_msgs__msg__Image content;
+  sensor_msgs__msg__Image__init(&content);
+  content.width = WIDTH, content.height = HEIGHT, content.step = WIDTH;
+  rosidl_runtime_c__String__assign(&content.encoding, "nv12");
+  rosidl_runtime_c__String__assign(&content.header.frame_id, "camera");
+  rosidl_runtime_c__uint8__Sequence__init(&content.data, PIXELS);
+  for (int i = 0; i < PIXELS; ++i) content.data.data[i] = (uint8_t)(rand() >> 8);
+  rcl_serialized_message_t image = serialized(&content, ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image));
+  pthread_t listener;
+  pthread_create(&listener, NULL, listen, NULL);
+  uint32_t number = 0;
+  for (int answered = 0; !answered && !ending;) {
+    publish(&image, ++number);
+    sleep_until(now() + 0.05);
+    for (uint32_t i = 1; i <= number; ++i) answered |= answered_at[i] != 0;
+  }
+  puts("ready"), fflush(stdout);
+  double rate, warm_up, seconds;
+  while (!ending && scanf("%lf %lf %lf", &rate, &warm_up, &seconds) == 3) {
+    uint32_t first = ++number, counted = 0;
+    double start = now(), begin = start + warm_up, stop = begin + seconds;
+    for (; !ending && number < MAX_FRAMES; ++number) {
+      double due = start + (number - first) / rate;
+      if (due >= stop || now() >= stop) break;
+      sleep_until(due);
+      if (!counted && due >= begin) counted = number, puts("begin"), fflush(stdout);
+      publish(&image, number);
+    }
+    puts("end"), fflush(stdout);
+    sleep_until(now() + 0.3);
+    size_t answered = 0;
+    for (uint32_t i = first; i < number; ++i)
+      if (answered_at[i] >= begin && answered_at[i] < stop)
+        latencies[answered++] = 1e3 * (answered_at[i] - sent_at[i]);
+    qsort(latencies, answered, sizeof *latencies, ascending);
+    double p50 = answered ? latencies[answered / 2] : NAN, p99 = answered ? latencies[answered * 99 / 100] : NAN;
+    printf("%u %zu %.4f %.4f\n", number - counted, answered, p50, p99), fflush(stdout);
+  }
+  ending = 1;
+  pthread_join(listener, NULL);
+}
+
+// ---- node ---------------------------------------------------------------------------------------
+
+static uint8_t pixels[PIXELS];
+static rcl_serialized_message_t answer;
+
+// The images are the load's: their pixels are the message's last bytes.
+static void reply(rcl_serialized_message_t *image) {
+  memcpy(pixels, image->buffer + image->buffer_length - PIXELS, PIXELS);
+  memcpy(answer.buffer + STAMP, image->buffer + STAMP, 8);
+  check(rcl_publish_serialized_message(&publisher, &answer, NULL), "publish");
+}
+
+static void answer_all(void) {
+  rmw_qos_profile_t sensor = rmw_qos_profile_sensor_data, reliable = rmw_qos_profile_default;
+  sensor.depth = DEPTH;
+  subscribe("image", ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image), sensor);
+  advertise("~/classification", ROSIDL_GET_MSG_TYPE_SUPPORT(vision_msgs, msg, Classification), reliable);
+  vision_msgs__msg__Classification content;
+  vision_msgs__msg__Classification__init(&content);
+  rosidl_runtime_c__String__assign(&content.header.frame_id, "camera");
+  vision_msgs__msg__ObjectHypothesis__Sequence__init(&content.results, 5);
+  for (int i = 0; i < 5; ++i) {
+    rosidl_runtime_c__String__assign(&content.results.data[i].class_id, "500");
+    content.results.data[i].score = 0.2;
+  }
+  answer = serialized(&content, ROSIDL_GET_MSG_TYPE_SUPPORT(vision_msgs, msg, Classification));
+  serve(reply);
+}
+
+// The answers' topic for `load`, NULL for `node`.
+int run(const char *answers) {
+  signal(SIGINT, end);
+  signal(SIGTERM, end);
+  enter(answers ? "bench_camera" : "limit");
+  if (answers) load(answers);
+  else answer_all();
+  check(rcl_publisher_fini(&publisher, &node), "publisher");
+  check(rcl_subscription_fini(&subscription, &node), "subscription");
+  check(rcl_node_fini(&node), "node");
+  check(rcl_shutdown(&context), "shutdown");
+  check(rcl_context_fini(&context), "context");
+  return 0;
+}

@@ -6,9 +6,9 @@ classes over time and diagnostics once config/layouts/foxglove.json is imported 
 """
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
-from launch.conditions import LaunchConfigurationEquals
+from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
@@ -52,7 +52,9 @@ def generate_launch_description() -> LaunchDescription:
                     package=package,
                     executable=executable,
                     arguments=arguments,
-                    condition=LaunchConfigurationEquals("viewer", viewer),
+                    condition=IfCondition(
+                        PythonExpression(["'", LaunchConfiguration("viewer"), f"' == '{viewer}'"])
+                    ),
                 )
                 for viewer, (package, executable, arguments) in VIEWERS.items()
             ),

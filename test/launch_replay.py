@@ -8,6 +8,7 @@ day (here: of `repghost replay`, just before).
 from __future__ import annotations
 
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,9 @@ class TestReplay(unittest.TestCase):
     ) -> None:
         robot = Robot()
         try:
+            answers_topic = "/repghost/classification"
+            wait_until(lambda: robot.node.count_publishers(answers_topic), "the node")
+            time.sleep(0.5)  # the node's side matches a moment later, and DDS does not tell when
             robot.collect(messages.Image, "/camera/image_raw")
             live = robot.classifications
             wait_until(lambda: len(live) >= FRAMES, "all answers")

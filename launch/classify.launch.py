@@ -5,8 +5,6 @@ Every parameter of the node is an argument; `ros2 launch -s repghost_ros classif
 """
 
 import sys
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,31 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from repghost_ros.ros.parameters import Parameters
-
-PARAMETERS = {parameter.name: parameter for parameter in fields(Parameters)}
-ARGUMENTS = {
-    "image": ("image", "Topic of the camera images."),
-    "name": ("repghost", "Name of the node."),
-    "namespace": ("", "Namespace of the node and its topics."),
-    "params_file": ("", "YAML file with the node's parameters; empty: config/classify.yaml."),
-    "use_sim_time": ("false", "Take the time from /clock."),
-    "log_level": ("info", "debug, info, warn, error or fatal."),
-    "respawn": ("false", "Start the node again when its process ends."),
-}
-
-
-def check_names(context: LaunchContext) -> None:
-    """Refuse what was misspelt on the command line; other launch files have arguments of their own."""
-    if not any(Path(argument).name == Path(__file__).name for argument in sys.argv):
-        return
-    given = [argument.partition(":=")[0] for argument in context.argv if ":=" in argument]
-    unknown = sorted(set(given) - ARGUMENTS.keys() - PARAMETERS.keys())
-    if unknown:
-        raise RuntimeError(
-            f"unknown argument {', '.join(unknown)}: "
-            f"`ros2 launch -s repghost_ros {Path(__file__).name}` lists those there are"
-        )
+from repghost_ros.ros.launching import ARGUMENTS, PARAMETERS, refuse_unknown
 
 
 def given_parameters(context: LaunchContext) -> dict[str, Any]:
@@ -61,7 +35,7 @@ def given_parameters(context: LaunchContext) -> dict[str, Any]:
 
 def classifier(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node; where its model is required, the end of the launch when the node fails."""
-    check_names(context)
+    refuse_unknown(__file__, context.argv)
 
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context)

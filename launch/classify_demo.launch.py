@@ -5,14 +5,15 @@ A synthetic camera shows road signs and the node classifies them. Foxglove shows
 classes over time and diagnostics once config/layouts/foxglove.json is imported in its Layouts menu.
 """
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
+from repghost_ros.ros.launching import refuse_unknown
 
 VIEWERS = {
     "foxglove": ("foxglove_bridge", "foxglove_bridge", []),
@@ -28,6 +29,11 @@ VIEWERS = {
 }
 
 
+def check(context: LaunchContext) -> None:
+    """Refuse what was misspelt; the node's own arguments are passed on."""
+    refuse_unknown(__file__, context.argv, own=["viewer"])
+
+
 def generate_launch_description() -> LaunchDescription:
     """Camera, node and visualiser."""
     classify = PathJoinSubstitution(
@@ -35,6 +41,7 @@ def generate_launch_description() -> LaunchDescription:
     )
     return LaunchDescription(
         [
+            OpaqueFunction(function=check),
             DeclareLaunchArgument(
                 "viewer",
                 default_value="rqt",

@@ -26,6 +26,7 @@ from launch_ros.ros_adapters import get_ros_node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from repghost_ros.ros.launching import refuse_unknown
 from repghost_ros.ros.messages import Classification
 
 # Passed on to classify.launch.py, which describes them.
@@ -44,6 +45,7 @@ class Replay:
 
     def start(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
         """Start the node and a recorder of its answers, and wait until the node is ready."""
+        refuse_unknown(__file__, context.argv, own=["bag", "out", "rate"])
         namespace = LaunchConfiguration("namespace").perform(context).strip("/")
         self._node = f"/{namespace}/repghost" if namespace else "/repghost"
         self._image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")

@@ -32,6 +32,8 @@ _NODE_TESTS = (
     "node_managed",
     "node_rdk",
     "node_start",
+    "launch",
+    "launch_files",
 )
 if find_spec("rclpy") is None:
     collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
+import launch_stub
 import pytest
 from bags import sign_bag
+from graph import Robot, RunningNode, wait_until
 from launch_env import install
 
 from repghost_ros.cli import main
@@ -36,6 +44,30 @@ def test_every_argument_is_described(file: str) -> None:
     assert all(len(argument.description) > 10 for argument in arguments.values())
 
 
+def accepted(kind: type) -> dict[str, inspect._ParameterKind]:
+    """The arguments of a class, as far as its own and its bases' signatures name them."""
+    found: dict[str, inspect._ParameterKind] = {}
+    for base in kind.__mro__[:-1]:
+        if "__init__" in vars(base):
+            for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+                found.setdefault(name, parameter.kind)
+    return found
+
+
+@pytest.mark.parametrize("module", launch_stub.MODULES)
+def test_the_stub_is_like_the_real_one(module: str) -> None:
+    real = import_module(module)
+    for name, stub in launch_stub.MODULES[module].items():
+        theirs = getattr(real, name)
+        if not isinstance(stub, type) or stub is launch_stub.ProcessExited:
+            continue
+        arguments = accepted(theirs)
+        for argument, kind in accepted(stub).items():
+            assert argument in arguments, f"{name} has no argument {argument}"
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            assert kind == keyword or arguments[argument] != keyword, f"{name}: {argument}"
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the launch files find the package and its programs in."""
@@ -43,18 +75,24 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(prefix: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a module in a sourced workspace."""
+def environment(prefix: Path) -> dict[str, str]:
+    """That of a sourced workspace."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     # This folder has a `ros2` for where there is none.
     programs = os.pathsep.join([os.environ["PATH"], str(HERE)])
     prefixes = os.pathsep.join([str(prefix), os.environ.get("AMENT_PREFIX_PATH", "")])
-    environment = {"PYTHONPATH": path, "PATH": programs, "AMENT_PREFIX_PATH": prefixes}
+    sourced = {"PYTHONPATH": path, "PATH": programs, "AMENT_PREFIX_PATH": prefixes}
+    return {**os.environ, **sourced, "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Run:
+    """Run a module in a sourced workspace."""
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", *command],
-            env={**os.environ, **environment},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=100,
@@ -150,7 +188,87 @@ def test_a_missing_part_of_the_rdk_is_named(run: Run) -> None:
     assert "package 'mipi_cam' not found" in ended.stdout + ended.stderr
 
 
-def test_an_unknown_argument_is_refused(run: Run) -> None:
-    ended = run("launch_it", str(HERE.parent / "launch" / "classify.launch.py"), "topk:=3")
+@pytest.mark.parametrize(
+    "file",
+    ["classify.launch.py", "classify.launch.xml", "classify_demo.launch.py", "replay.launch.py"],
+)
+def test_an_unknown_argument_is_refused(run: Run, file: str) -> None:
+    required = ["bag:=absent", "out:=answers"] if file.startswith("replay") else []
+    ended = run("launch_it", str(HERE.parent / "launch" / file), *required, "topk:=3")
     assert ended.returncode == 1
     assert "unknown argument topk" in ended.stdout + ended.stderr
+
+
+@contextmanager
+def launched(environment: dict[str, str], file: str, *arguments: str) -> Iterator[RunningNode]:
+    """A launch file while it runs; interrupted at the end, it must end with 0."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch_it", str(HERE.parent / "launch" / file), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    launch = RunningNode(process)
+    reader = threading.Thread(target=launch.read, daemon=True)
+    reader.start()
+    try:
+        yield launch
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(30)
+        reader.join()
+    assert code == 0, launch.output()
+
+
+@pytest.mark.parametrize("front_end", ["py", "xml", "yaml"])
+def test_arguments_reach_the_node(
+    environment: dict[str, str], front_end: str, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"sign {number}" for number in range(17)))
+    given = {
+        "model": "200",  # overruled by the path, and a text all the same
+        "model_path": str(HERE.parent / "models" / "demo.onnx"),
+        "labels_path": str(labels),
+        "cameras": "[front, rear]",
+        "top_k": 3,
+        "max_rate": 10,
+        "image_transport": "raw",
+        "qos_reliability": "reliable",
+        "qos_depth": 7,
+    }
+    others = {"name": "eye", "namespace": "robot1", "autostart": "false", "use_sim_time": "true"}
+    arguments = [f"{name}:={value}" for name, value in {**given, **others}.items()]
+    robot = Robot("robot1/eye")
+    try:
+        with launched(environment, f"classify.launch.{front_end}", *arguments) as launch:
+            assert robot.state() == "unconfigured"
+            assert robot.get_parameter("use_sim_time") is True
+            for name, value in given.items():
+                expected = ["front", "rear"] if name == "cameras" else value
+                assert robot.get_parameter(name) == expected
+            assert robot.change_state(1)  # configure
+            assert robot.change_state(3)  # activate
+            wait_until(
+                lambda: "serving '/robot1/rear/image'" in launch.output(), "the camera's line"
+            )
+            assert robot.get_parameter("class_labels")[0] == "sign 0"
+    finally:
+        robot.close()
+
+
+def test_a_node_that_dies_is_started_again(environment: dict[str, str]) -> None:
+    with launched(environment, "classify.launch.py", "model:=demo", "respawn:=true") as launch:
+        wait_until(lambda: "serving" in launch.output(), "the node")
+        (pid,) = re.findall(r"process started with pid \[(\d+)\]", launch.output())
+        os.kill(int(pid), signal.SIGKILL)
+        wait_until(lambda: launch.output().count("serving") == 2, "the node's return")
+
+
+def test_a_replay_passes_arguments_on(run: Run, tmp_path: Path) -> None:
+    bag, out = sign_bag(tmp_path / "bag"), tmp_path / "out"
+    arguments = f"bag:={bag} out:={out} model:=demo image:=/camera/image_raw top_k:=2"
+    ended = run("launch_it", str(HERE.parent / "launch" / "replay.launch.py"), *arguments.split())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert {len(answer.results) for answer in read_results(out)} == {2}

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the launch files share: the node's arguments, and the refusal of unknown ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+from repghost_ros.errors import ParameterError
+from repghost_ros.ros.parameters import Parameters
+
+PARAMETERS = {parameter.name: parameter for parameter in fields(Parameters)}
+"""The node's parameters, each of them an argument."""
+ARGUMENTS = {
+    "image": ("image", "Topic of the camera images."),
+    "name": ("repghost", "Name of the node."),
+    "namespace": ("", "Namespace of the node and its topics."),
+    "params_file": ("", "YAML file with the node's parameters; empty: config/classify.yaml."),
+    "use_sim_time": ("false", "Take the time from /clock."),
+    "log_level": ("info", "debug, info, warn, error or fatal."),
+    "respawn": ("false", "Start the node again when its process ends."),
+}
+"""The other arguments of classify.launch.py: default and description."""
+
+
+def refuse_unknown(file: str, given: Iterable[str], own: Iterable[str] = ()) -> None:
+    """Refuse arguments that were misspelt, where this is the launch file of the command line.
+
+    Another launch file that includes this one may have arguments of its own, so nothing is refused.
+
+    Args:
+        file: the launch file; its XML and YAML versions count as the same.
+        given: the command line's `name:=value`.
+        own: the arguments that it has besides those of the node.
+
+    Raises:
+        ParameterError: an argument is unknown.
+
+    """
+    if not any(Path(argument).stem == Path(file).stem for argument in sys.argv):
+        return
+    names = {argument.partition(":=")[0] for argument in given if ":=" in argument}
+    unknown = sorted(names - ARGUMENTS.keys() - PARAMETERS.keys() - set(own))
+    if unknown:
+        raise ParameterError(
+            f"unknown argument {', '.join(unknown)}: "
+            f"`ros2 launch -s repghost_ros {Path(file).name}` lists the known ones"
+        )

@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from emulator.board import Emulator, fused_timings, hash_logits, timings, write_model
+from emulator.board import Emulator, demo_timings, fused_timings, hash_logits, timings, write_model
 from repghost_ros.backends import libdnn
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.libdnn import LibdnnBackend
@@ -188,14 +189,21 @@ def test_every_frame_of_a_batch_has_its_own_answer(
     backend.close()
 
 
-def test_a_lone_frame_takes_the_small_model(board: Emulator, tmp_path: Path) -> None:
-    path = write_model(
-        tmp_path / "model.bin", {"name": "four", **fused_timings(4)}, **fused_timings(1)
-    )
+@pytest.mark.parametrize(
+    ("made", "lone_us", "four_us"), [(fused_timings, 822, 1679), (demo_timings, 337, 718)]
+)
+def test_a_lone_frame_takes_the_small_model(
+    board: Emulator,
+    tmp_path: Path,
+    made: Callable[[int], dict[str, int]],
+    lone_us: int,
+    four_us: int,
+) -> None:
+    path = write_model(tmp_path / "model.bin", {"name": "four", **made(4)}, **made(1))
     backend = LibdnnBackend(path)
     assert [program.batch for program in backend.programs] == [1, 4]
     slot = backend.open_slot()
-    for count, busy_us in ((1, 822), (4, 1679), (2, 1679), (1, 822)):
+    for count, busy_us in ((1, lone_us), (4, four_us), (2, four_us), (1, lone_us)):
         before = board.stats()["busy_ns"]
         slot.infer_batch(count)
         assert board.stats()["busy_ns"] - before == busy_us * 1000  # the device's own clock

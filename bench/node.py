@@ -47,7 +47,7 @@ def our_node(model: Path) -> list[str]:
     parameters = {"model_path": str(model), "bpu_runtime": "libdnn", "class_id": "index"}
     parameters["color_range"] = parameters["source_color_range"] = "full"
     arguments = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
-    return ["-m", "repghost_ros.ros.node", "--ros-args", "--log-level", "warn", *arguments]
+    return ["-m", "repghost_ros.ros.node", "--ros-args", "--log-level", "error", *arguments]
 
 
 def environment(library: Path, tree: Path = ROOT) -> dict[str, str]:

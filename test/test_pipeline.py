@@ -418,7 +418,7 @@ def test_idle_workers_share_what_waits() -> None:
     pipeline = Pipeline(hosted(backend), workers=2)
     stream = pipeline.open_stream(read_together, inbox, queue_depth=8)
     wait_until_idle(pipeline, 2)
-    with pipeline._shop.changed:  # both frames wait before a worker looks
+    with pipeline._shop.lock:  # both frames wait before a worker looks
         stream.submit(1)
         stream.submit(2)
     release(backend, 1, 2)

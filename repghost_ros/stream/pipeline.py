@@ -7,7 +7,7 @@ whichever cameras, up to its share; it never waits for more. When the device can
 frames win: the oldest waiting one is dropped and counted, so latency stays bounded by the queue depth.
 Every frame submitted ends in exactly one outcome.
 
-One lock, `_Shop.changed`, guards everything that more than one thread touches: the crew, the streams
+One lock, `_Shop.lock`, guards everything that more than one thread touches: the crew, the streams
 and their order, each stream's queues and counts, each worker's tickets and each ticket's fields. A
 job's own fields belong to whoever holds its ticket. Frames are converted, inferred and delivered
 without the lock.
@@ -50,7 +50,7 @@ class _Ticket:
 class _Shop:
     """What pipeline, streams and workers share."""
 
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     streams: deque[Stream[Any]] = field(default_factory=deque)
     """Those that take frames, the one that was served longest ago first."""
     crew: list[_Worker] = field(default_factory=list)
@@ -58,6 +58,17 @@ class _Shop:
     """How many frames of one stream may be taken and not yet delivered."""
     idle: int = 0
     """Workers that wait for a frame."""
+    asleep: list[_Worker] = field(default_factory=list)
+    """Those of them that nobody has woken yet, the one that worked last at the end."""
+
+    def wake_one(self) -> None:
+        """Wake the worker that worked last, whose caches are warm. Called without the lock."""
+        # Popping is atomic, and whoever falls asleep looks for frames and says so with the lock held.
+        try:
+            worker = self.asleep.pop()
+        except IndexError:
+            return
+        worker.awake.release()
 
 
 class Stream(Generic[Message]):
@@ -83,7 +94,7 @@ class Stream(Generic[Message]):
     @property
     def counts(self) -> Counts:
         """The counts of frames so far."""
-        with self._shop.changed:
+        with self._shop.lock:
             ended = {outcome.value: count for outcome, count in self._ended.items()}
             return Counts(self._received, **ended)
 
@@ -92,23 +103,23 @@ class Stream(Generic[Message]):
     ) -> None:
         """Queue a frame; returns at once. A full queue drops its oldest frame."""
         job = Job(message, view, reporting)
-        with self._shop.changed:
+        with self._shop.lock:
             self._received += 1
             if len(self._waiting) >= self._depth:
                 self._waiting.popleft()
                 self._ended[Outcome.DROPPED] += 1
             self._waiting.append(job)
-            self._shop.changed.notify()
+        self._shop.wake_one()
 
     def skip(self) -> None:
         """Count a received frame that is not wanted."""
-        with self._shop.changed:
+        with self._shop.lock:
             self._received += 1
             self._ended[Outcome.SKIPPED] += 1
 
     def close(self) -> None:
         """Take no more frames: waiting ones are dropped, those in flight are still answered."""
-        with self._shop.changed:
+        with self._shop.lock:
             self._shop.streams.remove(self)
             self._ended[Outcome.DROPPED] += len(self._waiting)
             self._waiting.clear()
@@ -132,19 +143,20 @@ class Stream(Generic[Message]):
 
     def deliver(self) -> None:
         """Deliver what has ended, in order, up to the first frame in flight; one thread at a time."""
-        with self._shop.changed:
+        with self._shop.lock:
             if self._delivering:  # that thread goes on with what has ended meanwhile
                 return
             self._delivering = True
             job = self._next_ended()
         while job is not None:
             outcome = self._try_to_deliver(job)
-            with self._shop.changed:
+            with self._shop.lock:
                 self._in_order.popleft()
                 self._ended[outcome] += 1
-                if self._waiting:  # perhaps for this place in flight
-                    self._shop.changed.notify()
+                waiting = bool(self._waiting)  # perhaps for this place in flight
                 job = self._next_ended()
+            if waiting:
+                self._shop.wake_one()
 
     def _next_ended(self) -> Job[Message] | None:
         if self._in_order and self._in_order[0].ended:
@@ -168,6 +180,9 @@ class _Worker(threading.Thread):
         self.retired = False
         self.tickets: list[_Ticket] = []
         """The frames that it works on."""
+        self.awake = threading.Lock()
+        """Released by whoever wakes it."""
+        self.awake.acquire()
         self.batch = len(slot.inputs)
         """How many those may be."""
         self._shop = shop
@@ -177,7 +192,7 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         while tickets := self._wait_for_work():
             self._model.run_batch([(each.job, each.stream.read) for each in tickets], self._slot)
-            with self._shop.changed:
+            with self._shop.lock:
                 self.tickets = []
                 for ticket in tickets:
                     ticket.stream.end(ticket, ticket.job)
@@ -188,15 +203,16 @@ class _Worker(threading.Thread):
     def _wait_for_work(self) -> list[_Ticket]:
         """Frames, taking the streams in turn; none once the worker is retired."""
         shop = self._shop
-        with shop.changed:
-            while not self.retired:
-                self.tickets = self._take()
-                if self.tickets:
+        while True:
+            with shop.lock:
+                self.tickets = [] if self.retired else self._take()
+                if self.tickets or self.retired:
                     return self.tickets
                 shop.idle += 1
-                shop.changed.wait()
+                shop.asleep.append(self)
+            self.awake.acquire()
+            with shop.lock:
                 shop.idle -= 1
-            return []
 
     def _take(self) -> list[_Ticket]:
         streams = self._shop.streams
@@ -240,13 +256,13 @@ class Pipeline:
 
         """
         stream = Stream(self._shop, read, deliver, queue_depth)
-        with self._shop.changed:
+        with self._shop.lock:
             self._shop.streams.append(stream)
         return stream
 
     def oldest_in_flight(self) -> float:
         """Seconds that the longest-running conversion or inference has taken so far, else 0.0."""
-        with self._shop.changed:
+        with self._shop.lock:
             jobs = [ticket.job for worker in self._shop.crew for ticket in worker.tickets]
         now = time.monotonic()
         return max((now - job.started for job in jobs if job.started is not None), default=0.0)
@@ -289,12 +305,13 @@ class Pipeline:
         return self._replace_crew([], timeout_s)
 
     def _replace_crew(self, crew: list[_Worker], timeout_s: float | None) -> bool:
-        with self._shop.changed:
+        with self._shop.lock:
             retired, self._shop.crew = self._shop.crew, crew
             self._shop.limit = 2 * sum(worker.batch for worker in crew)
             for worker in retired:
                 worker.retired = True
-            self._shop.changed.notify_all()
+        for _ in retired:
+            self._shop.wake_one()
         for worker in crew:
             worker.start()
         # Measured from now, not from each frame's start: a device that recovers answers them all.
@@ -308,7 +325,7 @@ class Pipeline:
 
     def _give_up(self, worker: _Worker) -> None:
         """End a hanging worker's frames, as failed unless refused; a late answer is ignored."""
-        with self._shop.changed:
+        with self._shop.lock:
             tickets, worker.tickets = worker.tickets, []
             for ticket in tickets:
                 ended = ticket.job.outcome is not None

@@ -193,6 +193,12 @@ def test_faults_are_told(vendor: None, board: Emulator, tmp_path: Path) -> None:
     assert board.stats()["live_tasks"] == 2  # those that failed on the device
 
 
+def test_a_model_for_batches_needs_libdnn(vendor: None, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.bin", batch=4)
+    with pytest.raises(BackendError, match="batches of 4 images.*use bpu_runtime libdnn"):
+        HobotDnnBackend(path)
+
+
 def test_the_first_of_several_models_is_loaded(vendor: None, tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.bin", {"name": "second", "classes": 10})
     assert HobotDnnBackend(path).classes == 1000

@@ -151,6 +151,11 @@ class HobotDnnBackend:
                 "with input_type_rt: nv12"
             )
         shape = [int(size) for size in image.shape]
+        if len(shape) == 4 and shape[0] > 1:
+            raise BackendError(
+                f"'{path}' takes batches of {shape[0]} images, which hobot_dnn cannot give it: use "
+                "bpu_runtime libdnn"
+            )
         self.width, self.height = image_size(path, shape, channels_last=str(image.layout) == "NHWC")
         self._read_output(path, model.outputs[0].properties)
         _log.warning(

@@ -188,7 +188,10 @@ class Parameters:
         5, "History depth of the subscription.", bounds=(1, 1000), read_only=True
     )
     workers: int = _parameter(
-        4, "Frames converted and inferred at the same time.", bounds=(1, 64), read_only=True
+        4,
+        "Frames, or batches of them, converted and inferred at the same time.",
+        bounds=(1, 64),
+        read_only=True,
     )
     queue_depth: int = _parameter(
         4,

@@ -7,7 +7,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-pip \
     && rosdep update \
     && rosdep install --from-paths src --ignore-src -y --dependency-types exec --dependency-types build \
-    && pip3 install --no-cache-dir onnxruntime rosbags 'numpy<2' \
+    && pip3 install --no-cache-dir onnxruntime rosbags mcap 'numpy<2' \
     && rm -rf /var/lib/apt/lists/*
 RUN . /opt/ros/humble/setup.bash && colcon build --packages-select repghost_ros
 ENV FASTRTPS_DEFAULT_PROFILES_FILE=/ws/install/repghost_ros/share/repghost_ros/config/fastdds_images.xml

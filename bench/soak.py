@@ -63,6 +63,8 @@ class Ledger:
     def __init__(self) -> None:
         self.totals = dict.fromkeys(COUNTS, 0)
         self.worst_ms = 0.0
+        self.heard = threading.Event()
+        """Set once the node's diagnostics arrive: what was told before is missing."""
         self._context = rclpy.Context()
         self._context.init()
         node = rclpy.create_node("soak_ledger", context=self._context)
@@ -76,6 +78,7 @@ class Ledger:
         for status in message.status:
             values = {value.key: value.value for value in status.values}
             if COUNTS[0] in values:
+                self.heard.set()
                 for name in COUNTS:
                     self.totals[name] += int(values[name])
                 latency = float(values["end-to-end latency p99 (ms)"])
@@ -92,6 +95,29 @@ class Ledger:
 def unaccounted(totals: dict[str, int]) -> int:
     """Frames that came in and of which nobody has told what became of them."""
     return totals[COUNTS[0]] - sum(totals[name] for name in COUNTS[1:])
+
+
+def complaints(
+    silence: float, inside: int, lost: int, code: int, left_behind: dict[str, str]
+) -> list[str]:
+    """Why the soak has failed, if it has.
+
+    Args:
+        silence: the longest time in seconds without an answer.
+        inside: frames that came in and are unaccounted for.
+        lost: frames that were sent and did not come in.
+        code: the node's exit code.
+        left_behind: what is left on the device, and how much of it.
+
+    """
+    found = {
+        f"no answer for {silence:.1f} s": silence > SILENCE,
+        f"{inside} frames unaccounted for {SETTLED:.0f} s after they came in": inside != 0,
+        f"{lost} frames lost on the way": lost != 0,
+        f"the node ended with {code}": code != 0,
+        f"left behind on the device: {left_behind}": bool(left_behind),
+    }
+    return [reason for reason, holds in found.items() if holds]
 
 
 def main() -> int:
@@ -118,6 +144,7 @@ def main() -> int:
         # Reliable: what is sent must come in.
         camera = Camera("repghost", qos=QoSProfile(depth=DEPTH))
         camera.wait_for_node()
+        ledger.heard.wait()
         time.sleep(1.5)  # until the diagnostics have told of these frames
         sent_before, in_before = camera.published, ledger.totals[COUNTS[0]]
         samples: list[tuple[float, float, int]] = []
@@ -168,9 +195,9 @@ def main() -> int:
     left_behind = {name: remains[name] for name in LEFT_BEHIND if remains[name] != "0"}
     print(f"left behind on the device: {left_behind or 'nothing'}")
     print(f"longest time without an answer {silence:.1f} s, allowed {SILENCE:.0f} s")
-    if inside:
-        print(f"{inside} frames came in and are still unaccounted for {SETTLED:.0f} s later")
-    return int(silence > SILENCE or inside != 0 or lost != 0 or code != 0 or bool(left_behind))
+    reasons = complaints(silence, inside, lost, code, left_behind)
+    print(f"FAILED: {'; '.join(reasons)}" if reasons else "passed")
+    return int(bool(reasons))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,16 @@ _LOGS = tempfile.TemporaryDirectory(prefix="repghost_ros_log_")
 os.environ["ROS_LOG_DIR"] = _LOGS.name
 
 # Without ROS the others are run: `make test-jammy`.
-_ROS_TESTS = ("interfaces", "isolation", "monitor", "package", "parameters", "play", "rclpy_api")
+_ROS_TESTS = (
+    "interfaces",
+    "isolation",
+    "monitor",
+    "package",
+    "parameters",
+    "play",
+    "rclpy_api",
+    "soak",
+)
 _NODE_TESTS = (
     "node",
     "node_board",

@@ -127,6 +127,7 @@ def test_a_bag_is_replayed_and_its_answers_recorded(
     [
         ("bag:=/absent", "ended before the replay did"),
         ("model:=999", "ended with exit code 1"),
+        ("model_path:=/absent.onnx", "ended with exit code 1"),
         ("out:=.", "ended before the replay did"),
         ("image:=/absent", "is /absent in the bag?"),
     ],

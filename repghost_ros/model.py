@@ -100,6 +100,7 @@ class Model(AbstractContextManager["Model"]):
         Raises:
             FrameError: the picture cannot be classified.
             BackendError: the device failed.
+            ParameterError: the model lacks a class that `reporting` names.
 
         """
         job = Job(picture, view, reporting)
@@ -146,7 +147,7 @@ class Model(AbstractContextManager["Model"]):
             return
         inferred = time.monotonic()
         for job, logits in zip(converted, answers):
-            job.inferred, job.logits = inferred, logits
+            job.inferred, job.logits, job.model = inferred, logits, self
             self._name(job)
 
     def _convert(self, job: Job[Any], read: Read, nv12: np.ndarray) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import lru_cache
 from math import isfinite
 from typing import Literal, get_args
 
@@ -98,7 +100,11 @@ def top_k(
         BackendError: an output is NaN or infinite, or no probability.
 
     """
-    scores = probabilities(outputs, activation)
+    return _best(probabilities(outputs, activation), k, threshold)
+
+
+def _best(scores: np.ndarray, k: int, threshold: float) -> list[tuple[int, float]]:
+    """What `top_k` returns for these scores, which it overwrites."""
     best: list[tuple[int, float]] = []
     # A maximum after the other: for a few of a thousand that is a third of a sort's time. Where two
     # classes tie it is the lower index.
@@ -128,6 +134,10 @@ class Reporting:
     class_id: ClassId = "label"
     temperature: float = 1.0
     """What logits are divided by: above 1 scores are less sure; `repghost eval --report` fits it."""
+    class_allow: tuple[str, ...] = ()
+    """Names of the only classes to report; empty: all."""
+    class_deny: tuple[str, ...] = ()
+    """Names of classes not to report, allowed or not."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -158,13 +168,71 @@ class Reporting:
 
         Raises:
             BackendError: an output is NaN or infinite, or no probability.
+            ParameterError: see `check`.
 
         """
+        return self.choose(self.scores(outputs, activation), labels)
+
+    def scores(self, outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
+        """Probabilities of all classes at the temperature, as float64 (classes,).
+
+        Args:
+            outputs: float (classes,).
+            activation: as for `results`.
+
+        Raises:
+            BackendError: an output is NaN or infinite, or no probability.
+
+        """
+        if self.temperature == 1.0:
+            return probabilities(outputs, activation)
+        return softmax(log_probabilities(outputs, activation) / self.temperature)
+
+    def choose(self, scores: np.ndarray, labels: Sequence[str]) -> tuple[Result, ...]:
+        """The reported ones of all classes, best first; their scores stay as they are.
+
+        Args:
+            scores: float64 (classes,) probabilities.
+            labels: class names in index order.
+
+        Raises:
+            ParameterError: see `check`.
+
+        """
+        scores = scores.copy()
+        if self.class_allow or self.class_deny:
+            scores[_hidden(self.class_allow, self.class_deny, tuple(labels))] = -1.0
         by_label = self.class_id == "label"
-        if self.temperature != 1.0:
-            scores = log_probabilities(outputs, activation)
-            outputs, activation = scores / self.temperature, "softmax"
         return tuple(
             Result(labels[index] if by_label else str(index), score, index)
-            for index, score in top_k(outputs, self.top_k, self.score_threshold, activation)
+            for index, score in _best(scores, self.top_k, self.score_threshold)
         )
+
+    def check(self, labels: Sequence[str]) -> None:
+        """Check that `class_allow` and `class_deny` fit a model.
+
+        Args:
+            labels: its class names.
+
+        Raises:
+            ParameterError: the model has no class of a name, or no class would be left.
+
+        """
+        if self.class_allow or self.class_deny:
+            _hidden(self.class_allow, self.class_deny, tuple(labels))
+
+
+@lru_cache(8)
+def _hidden(allow: tuple[str, ...], deny: tuple[str, ...], labels: tuple[str, ...]) -> np.ndarray:
+    """Bool (classes,): which are not reported; see `Reporting.check` for the errors."""
+    for name in (*allow, *deny):
+        if name not in labels:
+            close = get_close_matches(name, labels, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"its first is '{labels[0]}'"
+            raise ParameterError(f"the model has no class '{name}': {hint}")
+    hidden = np.isin(labels, deny)
+    if allow:
+        hidden |= ~np.isin(labels, allow)
+    if hidden.all():
+        raise ParameterError("class_allow and class_deny leave no class to report")
+    return hidden

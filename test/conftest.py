@@ -35,6 +35,7 @@ _ROS_TESTS = (
 )
 _NODE_TESTS = (
     "node",
+    "node_answers",
     "node_board",
     "node_cameras",
     "node_faults",

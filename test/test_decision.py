@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of the top class."""
+"""What robots act on: changes of the top class, and smoothed probabilities."""
 
 from __future__ import annotations
 
-from repghost_ros.stream.decision import Change
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repghost_ros.stream.decision import Change, Smoothing
+from repghost_ros.stream.job import Job
 
 
 def test_a_change_must_last() -> None:
@@ -28,3 +35,36 @@ def test_a_clock_that_jumps_back_begins_anew() -> None:
     assert not change.update("cat", 100.0, 0.5)
     assert not change.update("cat", 1.0, 0.5)
     assert change.update("cat", 1.5, 0.5)
+
+
+LABELS = ("cat", "dog")
+MODEL = SimpleNamespace(labels=LABELS, activation="none")
+
+
+def smoothed(smoothing: Smoothing, cat: float, stamp: float, model: Any = MODEL) -> float:
+    """The cat's score after an answer with this probability."""
+    job: Job[None] = Job(None, logits=np.array([cat, 1 - cat], np.float32), model=model)
+    smoothing.update(job, stamp, 0.75)
+    (score,) = (result.score for result in job.results if result.class_id == "cat")
+    return score
+
+
+def test_probabilities_are_averaged_over_time() -> None:
+    smoothing = Smoothing()
+    assert smoothed(smoothing, 1.0, 0.0) == 1.0
+    assert smoothed(smoothing, 0.0, 0.1) == pytest.approx(0.75)
+    assert smoothed(smoothing, 0.0, 0.2) == pytest.approx(0.75**2)
+    assert smoothed(smoothing, 0.0, 1.2) == pytest.approx(0.75**3)
+
+
+@pytest.mark.parametrize("stamp", [5.0 - 0.001, 6.001], ids=["back", "a gap"])
+def test_the_mean_begins_anew_where_stamps_jump(stamp: float) -> None:
+    smoothing = Smoothing()
+    smoothed(smoothing, 1.0, 5.0)
+    assert smoothed(smoothing, 0.25, stamp) == 0.25
+
+
+def test_the_mean_begins_anew_with_another_model() -> None:
+    smoothing = Smoothing()
+    smoothed(smoothing, 1.0, 0.0)
+    assert smoothed(smoothing, 0.25, 0.1, SimpleNamespace(**vars(MODEL))) == 0.25

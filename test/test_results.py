@@ -75,3 +75,48 @@ def test_reporting_names_by_label_or_index() -> None:
 def test_reporting_refuses_what_makes_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=next(iter(wrong))):
         Reporting(**wrong)
+
+
+SIGNS = ("stop", "yield", "no entry", "crane", "crane")
+LIKELY = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("asked", "reported"),
+    [
+        ({"class_allow": ("no entry", "stop")}, [0, 2]),
+        ({"class_deny": ("stop",)}, [1, 2, 3, 4]),
+        ({"class_allow": ("stop", "yield"), "class_deny": ("stop",)}, [1]),
+        ({"class_allow": ("crane",)}, [3, 4]),  # both of that name
+        ({"class_deny": ("stop",), "top_k": 2}, [1, 2]),  # two are left, not one
+        ({"class_deny": ("yield",), "score_threshold": 0.12}, [0, 2]),
+        ({"class_allow": ("yield",), "score_threshold": 0.5}, []),
+        ({"class_allow": ("yield",), "class_id": "index"}, [1]),
+    ],
+)
+def test_classes_are_filtered_before_the_best_are_chosen(
+    asked: dict[str, Any], reported: list[int]
+) -> None:
+    results = Reporting(**asked).results(LIKELY, SIGNS)
+    assert [result.index for result in results] == reported
+    # Their probabilities are those among all classes.
+    assert [r.score for r in results] == pytest.approx([softmax(LIKELY)[i] for i in reported])
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"class_allow": ("stpo",)}, "no class 'stpo': did you mean 'stop'"),
+        ({"class_deny": ("zebra",)}, "no class 'zebra': its first is 'stop'"),
+        ({"class_allow": ("stop",), "class_deny": ("stop",)}, "leave no class"),
+    ],
+)
+def test_a_filter_that_does_not_fit_the_model_is_refused(
+    asked: dict[str, Any], reason: str
+) -> None:
+    for use in (
+        lambda: Reporting(**asked).check(SIGNS),
+        lambda: Reporting(**asked).results(LIKELY, SIGNS),
+    ):
+        with pytest.raises(ParameterError, match=reason):
+            use()

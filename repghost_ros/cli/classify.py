@@ -16,12 +16,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import add_model, open_model, positive, positive_float, with_bar
+from repghost_ros.cli.common import (
+    add_model,
+    add_reporting,
+    open_model,
+    positive,
+    positive_float,
+    reporting,
+    with_bar,
+)
 from repghost_ros.cli.saver import Saver
 from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import UsageError
 from repghost_ros.model import Model
-from repghost_ros.results import Reporting
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import Picture, find, is_video, pictures
@@ -153,9 +160,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost classify`."""
     parser.add_argument("source", nargs="+", metavar="IMAGE|DIR|VIDEO|CAMERA|URL|-")
     add_model(parser)
-    parser.add_argument(
-        "--top-k", type=positive, default=5, metavar="K", help="classes per picture (default: 5)"
-    )
+    add_reporting(parser)
     parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     parser.add_argument(
         "--every", type=positive, default=1, metavar="N", help="classify only every Nth frame"
@@ -187,7 +192,7 @@ def run(options: argparse.Namespace) -> ClassifyReport:
         else pictures(files, every=options.every),
         Picture.frame,
         View(resize=options.resize),
-        Reporting(options.top_k, temperature=options.temperature),
+        reporting(options),
         # A live camera's answers must not lag behind frames queued for other workers.
         workers=options.workers or (1 if live else None),
     )

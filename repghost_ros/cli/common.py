@@ -14,6 +14,7 @@ from repghost_ros.backends.base import ACTIVATIONS, CHANNEL_ORDERS, BackendOptio
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.errors import RepghostError, UsageError, need
 from repghost_ros.model import Model, ModelSpec
+from repghost_ros.results import Reporting
 from repghost_ros.runs.batch import cores, threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.zoo.binary import AUTO
@@ -128,6 +129,35 @@ def add_model(
         type=positive,
         metavar="N",
         help="pictures classified in parallel (default: one per core)",
+    )
+
+
+def add_reporting(parser: argparse.ArgumentParser) -> None:
+    """Which classes are reported; for `reporting`."""
+    parser.add_argument(
+        "--top-k", type=positive, default=5, metavar="K", help="classes per picture (default: 5)"
+    )
+    for option, which in (
+        ("--class-allow", "only this class"),
+        ("--class-deny", "never this class"),
+    ):
+        parser.add_argument(
+            option,
+            action="append",
+            default=[],
+            metavar="NAME",
+            help=f"report {which}; may be given several times",
+        )
+
+
+def reporting(options: argparse.Namespace, **more: Any) -> Reporting:
+    """What the options of `add_reporting` and --temperature ask for, with `more` of its fields."""
+    return Reporting(
+        options.top_k,
+        temperature=options.temperature,
+        class_allow=tuple(options.class_allow),
+        class_deny=tuple(options.class_deny),
+        **more,
     )
 
 

@@ -22,17 +22,18 @@ from typing import Any
 from repghost_ros.cli import replay_many
 from repghost_ros.cli.common import (
     add_model,
+    add_reporting,
     check_plot,
     check_report,
     open_model,
-    positive,
+    reporting,
     share,
     with_bar,
 )
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import ParameterError, SourceError, UsageError
-from repghost_ros.results import CLASS_IDS, Reporting
+from repghost_ros.results import CLASS_IDS
 from repghost_ros.runs.answers import is_results, open_results, read_results
 from repghost_ros.runs.difference import Difference, compare
 from repghost_ros.runs.pages import write_replay
@@ -171,9 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="limited",
         help="range of the camera's YUV frames (default: %(default)s)",
     )
-    parser.add_argument(
-        "--top-k", type=positive, default=5, metavar="K", help="classes per frame (default: 5)"
-    )
+    add_reporting(parser)
     parser.add_argument(
         "--score-threshold",
         type=share,
@@ -305,9 +304,10 @@ def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
                     topic.name,
                     classifier,
                     View(options.roi, options.resize, options.source_color_range),
-                    Reporting(
-                        *(options.top_k, options.score_threshold, options.class_id),
-                        temperature=options.temperature,
+                    reporting(
+                        options,
+                        score_threshold=options.score_threshold,
+                        class_id=options.class_id,
                     ),
                     workers=options.workers,
                 )

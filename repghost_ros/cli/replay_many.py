@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import model_spec, progress_bar
+from repghost_ros.cli.common import model_spec, progress_bar, reporting
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import print_error
 from repghost_ros.errors import UsageError
-from repghost_ros.results import Reporting
 from repghost_ros.runs.fleet import open_fleet
 from repghost_ros.runs.many import FORMATS, Asked, Row, find_bags, is_bag, replay_many
 from repghost_ros.sources.remote import is_url
@@ -138,7 +137,11 @@ def run(options: argparse.Namespace) -> ManyReport:
                 Asked(
                     options.topic,
                     View(options.roi, options.resize, options.source_color_range),
-                    Reporting(options.top_k, options.score_threshold, options.class_id),
+                    reporting(
+                        options,
+                        score_threshold=options.score_threshold,
+                        class_id=options.class_id,
+                    ),
                 ),
                 format=options.format,
                 compare_with=options.compare,

@@ -13,10 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import add_model, open_model, positive, positive_float
+from repghost_ros.cli.common import (
+    add_model,
+    add_reporting,
+    open_model,
+    positive_float,
+    reporting,
+)
 from repghost_ros.errors import OutputError, need
 from repghost_ros.model import Model
-from repghost_ros.results import Reporting
 from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
@@ -55,6 +60,8 @@ class WatchReport:
 
     def _watch(self) -> Iterator[str]:
         options = self._options
+        reported = reporting(options)
+        reported.check(self._model.labels)
         try:
             server = serve(self._watched, options.host, options.port)
         except OSError as error:
@@ -62,12 +69,11 @@ class WatchReport:
                 f"--host {options.host} --port {options.port} cannot be served: {error.strerror}"
             ) from error
         view = View(resize=options.resize)
-        reporting = Reporting(options.top_k, temperature=options.temperature)
         slot = self._model.open_slot()
         try:
             yield f"http://{options.host}:{server.server_port}/  (Ctrl-C ends it)"
             for read in self._made:
-                job: Job[Read] = Job(read, view, reporting)
+                job: Job[Read] = Job(read, view, reported)
                 self._model.run(job, slot, lambda message: message())
                 self._watched.show(job)
         except KeyboardInterrupt:
@@ -83,9 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost watch`."""
     parser.add_argument("source", metavar="CAMERA|URL|VIDEO|DIR|TOPIC")
     add_model(parser)
-    parser.add_argument(
-        "--top-k", type=positive, default=5, metavar="K", help="classes per frame (default: 5)"
-    )
+    add_reporting(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

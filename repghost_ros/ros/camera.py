@@ -9,12 +9,15 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.logging import LoggingSeverity
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.ros import messages, perception, rcl
+from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.ros.topics import sources
-from repghost_ros.stream.decision import Change
+from repghost_ros.stream.decision import Change, Smoothing
 from repghost_ros.stream.job import Counts, Job, Outcome
 from repghost_ros.stream.monitor import Monitor, Report
 from repghost_ros.stream.pipeline import Pipeline, Stream
@@ -44,30 +47,42 @@ class Camera:
         self._parameters = parameters
         self._stream: Stream[Serialized] | None = None
         self._due = 0.0
-        prefix = f"{name}/" if name else ""
+        self._prefix = f"{name}/" if name else ""
         self._note = ""
         self._watchers = (0, 0)
         self._counted = 0.0
-        self.sources = sources(node, f"{prefix}image", parameters().image_transport)
+        now = parameters()
+        self.sources = sources(node, f"{self._prefix}image", now.image_transport)
         """Where its images may come from, the likeliest first."""
-        self._classifications = node.create_lifecycle_publisher(
-            messages.Classification, f"~/{prefix}classification", 10
+        self.subscription: Subscription | None = None
+        """To its images, while the node is active."""
+        self._publishers: list[Any] = []
+        self._classifications = self._advertise(
+            messages.Classification, "classification", now.output_qos
         )
-        self._overlay = node.create_lifecycle_publisher(Image, f"~/{prefix}overlay", 1)
-        self._packed_overlay = node.create_lifecycle_publisher(
-            CompressedImage, f"~/{prefix}overlay/compressed", 1
+        self._overlay = self._advertise(Image, "overlay", QoSProfile(depth=1))
+        self._packed_overlay = self._advertise(
+            CompressedImage, "overlay/compressed", QoSProfile(depth=1)
         )
+        self._smoothing = Smoothing()
         self._change = Change()
         self._changed: Any = None
-        if parameters().hold:
-            self._changed = node.create_lifecycle_publisher(
-                messages.Classification, f"~/{prefix}changed", 10
-            )
+        if now.hold:
+            self._changed = self._advertise(messages.Classification, "changed", now.output_qos)
         self._perception: Any = None
-        if parameters().perception:
-            self._perception = node.create_lifecycle_publisher(
-                perception.message_type(), f"~/{prefix}perception", 10
-            )
+        if now.perception:
+            message_type = perception.message_type()
+            self._perception = self._advertise(message_type, "perception", now.output_qos)
+
+    def _advertise(self, message_type: Any, name: str, qos: QoSProfile) -> Any:
+        publisher = self._node.create_lifecycle_publisher(
+            message_type,
+            f"~/{self._prefix}{name}",
+            qos,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._publishers.append(publisher)
+        return publisher
 
     @property
     def answers_topic(self) -> str:
@@ -103,21 +118,24 @@ class Camera:
         """Frames since the camera was opened."""
         return self._stream.counts if self._stream is not None else Counts()
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether somebody subscribes to what it publishes."""
+        return any(publisher.get_subscription_count() for publisher in self._publishers)
+
+    @property
+    def paused(self) -> str:
+        """Why it takes no images, empty while it does."""
+        return self.subscription.paused if self.subscription is not None else ""
+
     def report(self) -> Report:
         """The statistics since the last report."""
         return self._monitor.report(self.counts)
 
     def destroy(self) -> None:
         """Withdraw the topics."""
-        for publisher in (
-            self._classifications,
-            self._overlay,
-            self._packed_overlay,
-            self._perception,
-            self._changed,
-        ):
-            if publisher is not None:
-                self._node.destroy_lifecycle_publisher(publisher)
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
 
     def _deliver(self, job: Job[Any]) -> Outcome:
         assert job.outcome is not None
@@ -143,17 +161,21 @@ class Camera:
         return job.outcome
 
     def _publish(self, job: Job[Any]) -> None:
+        now = self._parameters()
+        stamp = job.message.header.stamp
+        seconds = stamp.sec + stamp.nanosec / 1e9
+        if now.smoothing:
+            self._smoothing.update(job, seconds, now.smoothing)
         answer = messages.serialized_classification(job.message, job.results)
         rcl.publish(self._classifications, answer)
         if self._changed is not None:
-            stamp = job.message.header.stamp
             top = job.results[0].class_id if job.results else None
-            if self._change.update(top, stamp.sec + stamp.nanosec / 1e9, self._parameters().hold):
+            if self._change.update(top, seconds, now.hold):
                 rcl.publish(self._changed, answer)
         if self._perception is not None:
             header = messages.header(job.message)
-            now, model = self._node.get_clock().now(), f"repghost_{self._parameters().model}"
-            self._perception.publish(perception.targets(job, header, model, now))
+            clock, model = self._node.get_clock().now(), f"repghost_{now.model}"
+            self._perception.publish(perception.targets(job, header, model, clock))
         raw, packed = self._overlay_watched()
         if raw or packed:
             assert job.frame is not None

@@ -15,6 +15,7 @@ from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from repghost_ros.errors import ParameterError
 
@@ -40,7 +41,13 @@ def subscribe_aside(node: Node, message_type: Any, topic: str, qos: Any) -> Any:
     Its messages are taken by an `rcl.Taker`. Its events, such as incompatible QoS, stay with the node.
     """
     subscription: Any = node.create_subscription(
-        message_type, topic, _nothing, qos, callback_group=PassedOver(), raw=True
+        message_type,
+        topic,
+        _nothing,
+        qos,
+        callback_group=PassedOver(),
+        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        raw=True,
     )
     # Jazzy's and Kilted's EventsExecutor serves everything the node lists, whatever its callback group.
     node._subscriptions.remove(subscription)

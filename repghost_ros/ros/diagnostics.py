@@ -25,7 +25,7 @@ class Thresholds:
 
 
 def camera_status(
-    name: str, hardware_id: str, report: Report, thresholds: Thresholds
+    name: str, hardware_id: str, report: Report, thresholds: Thresholds, paused: str = ""
 ) -> DiagnosticStatus:
     """One camera's status.
 
@@ -34,9 +34,10 @@ def camera_status(
         hardware_id: the model's runtime.
         report: the statistics of the period that just ended.
         thresholds: limits beyond which it is no longer OK.
+        paused: why it takes no images, empty if it does.
 
     """
-    level, message = _judge(report, thresholds)
+    level, message = _judge(report, thresholds, paused)
     return _status(
         name,
         hardware_id,
@@ -91,9 +92,11 @@ def _status(
     )
 
 
-def _judge(report: Report, thresholds: Thresholds) -> tuple[bytes, str]:
+def _judge(report: Report, thresholds: Thresholds, paused: str) -> tuple[bytes, str]:
     if report.counts.failed:
         return DiagnosticStatus.ERROR, f"the backend failed: {report.last_error}"
+    if paused:
+        return DiagnosticStatus.OK, paused
     if report.idle > thresholds.stale_after:
         return DiagnosticStatus.STALE, f"no frame for {report.idle:.1f} s"
     if report.counts.refused:

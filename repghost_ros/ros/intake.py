@@ -31,13 +31,11 @@ class Intake:
 
     Args:
         node: the subscriber; its logger is used.
-        qos: quality of service of the subscriptions.
 
     """
 
-    def __init__(self, node: Node, qos: QoSProfile) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._qos = qos
         self._wait_set = WaitSet(node.context)
         self._subscriptions: list[Subscription] = []
         self._closing = False
@@ -45,14 +43,20 @@ class Intake:
         self._thread.start()
 
     def subscribe(
-        self, candidates: list[Source], callback: Callable[[Serialized], None]
+        self, candidates: list[Source], qos: QoSProfile, callback: Callable[[Serialized], None]
     ) -> Subscription:
         """Call back with each message of whichever source is published; callbacks must be quick."""
-        subscription = Subscription(self._node, self._qos, candidates, callback)
+        subscription = Subscription(self._node, qos, candidates, callback)
         # A new list, because the thread may be iterating over the old one.
         self._subscriptions = [*self._subscriptions, subscription]
         self._wait_set.wake()
         return subscription
+
+    def pause(self, subscription: Subscription, reason: str) -> None:
+        """Unsubscribe for as long as there is a reason; an empty one subscribes again."""
+        if subscription.paused != reason:
+            subscription.paused = reason
+            self._wait_set.wake()
 
     def _run(self) -> None:
         try:
@@ -87,7 +91,7 @@ class Subscription:
 
     Args:
         node: subscribes.
-        qos: of the subscription.
+        qos: of the subscription; overrides in parameters of the node are written into it.
         candidates: possible sources; the first one until any of them is published.
         callback: called with each message.
 
@@ -101,9 +105,11 @@ class Subscription:
         callback: Callable[[Serialized], None],
     ) -> None:
         self._node = node
-        self._qos = qos
+        self.qos = qos
         self._candidates = candidates
         self._callback = callback
+        self.paused = ""
+        """Why there is no subscription; empty while there is one."""
         self._said = ""
         self._seen: Source | None = None
         self._last = self._looked = time.monotonic()
@@ -114,12 +120,14 @@ class Subscription:
 
     def _subscribe(self) -> None:
         source = self.source
-        self.handle = subscribe_aside(self._node, source.message_type, source.topic, self._qos)
+        self.handle = subscribe_aside(self._node, source.message_type, source.topic, self.qos)
         self._taker = Taker(self.handle)
 
     def take_all(self) -> None:
         """Call back with every message that has arrived."""
-        for _ in range(self._qos.depth):  # limited, so that the other cameras have their turn
+        for _ in range(
+            max(1, self.qos.depth)
+        ):  # limited, so that the other cameras have their turn
             raw = self._taker.take()
             if raw is None:
                 break
@@ -134,6 +142,12 @@ class Subscription:
 
     def look(self, now: float) -> None:
         """Periodically: follow what is published, or warn why nothing arrives."""
+        if self.paused:
+            self.close()
+            self._seen, self._last = None, now
+            return
+        if self.handle is None and self._seen is None:
+            self._subscribe()
         if now - self._looked < _PERIOD:
             return
         self._looked = now
@@ -153,7 +167,7 @@ class Subscription:
             self._node.get_logger().info(f"subscribed to {self.source}, which is published")
         self._seen = source
         if idle >= _PATIENCE and source in (None, self.source):
-            said = complaint(self._node, self.source, self._qos)
+            said = complaint(self._node, self.source, self.qos)
             if said and said != self._said:
                 self._node.get_logger().warning(f"no image for {idle:.0f} s: {said}")
             self._said = said

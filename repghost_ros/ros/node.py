@@ -15,8 +15,8 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 
 from repghost_ros.errors import DependencyError, DownloadError, ParameterError, StoreError
 from repghost_ros.model import Model
@@ -56,7 +56,7 @@ class ClassifierNode(LifecycleNode):
 
     def __init__(self, node_name: str = "repghost", **kwargs: Any) -> None:
         super().__init__(node_name, **kwargs)
-        self._host = ModelHost(self.get_logger(), self._log_progress)
+        self._host = ModelHost(self.get_logger(), self._log_progress, self._check_classes)
         self._intake: Intake | None = None
         self._cameras: list[Camera] = []
         self._announcement: Announcement | None = None
@@ -85,6 +85,8 @@ class ClassifierNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._heartbeat = Heartbeat(self.context, self._current.diagnostics_period, self._diagnose)
         self._transitions = Transitions(self)
+        self._enabled = True
+        self.create_service(SetBool, "~/enable", self._enable)
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
@@ -139,25 +141,27 @@ class ClassifierNode(LifecycleNode):
             if self._host.model is None:  # it hung when the node was deactivated
                 self._open_model()
             pipeline = self._host.start(self._current.workers)
+            with self._changing_state:
+                super().on_activate(state)
+                self._open_topics(pipeline)
         except Exception as error:  # rclpy would say nothing of it
+            self.on_deactivate(state)
             return self._refuse(error)
-        with self._changing_state:
-            result = super().on_activate(state)
-            self._open_topics(pipeline)
-        return result
+        return TransitionCallbackReturn.SUCCESS
 
     def _open_topics(self, pipeline: Pipeline) -> None:
         self._announce()
         for camera in self._cameras:
             camera.open(pipeline)
-        reliability = ReliabilityPolicy[self._current.qos_reliability.upper()]
-        qos = QoSProfile(depth=self._current.qos_depth, reliability=reliability)
-        self._intake = Intake(self, qos)
+        self._intake = Intake(self)
         for camera in self._cameras:
-            self._intake.subscribe(camera.sources, camera.submit)
+            camera.subscription = self._intake.subscribe(
+                camera.sources, self._current.image_qos, camera.submit
+            )
+            qos = camera.subscription.qos
             self.get_logger().info(
-                f"serving {camera.sources[0]}, {self._current.qos_reliability}, depth "
-                f"{self._current.qos_depth}, on {camera.answers_topic}"
+                f"serving {camera.sources[0]}, {qos.reliability.name.lower()}, depth {qos.depth}, on "
+                f"{camera.answers_topic}"
             )
         if not self._current.autostart:
             self._form_bond()
@@ -245,6 +249,9 @@ class ClassifierNode(LifecycleNode):
             f"downloading: {done / 1e6:.1f} of {total / 1e6:.1f} MB", throttle_duration_sec=2.0
         )
 
+    def _check_classes(self, model: Model) -> None:
+        self._current.reporting.check(model.labels)
+
     def _announce(self) -> None:
         """Publish which model answers, unless that is known."""
         with self._changing_state:
@@ -259,6 +266,8 @@ class ClassifierNode(LifecycleNode):
                 self._check_labels(parameter)
             if self._host.model is not None and after.spec != self._current.spec:
                 after.spec.check()
+            elif self._host.model is not None and after.reporting != self._current.reporting:
+                after.reporting.check(self._host.model.labels)
         except Exception as error:  # raised further it would end the process
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -297,10 +306,30 @@ class ClassifierNode(LifecycleNode):
             if self._host.pipeline is not None:
                 self._announce()
             return SetParametersResult(successful=True)
-        old = {name: getattr(before, name) for name in SPEC}
+        old = {name: getattr(before, name) for name in (*SPEC, "class_allow", "class_deny")}
         self._current = replace(self._current, **old)
         self.restore_parameters([Parameter(name, value=value) for name, value in old.items()])
         return SetParametersResult(successful=False, reason=str(error))
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Answer `~/enable`: take images, or none until the next request."""
+        self._enabled = request.data
+        self._follow_demand()
+        response.success = True
+        response.message = "taking images" if self._enabled else "taking no images"
+        self.get_logger().info(f"~/enable: {response.message}")
+        return response
+
+    def _follow_demand(self) -> None:
+        """Unsubscribe cameras that are disabled or, if lazy, that nobody listens to."""
+        with self._changing_state:
+            for camera in self._cameras if self._intake is not None else ():
+                assert self._intake is not None
+                assert camera.subscription is not None
+                reason = "" if self._enabled else "disabled by ~/enable"
+                if self._current.lazy and not reason and not camera.has_listeners:
+                    reason = "nobody listens"
+                self._intake.pause(camera.subscription, reason)
 
     # --- supervision -----------------------------------------------------------------------------
 
@@ -313,6 +342,7 @@ class ClassifierNode(LifecycleNode):
                 self.get_logger().error(f"the model stays as it is: {result.reason}")
         if self._intake is not None:
             self._announce()
+            self._follow_demand()
         counts = sum((camera.counts for camera in self._cameras), start=Counts())
         self._host.watch(counts, self._current.spec, self._current.watchdog)
 
@@ -326,7 +356,8 @@ class ClassifierNode(LifecycleNode):
             for camera in self._cameras:
                 report = camera.report()
                 title = f"{name}: {camera.name or 'image'}"
-                statuses.append(camera_status(title, runtime, report, now.thresholds))
+                status = camera_status(title, runtime, report, now.thresholds, camera.paused)
+                statuses.append(status)
         title = f"{name}: model"
         statuses.append(model_status(title, self._host, now.model, now.workers, now.watchdog))
         stamp = self.get_clock().now().to_msg()

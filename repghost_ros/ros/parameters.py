@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from repghost_ros.backends.base import (
     ACTIVATIONS,
@@ -126,6 +127,17 @@ class Parameters:
         bounds=(0.01, 100.0),
     )
     class_id: ClassId = _parameter("label", "What results are named by.", choices=CLASS_IDS)
+    class_allow: tuple[str, ...] = _parameter(
+        ("",), "Names of the only classes to report, before top_k; empty: all."
+    )
+    class_deny: tuple[str, ...] = _parameter(
+        ("",), "Names of classes not to report, allowed or not; empty: none."
+    )
+    smoothing: float = _parameter(
+        0.0,
+        "Weight of earlier frames in an exponential mean of each camera's probabilities; 0: none.",
+        bounds=(0.0, 0.999),
+    )
     resize: ResizePolicy = _parameter(
         "stretch", "How a frame is fitted to the model's input.", choices=RESIZE_POLICIES
     )
@@ -154,6 +166,9 @@ class Parameters:
     )
     watchdog: float = _parameter(
         5.0, "Seconds after which an inference hangs and the model is reopened.", bounds=(0.1, 1e3)
+    )
+    lazy: bool = _parameter(
+        False, "Subscribe only while somebody subscribes to the answers or the overlay."
     )
     diagnostics_period: float = _parameter(
         1.0, "Seconds between diagnostics.", bounds=(0.1, 60.0), read_only=True
@@ -186,6 +201,15 @@ class Parameters:
     )
     qos_depth: int = _parameter(
         5, "History depth of the subscription.", bounds=(1, 1000), read_only=True
+    )
+    output_qos_reliability: str = _parameter(
+        "reliable",
+        "Reliability of the answers; reliable matches every subscriber.",
+        choices=RELIABILITIES,
+        read_only=True,
+    )
+    output_qos_depth: int = _parameter(
+        10, "History depth of the answers.", bounds=(1, 1000), read_only=True
     )
     workers: int = _parameter(
         4,
@@ -245,7 +269,20 @@ class Parameters:
     @cached_property
     def reporting(self) -> Reporting:
         """Which classes are reported."""
-        return Reporting(self.top_k, self.score_threshold, self.class_id, self.temperature)
+        allow, deny = (tuple(filter(None, each)) for each in (self.class_allow, self.class_deny))
+        return Reporting(
+            self.top_k, self.score_threshold, self.class_id, self.temperature, allow, deny
+        )
+
+    @property
+    def image_qos(self) -> QoSProfile:
+        """Of an image subscription; a new one for each, because qos_overrides change it."""
+        return _qos(self.qos_reliability, self.qos_depth)
+
+    @property
+    def output_qos(self) -> QoSProfile:
+        """Of a topic with answers; a new one for each, as above."""
+        return _qos(self.output_qos_reliability, self.output_qos_depth)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -266,6 +303,10 @@ class Parameters:
             if p.value is not None  # as an empty array of a YAML file is
         }
         return replace(self, **values)
+
+
+def _qos(reliability: str, depth: int) -> QoSProfile:
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
 
 
 _FIELDS = {parameter.name: parameter for parameter in fields(Parameters)}
@@ -295,7 +336,8 @@ def _coerced(name: str, default: Any, value: Any) -> Any:
         if isinstance(value, str):
             value = [each.strip() for each in value.split(",")]
         if not isinstance(value, (bool, int, float)):
-            return [_coerced(name, default[0], each) for each in value]
+            # An empty array has no type that rclpy could know.
+            return [_coerced(name, default[0], each) for each in value] or list(default)
     kind = type(default)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if type(value) is kind:

@@ -61,9 +61,11 @@ def classify_each(
             board at least four.
 
     Raises:
+        ParameterError: the model lacks a class that `reporting` names.
         Exception: whatever `items` raised, after the jobs of the items before it.
 
     """
+    reporting.check(model.labels)
     workers = workers or max(cores(), 1 if model.path.suffix.lower() == ".onnx" else 4)
     slots: SimpleQueue[Slot] = SimpleQueue()
     opened = []

@@ -3,6 +3,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.stream.job import Job
+
+_GAP = 1.0
+"""Seconds between two stamps beyond which the second frame shows another scene."""
+
+
+class Smoothing:
+    """Exponential mean of one camera's probabilities, over frames in order."""
+
+    def __init__(self) -> None:
+        self._mean: np.ndarray | None = None
+        self._model: Any = None
+        self._stamp = 0.0
+
+    def update(self, job: Job[Any], stamp: float, weight: float) -> None:
+        """Replace an answered job's results by those of the mean up to it.
+
+        The mean begins anew with another model, and where stamps go back or leave a gap of a second.
+
+        Args:
+            job: an answered frame.
+            stamp: the frame's, in seconds.
+            weight: of the mean before this frame, 0.0 to below 1.0.
+
+        """
+        assert job.logits is not None
+        scores = job.reporting.scores(job.logits, job.model.activation)
+        follows = job.model is self._model and 0.0 <= stamp - self._stamp <= _GAP
+        if follows and self._mean is not None:
+            scores = weight * self._mean + (1.0 - weight) * scores
+        self._mean, self._model, self._stamp = scores, job.model, stamp
+        job.results = job.reporting.choose(scores, job.model.labels)
+
 
 class Change:
     """Tells when a new top class has lasted for some time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -39,16 +40,24 @@ class ModelHost:
     Args:
         log: receives opened models and failures.
         progress: called during downloads; an exception from it cancels the download.
+        check: called with each opened model before it becomes the active one; an exception from it
+            refuses the model.
 
     """
 
-    def __init__(self, log: Log, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        progress: Progress | None = None,
+        check: Callable[[Model], None] = lambda model: None,
+    ) -> None:
         self.model: Model | None = None
         self.pipeline: Pipeline | None = None
         self.fault = ""
         """Why there is no model that works, or empty."""
         self._log = log
         self._progress = progress
+        self._check = check
         self._lock = threading.RLock()
         self._one_at_a_time = threading.Lock()
         self._generation = 0  # incremented by `close`, so that a load that ends later is stale
@@ -198,6 +207,11 @@ class ModelHost:
     def _open(self, spec: ModelSpec, longest_s: float | None, generation: int) -> Model:
         self._log.debug(f"opening {spec}")
         model = spec.open(self._note_progress)
+        try:
+            self._check(model)
+        except Exception:
+            model.close()
+            raise
         self._log.info(
             f"model '{model.name}' ({model.classes} classes, {model.width}x{model.height}) from "
             f"{model.path} on {model.runtime}"

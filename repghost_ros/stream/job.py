@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,8 @@ class Job(Generic[Message]):
     """What of the message the model saw, before it was scaled."""
     logits: np.ndarray | None = None
     """float32 (classes,), as the model gave them."""
+    model: Any = None
+    """The Model that gave them."""
     results: tuple[Result, ...] = ()
     """Best first; may be empty where no class reaches the threshold."""
     outcome: Outcome | None = None

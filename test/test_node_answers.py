@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which answers the node gives, when, and over which QoS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from graph import Robot, image, running_node, wait_until
+from lifecycle_msgs.msg import Transition
+from std_srvs.srv import SetBool
+from test_node import sign
+
+from repghost_ros.ros import messages
+
+
+@pytest.fixture
+def robot() -> Iterator[Robot]:
+    robot = Robot()
+    yield robot
+    robot.close()
+
+
+def classes(answer: Any) -> list[str]:
+    """The reported classes, best first."""
+    return [result.class_id for result in messages.results(answer)]
+
+
+def test_only_allowed_classes_are_reported(robot: Robot) -> None:
+    with running_node(class_deny="[stop]", top_k="17"):
+        publisher = robot.publisher()
+        without = classes(robot.answer(publisher, image(sign("stop"), stamp=1)))
+        assert len(without) == 16
+        assert "stop" not in without
+        assert robot.set_parameter("class_allow", ["yield", "stop", "no entry"]).successful
+        answer = robot.answer(publisher, image(sign("stop"), stamp=2))
+        assert sorted(classes(answer)) == ["no entry", "yield"]
+        assert messages.results(answer)[0].score < 0.5  # as among all classes
+        refused = robot.set_parameter("class_allow", ["yeild"])
+        assert "no class 'yeild': did you mean 'yield'?" in refused.reason
+        refused = robot.set_parameter("class_allow", ["stop"])
+        assert "leave no class" in refused.reason
+        for name in ("class_allow", "class_deny"):
+            assert robot.set_parameter(name, [""]).successful
+        answer = robot.answer(publisher, image(sign("stop"), stamp=3))
+        assert classes(answer)[0] == "stop"
+
+
+def test_a_model_without_the_allowed_classes_is_refused(robot: Robot, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(f"sign {number}" for number in range(17)))
+    with running_node(class_allow="[stop]"):
+        publisher = robot.publisher()
+        refused = robot.set_parameter("labels_path", str(labels))
+        assert not refused.successful
+        assert "the model has no class 'stop'" in refused.reason
+        assert robot.get_parameter("labels_path") == ""
+        assert classes(robot.answer(publisher, image(sign("yield"), stamp=1))) == ["stop"]
+
+
+def test_an_unknown_class_at_the_start_is_told(robot: Robot) -> None:
+    with running_node(class_deny="[stpo]") as node:
+        wait_until(lambda: "did you mean 'stop'?" in node.output(), "the reason")
+        assert robot.state() == "unconfigured"
+        assert robot.set_parameter("class_deny", ["stop"]).successful
+        assert robot.change_state(1)  # configure
+
+
+def best_of(answer: Any) -> tuple[str, float]:
+    result = messages.results(answer)[0]
+    return result.class_id, result.score
+
+
+def test_scores_are_smoothed_over_time(robot: Robot) -> None:
+    with running_node(smoothing="0.9", hold="0.001"):
+        changes = robot.collect(messages.Classification, "/repghost/changed")
+        publisher = robot.publisher()
+        first = robot.answer(publisher, image(sign("stop"), stamp=5))
+        second = robot.answer(publisher, image(sign("yield"), stamp=6))
+        assert best_of(first)[0] == best_of(second)[0] == "stop"
+        assert 0.8 < best_of(second)[1] < best_of(first)[1]
+        # Another scene: the stamps go back.
+        assert best_of(robot.answer(publisher, image(sign("yield"), stamp=4)))[0] == "yield"
+        assert robot.set_parameter("smoothing", 0.0).successful
+        assert best_of(robot.answer(publisher, image(sign("no entry"), stamp=7)))[0] == "no entry"
+        assert all(change.header.stamp.sec for change in changes)
+
+
+def enable(robot: Robot, data: bool) -> Any:
+    return robot.call(SetBool, "enable", SetBool.Request(data=data))
+
+
+def subscribers(robot: Robot) -> int:
+    return robot.node.count_subscribers("/image")
+
+
+def told(received: list[Any]) -> tuple[bytes, str]:
+    """Level and message of the camera's last status."""
+    for array in reversed(received):
+        for status in array.status:
+            if status.name == "repghost: image":
+                return status.level, status.message
+    return b"", ""
+
+
+def test_enable_starts_and_stops_taking_images(robot: Robot) -> None:
+    diagnostics = robot.collect(DiagnosticArray, "/diagnostics")
+    with running_node(diagnostics_period="0.1", stale_after="0.2", min_rate="1"):
+        publisher = robot.publisher()
+        robot.answer(publisher, image(sign("stop"), stamp=1))
+        assert enable(robot, False).success
+        wait_until(lambda: not subscribers(robot), "no subscription")
+        wait_until(lambda: told(diagnostics) == (b"\0", "disabled by ~/enable"), "the diagnostics")
+        assert enable(robot, True).success
+        robot.forget_publishers()
+        publisher = robot.publisher()
+        robot.answer(publisher, image(sign("stop"), stamp=2))
+        wait_until(lambda: told(diagnostics)[1] != "disabled by ~/enable", "the diagnostics")
+
+
+def test_enable_is_kept_while_the_node_is_inactive(robot: Robot) -> None:
+    with running_node(autostart="false"):
+        assert enable(robot, False).message == "taking no images"
+        assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+        assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+        wait_until(lambda: not subscribers(robot), "no subscription")
+        assert enable(robot, True).message == "taking images"
+        wait_until(lambda: subscribers(robot), "a subscription")
+
+
+def test_a_lazy_node_subscribes_while_somebody_listens() -> None:
+    robot = Robot("other")  # it listens to another node's answers
+    try:
+        with running_node(lazy="true") as node:
+            wait_until(lambda: "inactive -> active" in node.output(), "the node")
+            wait_until(lambda: not subscribers(robot), "no subscription")
+            answers = robot.node.create_subscription(
+                messages.Classification,
+                "/repghost/classification",
+                robot.classifications.append,
+                10,
+            )
+            publisher = robot.publisher()
+            robot.answer(publisher, image(sign("stop"), stamp=1))
+            robot.node.destroy_subscription(answers)
+            wait_until(lambda: not subscribers(robot), "no subscription")
+    finally:
+        robot.close()
+
+
+def reliability(infos: Callable[[str], list[Any]], topic: str) -> str:
+    """What the node's endpoint on a topic has, once the graph knows whose it is."""
+
+    def found() -> list[str]:
+        return [i.qos_profile.reliability.name for i in infos(topic) if i.node_name == "repghost"]
+
+    return str(wait_until(found, f"the node's {topic}")[0])
+
+
+def test_qos_is_overridden_by_topic(robot: Robot) -> None:
+    parameters: dict[str, Any] = {
+        "qos_overrides./image.subscription.reliability": "reliable",
+        "qos_overrides./image.subscription.depth": "9",
+        "qos_overrides./repghost/overlay.publisher.reliability": "best_effort",
+    }
+    with running_node(output_qos_reliability="best_effort", **parameters) as node:
+        wait_until(lambda: "inactive -> active" in node.output(), "the node")
+        assert "reliable, depth 9" in node.output()
+        publishers = robot.node.get_publishers_info_by_topic
+        assert reliability(robot.node.get_subscriptions_info_by_topic, "/image") == "RELIABLE"
+        assert reliability(publishers, "/repghost/overlay") == "BEST_EFFORT"
+        assert reliability(publishers, "/repghost/classification") == "BEST_EFFORT"
+        assert robot.get_parameter("qos_overrides./image.subscription.depth") == 9
+
+
+def test_qos_that_makes_no_sense_is_refused(robot: Robot) -> None:
+    name = "qos_overrides./image.subscription.reliability"
+    parameters: dict[str, Any] = {name: "mostly"}
+    with running_node(**parameters) as node:
+        wait_until(lambda: "policy `reliability`: `mostly`" in node.output(), "the reason")
+        assert robot.state() == "inactive"

@@ -5,7 +5,7 @@ FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv torch demo lint format test test-arm test-jammy test-toolchain toolchain coverage bench soak docs clean
+.PHONY: help venv torch demo lint format test test-arm test-jammy test-toolchain toolchain coverage bench board-estimates soak docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -53,6 +53,9 @@ coverage: venv ## which lines no test runs
 
 bench: venv ## speed, as ratios in one run
 	@$(ENV) && python -m bench
+
+board-estimates: torch ## what the vendor's compiler predicts of every size; needs `make toolchain`
+	@$(ENV) && python -m bench.estimates
 
 soak: venv ## ten minutes of faults in which every frame is accounted for
 	@$(ENV) && python -m bench.soak

@@ -104,8 +104,15 @@ def test_models_in_the_store_are_timed_beside_what_is_published(
     assert lines[2:] == [
         *(("100", "measured ", 1), ("100", "measured ", 4)),
         *(("100", "published", 1), ("100", "published", 4)),
-        ("100", "predicted", 1),
+        *[("100", "predicted", 1)] * 3,
     ]
+    predicted = MODELS["100"].predicted
+    assert [(timing["batch"], timing["latency_ms"]) for timing in measured[-3:]] == [
+        (1, predicted.published_us / 1e3),
+        (1, predicted.fused_us[1] / 1e3),
+        (4, predicted.fused_us[4] / 1e3),
+    ]
+    assert measured[-1]["fps"] == pytest.approx(4e6 / predicted.fused_us[4])
 
 
 @pytest.mark.parametrize(

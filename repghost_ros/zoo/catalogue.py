@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ _ARCHIVE = "https://archive.d-robotics.cc/downloads/rdk_model_zoo/rdk_x5/"
 
 @dataclass(frozen=True)
 class Published:
-    """Figures published by the RDK model zoo for the RDK X5; this project measured none of them."""
+    """Figures of the RDK model zoo for the RDK X5; nothing here was measured by this project."""
 
     params_m: float
     """Parameters, millions."""
@@ -36,11 +37,25 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What the vendor's cycle model predicts: one core, random weights, no board.
+
+    `make board-estimates` computes these, see docs/board-estimates.md.
+    """
+
+    published_us: float
+    """Microseconds of one inference on the BPU, of the model as it is published: with its branches."""
+    fused_us: Mapping[int, float]
+    """The same of the fused model, by the pictures of a batch; of all of them together."""
+
+
+@dataclass(frozen=True)
 class Size:
     """One RepGhost: ImageNet-1k, 224x224."""
 
     name: str
     published: Published
+    predicted: Predicted
 
     def file_name(self, format: str) -> str:
         """Name of its file: `bin` for the board, `onnx` for ONNX Runtime."""
@@ -50,14 +65,14 @@ class Size:
 
 
 MODELS = {
-    name: Size(name, Published(*figures))
-    for name, figures in {
-        "100": (4.07, 72.50, 72.25, 1.55, 4.08, 965),
-        "111": (4.54, 72.75, 71.25, 1.71, 4.47, 881),
-        "130": (5.48, 75.00, 73.57, 1.87, 5.30, 744),
-        "150": (6.57, 74.75, 73.50, 2.20, 6.30, 627),
-        "200": (9.79, 76.43, 75.25, 2.89, 8.76, 451),
-    }.items()
+    name: Size(name, Published(*published), Predicted(with_branches, fused))
+    for name, published, with_branches, fused in (
+        ("100", (4.07, 72.50, 72.25, 1.55, 4.08, 965), 1006.3, {1: 822.1, 4: 1679.0}),
+        ("111", (4.54, 72.75, 71.25, 1.71, 4.47, 881), 1084.7, {1: 912.4}),
+        ("130", (5.48, 75.00, 73.57, 1.87, 5.30, 744), 1312.6, {1: 1069.9}),
+        ("150", (6.57, 74.75, 73.50, 2.20, 6.30, 627), 1506.2, {1: 1255.0, 4: 2624.8}),
+        ("200", (9.79, 76.43, 75.25, 2.89, 8.76, 451), 2172.1, {1: 1767.9}),
+    )
 }
 DEMO = "demo"
 """The built-in model of the package's own road signs."""
@@ -74,10 +89,10 @@ def archive_url() -> str:
 
 
 def check_archive(url: str) -> None:
-    """Whether a URL can be the address of an archive.
+    """Whether that can be the address of an archive.
 
     Raises:
-        StoreError: it is not a web server's address.
+        StoreError: it is no address of a web server.
 
     """
     parts = urlsplit(url)

@@ -3,6 +3,9 @@
 
 Needs the RDK's own ROS: `source /opt/tros/humble/setup.bash`. Each part can be left out: camera:=none,
 websocket:=false.
+
+Further arguments, such as top_k:=3, are passed on to all parts. None is refused: which ones the
+vendor's parts take is not known here.
 """
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from test_node import best, sign
 from test_node_managed import archive
 
 from repghost_ros.paths import share
+from repghost_ros.ros.log import ToRosout
 
 MODEL = (share() / "models" / "demo.onnx").read_bytes()
 FATAL = int.from_bytes(Log.FATAL, "little") if isinstance(Log.FATAL, bytes) else Log.FATAL
@@ -184,6 +186,20 @@ def test_debug_says_what_came_and_what_became_of_it(robot: Robot) -> None:
         )
         assert re.search(r"DEBUG.*'/image': \d+x\d+ bgr8, answered stop \d+\.\d%; waited", line)
         assert "DEBUG" in next(x for x in node.output().splitlines() if "opening" in x)
+
+
+def test_what_the_library_logs_reaches_rosout(robot: Robot) -> None:
+    told = robot.collect(Log, "/rosout", ROSOUT)
+    handler = ToRosout(robot.node)
+    try:
+        for level in (logging.WARNING, logging.ERROR, logging.WARNING):
+            logging.getLogger("repghost_ros.zoo.store").log(level, "kept %s", "as it is")
+    finally:
+        handler.close()
+    logging.getLogger("repghost_ros.zoo.store").error("said too late")
+    wait_until(lambda: len(told) == 3, "three lines")
+    assert [each.level for each in told] == [30, 40, 30]
+    assert {each.msg for each in told} == {"kept as it is"}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from repghost_ros.ros.compat import LifecycleNode
 from repghost_ros.ros.diagnostics import camera_status, model_status
 from repghost_ros.ros.heartbeat import Heartbeat
 from repghost_ros.ros.intake import Intake
+from repghost_ros.ros.log import ToRosout
 from repghost_ros.ros.parameters import SPEC, Parameters, coerced, declare_parameters
 from repghost_ros.ros.process import init, interrupted, last_words, run
 from repghost_ros.ros.transitions import Transitions
@@ -87,6 +88,7 @@ class ClassifierNode(LifecycleNode):
         self._transitions = Transitions(self)
         self._enabled = True
         self.create_service(SetBool, "~/enable", self._enable)
+        self._library_log = ToRosout(self)
 
     def _autostart(self) -> None:
         self._autostart_timer.cancel()
@@ -207,6 +209,7 @@ class ClassifierNode(LifecycleNode):
         self._heartbeat.close()
         self._stop()
         self._unload()
+        self._library_log.close()
         super().destroy_node()
 
     def _stop(self) -> None:

@@ -22,6 +22,7 @@ from repghost_ros.convert.toolchain import find_toolchain
 from repghost_ros.errors import BackendError, DependencyError, StoreError
 from repghost_ros.paths import share
 from repghost_ros.runs.batch import cores
+from repghost_ros.vision import turbojpeg
 from repghost_ros.zoo.catalogue import DEFAULT, DEMO, MODELS, check_archive
 from repghost_ros.zoo.store import ModelStore
 
@@ -83,6 +84,18 @@ def _machine() -> Iterator[Finding]:
         ("tqdm", "tqdm"),
     ):
         yield _import(module, PROBLEM, pip_install(install))
+    yield _jpeg_decoder()
+
+
+def _jpeg_decoder() -> Finding:
+    if turbojpeg.library() is not None:
+        return Finding("JPEG decoder", OK, "libturbojpeg")
+    return Finding(
+        "JPEG decoder",
+        NOTE,
+        "OpenCV: twice the time, and some damaged JPEGs go unnoticed",
+        turbojpeg.INSTALL,
+    )
 
 
 def _runtimes() -> Iterator[Finding]:

@@ -31,6 +31,7 @@ from repghost_ros.demo.signs import LABELS, render, sequence
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, pictures
 from repghost_ros.version import __version__
+from repghost_ros.vision import turbojpeg
 from repghost_ros.zoo.catalogue import MODELS
 
 ROOT = Path(__file__).parent.parent
@@ -499,6 +500,17 @@ def test_doctor(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> No
     assert findings["ROS"]["status"] == ("ok" if find_spec("rclpy") else "note")
     assert "apt install hobot-dnn" in findings["BPU: libdnn"]["detail"]
     assert str(store) in findings["store"]["detail"]
+    assert findings["JPEG decoder"]["status"] == ("ok" if turbojpeg.library() else "note")
+
+
+def test_doctor_names_the_decoder_and_how_to_get_a_better_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(turbojpeg, "library", lambda: None)
+    main(["doctor", "--json"])
+    findings = {found["subject"]: found for found in json.loads(capsys.readouterr().out)["results"]}
+    assert findings["JPEG decoder"]["status"] == "note"
+    assert "apt install libturbojpeg" in findings["JPEG decoder"]["advice"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEGs as cameras send them, against OpenCV's decoding of the plain ones, pixel by pixel."""
+"""JPEGs as cameras send them, against the same decoder's picture of the plain ones, pixel by pixel.
+
+Everything runs with libturbojpeg, where it is installed, and with OpenCV alone.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 from itertools import product
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from repghost_ros.errors import FrameError
+from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.frame import Frame, from_compressed
 from repghost_ros.vision.nv12 import RESIZE_POLICIES, ResizePolicy, to_nv12
 
@@ -74,14 +80,40 @@ KINDS = {
 everything = pytest.mark.parametrize("jpeg", KINDS.values(), ids=KINDS)
 
 
+@pytest.fixture(autouse=True, scope="module", params=["libturbojpeg", "OpenCV alone"])
+def decoder(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "OpenCV alone":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(turbojpeg, "library", lambda: None)
+            yield request.param
+    elif turbojpeg.library() is None:
+        pytest.skip("libturbojpeg is not installed")
+    else:
+        yield request.param
+
+
+def pixels_of(planes: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Y, U, V or BGR of each pixel, (height, width, 3); chroma is repeated."""
+    if len(planes) == 1:
+        (plane,) = planes
+        return plane if plane.ndim == 3 else np.dstack(3 * [plane])
+    height, width = planes[0].shape
+    ratios = [(-(-height // plane.shape[0]), -(-width // plane.shape[1])) for plane in planes]
+    whole = [plane.repeat(y, 0).repeat(x, 1) for plane, (y, x) in zip(planes, ratios)]
+    return np.dstack([plane[:height, :width] for plane in whole])
+
+
 def read(data: bytes) -> np.ndarray:
-    """What the package makes of it, BGR."""
-    (plane,) = from_compressed(SimpleNamespace(data=data, format="jpeg")).decoded().planes
-    return plane if plane.ndim == 3 else cv2.cvtColor(plane, cv2.COLOR_GRAY2BGR)
+    """What the package makes of it, as `pixels_of` gives it."""
+    return pixels_of(from_compressed(SimpleNamespace(data=data, format="jpeg")).decoded().planes)
 
 
-def wanted(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+def wanted(data: bytes) -> Any:
+    """What the decoder itself makes of it; None if it cannot decode it."""
+    decoded = turbojpeg.decode(data)
+    if decoded is None:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return pixels_of(decoded.planes)
 
 
 def segments(data: bytes) -> list[int]:
@@ -94,7 +126,7 @@ def segments(data: bytes) -> list[int]:
 
 
 @everything
-def test_a_plain_one_is_what_opencv_makes_of_it(jpeg: bytes) -> None:
+def test_a_plain_one_is_what_the_decoder_makes_of_it(jpeg: bytes) -> None:
     np.testing.assert_array_equal(read(jpeg), wanted(jpeg))
 
 
@@ -298,9 +330,10 @@ def test_a_smaller_decoding_shows_the_same(
     smaller = frame.decoded((74, 74))
     assert size[0] // smaller.width == size[1] // smaller.height > 1
     full = frame.decoded()
-    area = cv2.resize(full.planes[0], (smaller.width, smaller.height), interpolation=cv2.INTER_AREA)
-    np.testing.assert_allclose(smaller.planes[0].astype(int), area, atol=6)
-    np.testing.assert_allclose(nv12(frame, resize).astype(int), nv12(full, resize), atol=12)
+    for plane, whole in zip(smaller.planes, full.planes):
+        area = cv2.resize(whole, plane.shape[1::-1], interpolation=cv2.INTER_AREA)
+        np.testing.assert_allclose(plane.astype(int), area, atol=6)
+    np.testing.assert_allclose(nv12(frame, resize).astype(int), nv12(full, resize), atol=16)
 
 
 @pytest.mark.parametrize(
@@ -325,10 +358,47 @@ def test_it_is_decoded_no_larger_than_needed(
     assert (smaller.width, smaller.height) == decoded
 
 
-def test_a_region_and_a_mosaic_are_decoded_at_full_size() -> None:
+@pytest.mark.parametrize(
+    ("region", "least", "decoded"),
+    [
+        ((16, 32, 320, 240), (80, 60), (80, 60)),
+        ((16, 32, 320, 240), (81, 60), (160, 120)),
+        ((8, 32, 320, 240), (40, 30), (80, 60)),  # a corner between two pixels of an eighth
+        ((4, 32, 320, 240), (40, 30), (160, 120)),
+        ((2, 32, 320, 240), (40, 30), (320, 240)),
+        ((3, 33, 320, 240), (320, 240), (320, 240)),
+        ((16, 32, 322, 240), (40, 30), (161, 120)),
+        ((320, 240, 999, 999), (80, 60), (80, 60)),
+    ],
+)
+def test_a_region_is_cut_out_exactly(
+    region: tuple[int, int, int, int], least: tuple[int, int], decoded: tuple[int, int]
+) -> None:
     data = by_opencv(picture(640, 480))
-    region = from_compressed(SimpleNamespace(data=data, format="jpeg")).crop(10, 20, 300, 200)
-    np.testing.assert_array_equal(region.planes[0], wanted(data)[20:220, 10:310])
+    whole = from_compressed(SimpleNamespace(data=data, format="jpeg"))
+    ours = whole.crop(*region).decoded(least)
+    assert (ours.width, ours.height) == decoded
+    x, y, width, height = region
+    x, y = x & ~1, y & ~1  # four pixels share chroma
+    right, bottom = min(640, x + width), min(480, y + height)
+    n = (right - x) // ours.width
+    cut = read(data)[y:bottom, x:right]
+    area = cv2.resize(cut, (ours.width, ours.height), interpolation=cv2.INTER_AREA)
+    got = pixels_of(ours.planes).astype(int)
+    np.testing.assert_allclose(got[..., 0], area[..., 0], atol=0 if n == 1 else 6)
+
+
+def test_a_region_of_a_region() -> None:
+    data = by_opencv(picture(640, 480))
+    region = from_compressed(SimpleNamespace(data=data, format="jpeg")).crop(16, 32, 400, 300)
+    inner = region.crop(32, 16, 160, 120)
+    np.testing.assert_array_equal(pixels_of(inner.decoded().planes), read(data)[48:168, 48:208])
+    assert inner.decoded((20, 20)).width == 40
+    with pytest.raises(FrameError, match="outside the 160x120 frame"):
+        inner.crop(160, 0, 1, 1)
+
+
+def test_a_mosaic_is_decoded_at_full_size() -> None:
     grey = by_opencv(picture(640, 480)[..., 0])
     mosaic = from_compressed(SimpleNamespace(data=grey, format="bayer_rggb8; jpeg compressed "))
     assert mosaic.decoded((64, 64)).width == 640

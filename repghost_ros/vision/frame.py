@@ -8,7 +8,7 @@ gigabytes does no harm. Messages are read through their fields; ROS is not neede
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -49,6 +49,8 @@ _YUV422 = ("yuv422", "yuv422_yuy2")
 _YUV420 = ("nv12", "nv21")
 ENCODINGS = (*PACKED, *BAYER, *_YUV422, *_YUV420)
 """Encodings taken as they are, by their sensor_msgs names; the others go through cv_bridge."""
+YCBCR = "ycbcr"
+"""What a JPEG holds: planes of Y, U and V, full-range BT.601. No message has this encoding."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,12 @@ class Frame:
 
     planes: uint8 arrays. Packed encodings: (height, width, channels), mono8 and Bayer (height,
     width). yuv422*: (height, width rounded up to even, 2). nv12, nv21: luma (height, width) and
-    chroma (ceil(height / 2), ceil(width / 2), 2).
+    chroma (ceil(height / 2), ceil(width / 2), 2). ycbcr: Y (height, width), U and V (ceil(height / m),
+    ceil(width / n)) with m and n of 1, 2 or 4.
     """
 
     encoding: str
-    """One of ENCODINGS."""
+    """One of ENCODINGS, or YCBCR."""
     width: int
     """Pixels."""
     height: int
@@ -74,44 +77,68 @@ class Frame:
         """A region of the frame, not copied.
 
         Args:
-            x, y: upper left corner in pixels, rounded down to even numbers where pixels share chroma
-                or Bayer cells.
+            x, y: upper left corner in pixels, rounded down where pixels share chroma or Bayer cells:
+                to even numbers, to multiples of 4 where four pixels of a JPEG's row share chroma.
             width, height: the region's size in pixels, clipped to the frame.
 
         Raises:
             FrameError: the region lies outside the frame.
 
         """
+        x, y, right, bottom = self._region(x, y, width, height)
+        across, down = self._cell
+        luma = self.planes[0][y:bottom, x : right + (right % 2 if self.encoding in _YUV422 else 0)]
+        rows = slice(y // down, -(-bottom // down))
+        columns = slice(x // across, -(-right // across))
+        planes = (luma, *(plane[rows, columns] for plane in self.planes[1:]))
+        return Frame(self.encoding, right - x, bottom - y, planes, self.note)
+
+    def _region(self, x: int, y: int, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of what `crop` cuts out."""
         if not (0 <= x < self.width and 0 <= y < self.height and width > 0 and height > 0):
             raise FrameError(
                 f"region {width}x{height} at ({x}, {y}) lies outside the {self.width}x{self.height} "
                 "frame: set roi to a region inside"
             )
-        if self.encoding not in PACKED:
-            x, y = x & ~1, y & ~1
-        right, bottom = min(x + width, self.width), min(y + height, self.height)
-        luma = self.planes[0][y:bottom, x : right + (right % 2 if self.encoding in _YUV422 else 0)]
-        planes: tuple[np.ndarray, ...] = (luma,)
-        if self.encoding in _YUV420:
-            planes = (luma, self.planes[1][y // 2 : (bottom + 1) // 2, x // 2 : (right + 1) // 2])
-        return Frame(self.encoding, right - x, bottom - y, planes, self.note)
+        across, down = self._cell
+        x, y = x // across * across, y // down * down
+        return x, y, min(x + width, self.width), min(y + height, self.height)
 
     def decoded(self, least: tuple[int, int] | None = None) -> Frame:
         """The frame with its pixels: itself, unless it is a JpegFrame."""
         return self
 
+    @property
+    def _cell(self) -> tuple[int, int]:
+        """Pixels across and down that share chroma or a Bayer cell."""
+        if self.encoding in PACKED:
+            return 1, 1
+        if self.encoding != YCBCR:
+            return 2, 2
+        height, width = self.planes[1].shape
+        across = next(n for n in (1, 2, 4) if -(-self.width // n) == width)
+        return across, next(n for n in (1, 2, 4) if -(-self.height // n) == height)
+
 
 @dataclass(frozen=True)
 class JpegFrame(Frame):
-    """A JPEG, checked up to its picture data; `planes` is empty until it is decoded."""
+    """A JPEG or a region of one, checked up to its picture data; `decoded` gives it planes."""
 
     planes: tuple[np.ndarray, ...] = ()
     _data: bytes = b""
     _header: jpeg.Jpeg = field(default_factory=jpeg.Jpeg)
+    _corner: tuple[int, int] = (0, 0)
+    """Left and top of the region in the JPEG, in pixels."""
 
     def crop(self, x: int, y: int, width: int, height: int) -> Frame:
-        """See Frame; decodes the whole picture."""
-        return self.decoded().crop(x, y, width, height)
+        """See Frame."""
+        x, y, right, bottom = self._region(x, y, width, height)
+        corner = (self._corner[0] + x, self._corner[1] + y)
+        return replace(self, width=right - x, height=bottom - y, _corner=corner)
+
+    @property
+    def _cell(self) -> tuple[int, int]:
+        return (2, 2) if self.encoding in BAYER else self._header.cell
 
     def decoded(self, least: tuple[int, int] | None = None) -> Frame:
         """The decoded frame, at its own size or, which costs less, at a half, a quarter or an eighth.
@@ -125,15 +152,32 @@ class JpegFrame(Frame):
         """
         shrink = 1
         if least is not None and self.encoding not in BAYER:  # a mosaic has no smaller one
-            # Sides that are divided without a rest keep pixel centres aligned.
-            shrink = max(
-                n
-                for n in jpeg.SHRINKS
-                if not (self.width % n or self.height % n)
-                and (n == 1 or (self.width >= n * least[0] and self.height >= n * least[1]))
-            )
-        picture = jpeg.decode(self._data, self._header, shrink)
-        return Frame(self.encoding, picture.shape[1], picture.shape[0], (picture,), self.note)
+            shrink = max(n for n in jpeg.SHRINKS if n == 1 or self._shrinks(n, least))
+        # Where the encoder took RGB for BGR, its Y, U and V are no luma and chroma.
+        planes = jpeg.decode(self._data, self._header, shrink, yuv=self.encoding == "bgr8")
+        encoding = YCBCR if len(planes) == 3 else self.encoding
+        height, width = planes[0].shape[:2]
+        left, top, right, bottom = (
+            side // shrink
+            for side in (*self._corner, self._corner[0] + self.width, self._corner[1] + self.height)
+        )
+        whole = Frame(encoding, width, height, planes, self.note)
+        return whole.crop(left, top, right - left, bottom - top)
+
+    def _shrinks(self, n: int, least: tuple[int, int]) -> bool:
+        """Whether it can be decoded at 1/n of its size, no smaller than `least`.
+
+        Sides that are divided without a rest keep pixel centres aligned.
+        """
+        across, down = self._cell
+        left, top = self._corner
+        divided = (self._header.width, self._header.height, self.width, self.height)
+        return (
+            not any(side % n for side in divided)
+            and not (left % (n * across) or top % (n * down))
+            and self.width >= n * least[0]
+            and self.height >= n * least[1]
+        )
 
 
 def from_array(picture: np.ndarray) -> Frame:
@@ -316,16 +360,15 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
             f"the compressed image claims {width}x{height} pixels, more than the {max_pixels} that "
             "are decoded at most"
         )
-    upright = upright and header.orientation != 1
-    if isinstance(header, jpeg.Jpeg) and not upright:
+    frame: Frame
+    if isinstance(header, jpeg.Jpeg):
         encoding, note = _encoding(raw, stored, header.is_grey)
-        return JpegFrame(encoding, width, height, note=note, _data=data, _header=header)
-    picture = codec.decode(data, header)
-    encoding, note = _encoding(raw, stored, picture.ndim == 2)
-    if upright:
-        picture = _turned(picture, header.orientation)
-        note = f"turned as its EXIF orientation {header.orientation} says"
-    return Frame(encoding, picture.shape[1], picture.shape[0], (picture,), note)
+        frame = JpegFrame(encoding, width, height, note=note, _data=data, _header=header)
+    else:
+        picture = png.decode(data, header)
+        encoding, note = _encoding(raw, stored, picture.ndim == 2)
+        frame = Frame(encoding, width, height, (picture,), note)
+    return _turned(frame, header.orientation) if upright and header.orientation != 1 else frame
 
 
 def _read_format(text: str) -> tuple[str, str]:
@@ -389,10 +432,16 @@ def _foreign(data: bytes, format: str) -> str:
     return f"{what} is {kind}neither JPEG nor PNG: {remedy}"
 
 
-def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture turned upright, by its EXIF orientation (2 to 8)."""
+def _turned(frame: Frame, orientation: int) -> Frame:
+    """The frame turned upright, by its EXIF orientation (2 to 8)."""
+    frame = frame.decoded()
+    planes = frame.planes
     if orientation in (5, 6, 7, 8):
-        picture = cv2.transpose(picture)
+        planes = tuple(cv2.transpose(plane) for plane in planes)
     # After the transposition, 6 and 8 are mirrored and 5 is already right.
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
-    return picture if flip is None else cv2.flip(picture, flip)
+    if flip is not None:
+        planes = tuple(cv2.flip(plane, flip) for plane in planes)
+    height, width = planes[0].shape[:2]
+    note = f"turned as its EXIF orientation {orientation} says"
+    return Frame(frame.encoding, width, height, planes, note)

@@ -3,9 +3,10 @@
 
 Drivers publish buffers of a fixed size, so zeros or the rest of an older frame follow the end;
 phones append a video; firmware leaves stray bytes between segments or forgets the end marker.
-OpenCV decodes all of that, but it also decodes a truncated JPEG, to a picture with a grey end.
-So the segments are walked (ITU-T T.81, annex B) to the true end, and where the picture may be
-incomplete it is decoded a second time with other bytes behind its data: rows that change are missing.
+Decoders accept all of that, but they also decode a truncated JPEG, to a picture with a grey end. So
+the segments are walked (ITU-T T.81, annex B) to the true end. libturbojpeg tells whether data was
+missing. OpenCV does not: where its picture may be incomplete, it is decoded a second time with other
+bytes behind its data, and rows that change are missing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 
 from repghost_ros.errors import FrameError
+from repghost_ros.vision import turbojpeg
 
 SIGNATURE = b"\xff\xd8\xff"
 FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -42,6 +44,8 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+_LOSSES = ("premature end", "bad Huffman code")
+"""In a warning of libjpeg: picture data is missing or wrong."""
 # Decoded as picture data, it changes any block that it reaches: libjpeg itself puts zeros there.
 _NOISE = b"\xfe" + bytes(np.random.default_rng(0).integers(0, 255, 1024, np.uint8))
 
@@ -73,12 +77,12 @@ class Jpeg:
     """Progressive: low bits not yet sent, by component and coefficient."""
 
     @property
-    def _block(self) -> tuple[int, int]:
-        """Width and height of an MCU in pixels, of a scan with all components."""
+    def cell(self) -> tuple[int, int]:
+        """Pixels across and down that share chroma."""
         if self.is_grey:
-            return 8, 8
+            return 1, 1
         horizontal, vertical = zip(*self._components.values(), strict=True)
-        return 8 * max(horizontal), 8 * max(vertical)
+        return max(horizontal), max(vertical)
 
     def read_frame_header(self, marker: int, body: bytes) -> None:
         """Read a SOF segment."""
@@ -116,7 +120,7 @@ class Jpeg:
         """Restart intervals missing between the first and the last, and the expected number."""
         if not self._interval or len(self._scans) != 1:
             return 0, 0
-        width, height = self._block
+        width, height = (8 * side for side in self.cell)  # of an MCU
         units = -(-self.width // width) * -(-self.height // height)
         wanted = -(-units // self._interval)
         start, end = self._scans[0]
@@ -131,11 +135,15 @@ class Jpeg:
         # Two zeros may belong to the scan; half a marker would end it whatever follows.
         return data[: bare + 2].rstrip(b"\xff")
 
-    def may_lack(self, picture: np.ndarray) -> bool:
-        """Whether it ends in libjpeg's filler for missing data: grey, another color in CMYK."""
-        corner = picture[-1, -4:]
-        grey = corner[:1] if len(self._components) > 3 else 128
-        return bool((corner == grey).all())
+    def ended(self, data: bytes) -> bytes:
+        """The data up to the picture's end, with an end marker."""
+        return data[: self.end] if self.closed else self.data_without_end(data) + _END
+
+    def may_lack(self, planes: tuple[np.ndarray, ...]) -> bool:
+        """Whether they end in libjpeg's filler for missing data: grey, another color in CMYK."""
+        corners = [plane[-1, -4:] for plane in planes]
+        cmyk = len(self._components) > 3
+        return all(bool((corner == (corner[:1] if cmyk else 128)).all()) for corner in corners)
 
     def explain(self) -> str:
         """Why OpenCV may fail to decode it."""
@@ -147,7 +155,7 @@ class Jpeg:
     def rows_above(self, row: int) -> int:
         """Whole rows of MCUs that end above a row of pixels, in pixels."""
         # Interpolated chroma shows a difference one row early.
-        height = self._block[1]
+        height = 8 * self.cell[1]
         return (row + 1) // height * height
 
 
@@ -199,40 +207,67 @@ def parse(data: bytes) -> Jpeg:
     return jpeg
 
 
-def decode(data: bytes, jpeg: Jpeg, shrink: int = 1) -> np.ndarray:
+def decode(
+    data: bytes, jpeg: Jpeg, shrink: int = 1, *, yuv: bool = False
+) -> tuple[np.ndarray, ...]:
     """The picture, as the camera took it.
 
     Args:
         data: the JPEG, whatever follows it.
         jpeg: its `parse` result.
-        shrink: one of SHRINKS that divides width and height. A JPEG that may be incomplete is decoded
-            at its full size nevertheless.
+        shrink: one of SHRINKS that divides width and height. Without libturbojpeg, a JPEG that may be
+            incomplete is decoded at its full size nevertheless.
+        yuv: planes of Y, U and V are welcome, if libturbojpeg can give them.
 
     Returns:
-        uint8 BGR (height // shrink, width // shrink, 3), or without the last axis if the JPEG is grey.
+        One uint8 array: BGR (height // shrink, width // shrink, 3), or without the last axis if the
+        JPEG is grey. Or three, Y, U and V of full-range BT.601: Y (height // shrink, width // shrink),
+        the others as large or smaller.
 
     Raises:
         FrameError: it cannot be decoded, or a part of the picture is missing.
 
     """
-    if shrink > 1 and jpeg.closed:
-        picture = _decoded(data[: jpeg.end], jpeg, shrink)
-        if jpeg.may_lack(picture):
-            return decode(data, jpeg)
-    else:
-        bare = jpeg.data_without_end(data)
-        picture = _decoded(data[: jpeg.end] if jpeg.closed else bare + _END, jpeg)
-        if not jpeg.closed or jpeg.may_lack(picture):
-            _check(bare, picture, jpeg)
+    decoded = _by_turbojpeg(data, jpeg, shrink) if yuv or jpeg.is_grey else None
+    planes = decoded or (_by_opencv(data, jpeg, shrink),)
     lost, intervals = jpeg.lost_intervals(data)
     if lost:
         raise FrameError(
             f"the JPEG is damaged: {lost} of its {intervals} restart intervals were lost on the way"
         )
+    return planes
+
+
+def _by_turbojpeg(data: bytes, jpeg: Jpeg, shrink: int) -> tuple[np.ndarray, ...] | None:
+    """Complete planes; None where OpenCV has to decode it."""
+    decoded = turbojpeg.decode(jpeg.ended(data), shrink)
+    if decoded is None or decoded.planes[0].shape != (jpeg.height // shrink, jpeg.width // shrink):
+        return None
+    planes, warning = decoded
+    loss = any(each in warning for each in _LOSSES)
+    # libjpeg tells its first warning only: a harmless one may hide another.
+    hidden = warning and not loss and (not jpeg.closed or jpeg.may_lack(planes))
+    if loss or hidden or not (jpeg.closed or jpeg.all_scans_are_there):
+        bare = jpeg.data_without_end(data)
+        _check(bare, _imdecode(bare + _END, jpeg), jpeg)
+    if loss:
+        raise FrameError(f"the JPEG is truncated or damaged, libjpeg says: {warning}")
+    return planes
+
+
+def _by_opencv(data: bytes, jpeg: Jpeg, shrink: int) -> np.ndarray:
+    """A complete picture."""
+    if shrink > 1 and jpeg.closed:
+        picture = _imdecode(data[: jpeg.end], jpeg, shrink)
+        if not jpeg.may_lack((picture,)):
+            return picture
+    picture = _imdecode(jpeg.ended(data), jpeg)
+    if not jpeg.closed or jpeg.may_lack((picture,)):
+        _check(jpeg.data_without_end(data), picture, jpeg)
     return picture
 
 
-def _decoded(data: bytes, jpeg: Jpeg, shrink: int = 1) -> np.ndarray:
+def _imdecode(data: bytes, jpeg: Jpeg, shrink: int = 1) -> np.ndarray:
     flags = FLAGS
     if shrink > 1:
         flags = _REDUCED[shrink] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -249,7 +284,7 @@ def _decoded(data: bytes, jpeg: Jpeg, shrink: int = 1) -> np.ndarray:
 
 def _check(bare: bytes, picture: np.ndarray, jpeg: Jpeg) -> None:
     """Refuse a picture that depends on the bytes behind its data."""
-    other = _decoded(bare + _NOISE + _END, jpeg)
+    other = _imdecode(bare + _NOISE + _END, jpeg)
     rows = np.flatnonzero((picture != other).reshape(jpeg.height, -1).any(axis=1))
     scans = len(jpeg._scans)
     if rows.size and scans == 1:

@@ -2,8 +2,8 @@
 """Frame -> NV12 of the model's size, and back to RGB: this project's core.
 
 Frames are scaled before they are converted, so the cost depends on the model's size, not the
-camera's. YUV frames never become RGB: their planes are scaled directly. Chroma is the mean of its
-2x2 pixels. A few OpenCV calls, which release the GIL, do all the heavy work.
+camera's. YUV frames and JPEGs never become RGB: their planes are scaled directly. Chroma is the mean
+of its 2x2 pixels. A few OpenCV calls, which release the GIL, do all the heavy work.
 
 Scaling is bilinear with aligned pixel centres, as in the board's own resizer. Luma and grey planes are
 first halved (means of 2x2) as long as they stay at least as large as the model: that is anti-aliased,
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from repghost_ros.errors import FrameError
-from repghost_ros.vision.frame import BAYER, Frame
+from repghost_ros.vision.frame import BAYER, YCBCR, Frame
 
 ColorRange = Literal["full", "limited"]
 ResizePolicy = Literal["stretch", "crop", "letterbox"]
@@ -64,7 +64,7 @@ def to_nv12(
             side scaled to 256/224 of the model's); `letterbox` keeps all of the frame between black
             bars.
         color_range: of `out`.
-        source_color_range: of the frame, if that is YUV.
+        source_color_range: of the frame, if that is YUV; a JPEG's is full.
 
     Raises:
         ValueError: `out` is no NV12 buffer, or an option is unknown.
@@ -242,6 +242,13 @@ def _from_yuv422(
     _change_range(y, uv, source_color_range, color_range)
 
 
+def _from_ycbcr(frame: Frame, y: np.ndarray, uv: np.ndarray, color_range: str, _: str) -> None:
+    luma, *chroma = frame.planes
+    _scale(luma, y)
+    cv2.mixChannels([_scaled(plane, uv) for plane in chroma], [uv], [0, 0, 1, 1])
+    _change_range(y, uv, "full", color_range)
+
+
 _CONVERT = {
     **dict.fromkeys(_RGB_CODES, _from_rgb),
     **dict.fromkeys(BAYER, _from_bayer),
@@ -249,6 +256,7 @@ _CONVERT = {
     "mono8": _from_mono,
     "nv12": _from_yuv420,
     "nv21": _from_yuv420,
+    YCBCR: _from_ycbcr,
 }
 
 

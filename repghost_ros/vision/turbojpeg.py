@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JPEG -> planes of Y, U and V through libturbojpeg's C interface, where that is installed.
+
+A JPEG stores Y, U and V of full-range BT.601. OpenCV decodes to BGR only, which takes twice the time
+and says nothing of missing data. The functions used here exist from libjpeg-turbo 2.0 to 3.x.
+PyTurboJPEG does not serve: its releases need either 2.x or 3.x, and report damage as Python warnings
+of the whole process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, byref, c_char_p, c_int, c_ulong, c_void_p
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+LIBRARY = "libturbojpeg.so.0"
+INSTALL = "sudo apt install libturbojpeg (Ubuntu) or libturbojpeg0 (Debian)"
+
+_YCBCR, _GREY = 1, 2  # TJCS_*
+_WARNING = 0  # TJERR_WARNING
+_SIGNATURES = {
+    "tjInitDecompress": ([], c_void_p),
+    "tjDestroy": ([c_void_p], c_int),
+    "tjDecompressHeader3": ([c_void_p, c_char_p, c_ulong, *4 * [POINTER(c_int)]], c_int),
+    "tjDecompressToYUVPlanes": (
+        [c_void_p, c_char_p, c_ulong, POINTER(c_void_p), c_int, POINTER(c_int), c_int, c_int],
+        c_int,
+    ),
+    "tjPlaneWidth": ([c_int, c_int, c_int], c_int),
+    "tjPlaneHeight": ([c_int, c_int, c_int], c_int),
+    "tjGetErrorCode": ([c_void_p], c_int),
+    "tjGetErrorStr2": ([c_void_p], c_char_p),
+}
+
+
+class Decoded(NamedTuple):
+    """A picture, and what libjpeg thought of its data."""
+
+    planes: tuple[np.ndarray, ...]
+    """uint8 (height, width) of Y alone or of Y, U and V; U and V may be smaller."""
+    warning: str
+    """The first of libjpeg's warnings, or empty."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library; None where it is not installed, or too old."""
+    try:
+        loaded = ctypes.CDLL(LIBRARY)
+        for name, (arguments, result) in _SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = arguments, result
+    except (OSError, AttributeError):
+        return None
+    return loaded
+
+
+def decode(data: bytes, shrink: int = 1) -> Decoded | None:
+    """The planes of a JPEG, or None where OpenCV has to decode it.
+
+    That is where the library is missing, where the JPEG holds no Y, U and V (but RGB or CMYK), has
+    sampling factors that the library does not name, or is so broken that it cannot be decoded.
+
+    Args:
+        data: the JPEG.
+        shrink: 1, 2, 4 or 8, by which the sides are divided; a remainder counts as one more pixel.
+
+    """
+    turbo = library()
+    handle = turbo and turbo.tjInitDecompress()
+    if not turbo or not handle:
+        return None
+    try:
+        width, height, sampling, colors = (c_int() for _ in range(4))
+        read = (handle, data, len(data))
+        # Warnings about the header, too, are a status other than 0: its values are there all the same.
+        status = turbo.tjDecompressHeader3(
+            *read, byref(width), byref(height), byref(sampling), byref(colors)
+        )
+        fatal = status and turbo.tjGetErrorCode(handle) != _WARNING
+        if fatal or colors.value not in (_YCBCR, _GREY) or sampling.value < 0:
+            return None
+        for side in (width, height):
+            side.value = -(-side.value // shrink)
+        planes = tuple(
+            np.empty(
+                (
+                    turbo.tjPlaneHeight(number, height, sampling),
+                    turbo.tjPlaneWidth(number, width, sampling),
+                ),
+                np.uint8,
+            )
+            for number in range(1 if colors.value == _GREY else 3)
+        )
+        addresses = (c_void_p * 3)(*(plane.ctypes.data for plane in planes))
+        warning = ""
+        if turbo.tjDecompressToYUVPlanes(*read, addresses, width, None, height, 0):
+            if turbo.tjGetErrorCode(handle) != _WARNING:
+                return None
+            warning = turbo.tjGetErrorStr2(handle).decode()
+        # Y has as many pixels as U and V stand for, which may be more than the picture's.
+        return Decoded((planes[0][: height.value, : width.value], *planes[1:]), warning)
+    finally:
+        turbo.tjDestroy(handle)

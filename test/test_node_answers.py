@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,29 +107,39 @@ def told(received: list[Any]) -> tuple[bytes, str]:
     return b"", ""
 
 
-def test_enable_starts_and_stops_taking_images(robot: Robot) -> None:
+def skipped(received: list[Any]) -> int:
+    """Frames that the camera's statuses say were skipped."""
+    statuses = [s for array in received for s in array.status if s.name == "repghost: image"]
+    return sum(int(v.value) for s in statuses for v in s.values if v.key == "frames skipped")
+
+
+def test_while_disabled_frames_are_skipped(robot: Robot) -> None:
     diagnostics = robot.collect(DiagnosticArray, "/diagnostics")
     with running_node(diagnostics_period="0.1", stale_after="0.2", min_rate="1"):
         publisher = robot.publisher()
         robot.answer(publisher, image(sign("stop"), stamp=1))
         assert enable(robot, False).success
-        wait_until(lambda: not subscribers(robot), "no subscription")
+        for stamp in (2, 3, 4):
+            publisher.publish(image(sign("stop"), stamp=stamp))
+        wait_until(lambda: skipped(diagnostics) == 3, "the account of them")
         wait_until(lambda: told(diagnostics) == (b"\0", "disabled by ~/enable"), "the diagnostics")
         assert enable(robot, True).success
-        robot.forget_publishers()
-        publisher = robot.publisher()
-        robot.answer(publisher, image(sign("stop"), stamp=2))
+        robot.answer(publisher, image(sign("stop"), stamp=5))
+        assert [c.header.stamp.sec for c in robot.classifications] == [1, 5]
         wait_until(lambda: told(diagnostics)[1] != "disabled by ~/enable", "the diagnostics")
 
 
 def test_enable_is_kept_while_the_node_is_inactive(robot: Robot) -> None:
     with running_node(autostart="false"):
-        assert enable(robot, False).message == "taking no images"
+        assert enable(robot, False).message == "skipping all images"
         assert robot.change_state(Transition.TRANSITION_CONFIGURE)
         assert robot.change_state(Transition.TRANSITION_ACTIVATE)
-        wait_until(lambda: not subscribers(robot), "no subscription")
-        assert enable(robot, True).message == "taking images"
-        wait_until(lambda: subscribers(robot), "a subscription")
+        publisher = robot.publisher()
+        publisher.publish(image(sign("stop"), stamp=1))
+        time.sleep(0.5)  # it would have been answered
+        assert enable(robot, True).message == "classifying"
+        robot.answer(publisher, image(sign("stop"), stamp=2))
+        assert [c.header.stamp.sec for c in robot.classifications] == [2]
 
 
 def test_a_lazy_node_subscribes_while_somebody_listens() -> None:

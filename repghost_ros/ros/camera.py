@@ -35,16 +35,22 @@ class Camera:
         node: which publishes.
         name: prefix of the topics, or empty for the only camera.
         parameters: called for the node's current parameters, once a frame.
+        enabled: called, once a frame, for whether frames are wanted; others are skipped.
 
     """
 
     def __init__(
-        self, node: LifecycleNode, name: str, parameters: Callable[[], Parameters]
+        self,
+        node: LifecycleNode,
+        name: str,
+        parameters: Callable[[], Parameters],
+        enabled: Callable[[], bool],
     ) -> None:
         self.name = name
         self._monitor = Monitor()
         self._node = node
         self._parameters = parameters
+        self._enabled = enabled
         self._stream: Stream[Serialized] | None = None
         self._due = 0.0
         self._prefix = f"{name}/" if name else ""
@@ -97,10 +103,10 @@ class Camera:
         )
 
     def submit(self, message: Serialized) -> None:
-        """Take a frame, unless it arrives sooner than `max_rate` allows."""
+        """Take a frame, unless none is wanted or it arrives sooner than `max_rate` allows."""
         assert self._stream is not None
         now = self._parameters()
-        if now.max_rate and self._is_early(now.max_rate):
+        if not self._enabled() or (now.max_rate and self._is_early(now.max_rate)):
             self._stream.skip()
         else:
             self._stream.submit(message, now.view, now.reporting)
@@ -125,8 +131,11 @@ class Camera:
 
     @property
     def paused(self) -> str:
-        """Why it takes no images, empty while it does."""
-        return self.subscription.paused if self.subscription is not None else ""
+        """Why no image is classified, empty while they are."""
+        if not self._enabled():
+            return "disabled by ~/enable"
+        is_paused = self.subscription is not None and self.subscription.paused
+        return "lazy: nobody listens" if is_paused else ""
 
     def report(self) -> Report:
         """The statistics since the last report."""

@@ -34,7 +34,7 @@ def camera_status(
         hardware_id: the model's runtime.
         report: the statistics of the period that just ended.
         thresholds: limits beyond which it is no longer OK.
-        paused: why it takes no images, empty if it does.
+        paused: why no image is classified, empty if they are.
 
     """
     level, message = _judge(report, thresholds, paused)

@@ -52,10 +52,10 @@ class Intake:
         self._wait_set.wake()
         return subscription
 
-    def pause(self, subscription: Subscription, reason: str) -> None:
-        """Unsubscribe for as long as there is a reason; an empty one subscribes again."""
-        if subscription.paused != reason:
-            subscription.paused = reason
+    def pause(self, subscription: Subscription, *, paused: bool) -> None:
+        """Unsubscribe, or subscribe again."""
+        if subscription.paused != paused:
+            subscription.paused = paused
             self._wait_set.wake()
 
     def _run(self) -> None:
@@ -108,8 +108,8 @@ class Subscription:
         self.qos = qos
         self._candidates = candidates
         self._callback = callback
-        self.paused = ""
-        """Why there is no subscription; empty while there is one."""
+        self.paused = False
+        """Whether nobody wants the images: there is no subscription then."""
         self._said = ""
         self._seen: Source | None = None
         self._last = self._looked = time.monotonic()
@@ -125,9 +125,8 @@ class Subscription:
 
     def take_all(self) -> None:
         """Call back with every message that has arrived."""
-        for _ in range(
-            max(1, self.qos.depth)
-        ):  # limited, so that the other cameras have their turn
+        # Limited, so that the other cameras have their turn; keep_all has no depth.
+        for _ in range(max(1, self.qos.depth)):
             raw = self._taker.take()
             if raw is None:
                 break

@@ -131,7 +131,9 @@ class ClassifierNode(LifecycleNode):
             with self._changing_state:
                 self._announcement = Announcement(self)
                 for camera in [name for name in self._current.cameras if name] or [""]:
-                    self._cameras.append(Camera(self, camera, lambda: self._current))
+                    self._cameras.append(
+                        Camera(self, camera, lambda: self._current, lambda: self._enabled)
+                    )
         except Exception as error:  # rclpy would say nothing of it
             self._unload()
             return self._refuse(error)
@@ -315,24 +317,21 @@ class ClassifierNode(LifecycleNode):
         return SetParametersResult(successful=False, reason=str(error))
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """Answer `~/enable`: take images, or none until the next request."""
+        """Answer `~/enable`: classify images, or skip them until the next request."""
         self._enabled = request.data
-        self._follow_demand()
         response.success = True
-        response.message = "taking images" if self._enabled else "taking no images"
+        response.message = "classifying" if self._enabled else "skipping all images"
         self.get_logger().info(f"~/enable: {response.message}")
         return response
 
     def _follow_demand(self) -> None:
-        """Unsubscribe cameras that are disabled or, if lazy, that nobody listens to."""
+        """If lazy, subscribe for the cameras that somebody listens to and no others."""
         with self._changing_state:
             for camera in self._cameras if self._intake is not None else ():
                 assert self._intake is not None
                 assert camera.subscription is not None
-                reason = "" if self._enabled else "disabled by ~/enable"
-                if self._current.lazy and not reason and not camera.has_listeners:
-                    reason = "nobody listens"
-                self._intake.pause(camera.subscription, reason)
+                wanted = not self._current.lazy or camera.has_listeners
+                self._intake.pause(camera.subscription, paused=not wanted)
 
     # --- supervision -----------------------------------------------------------------------------
 

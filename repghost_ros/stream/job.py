@@ -29,7 +29,7 @@ class Outcome(Enum):
     DROPPED = "dropped"
     """It made way for a newer one."""
     SKIPPED = "skipped"
-    """It came sooner than wanted and was passed over."""
+    """It was not wanted and was passed over: it came too soon, or the node is disabled."""
 
 
 @dataclass

@@ -233,8 +233,11 @@ def test_why_it_does_not_start_reaches_rosout(
         (["-r", "__node:=1st"], "__node:=1st"),
     ],
 )
-def test_arguments_that_ros_refuses_end_in_one_line(arguments: list[str], reason: str) -> None:
-    command = [sys.executable, "-m", "repghost_ros.ros.node", "--ros-args", *arguments]
+@pytest.mark.parametrize("program", ["ros.node", "demo.camera", "demo.viewer"])
+def test_arguments_that_ros_refuses_end_in_one_line(
+    program: str, arguments: list[str], reason: str
+) -> None:
+    command = [sys.executable, "-m", f"repghost_ros.{program}", "--ros-args", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1
     (line,) = (x for x in ended.stderr.splitlines() if x.startswith("repghost: "))

@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from repghost_ros.demo.signs import sequence
 from repghost_ros.results import Result
 from repghost_ros.ros import messages
-from repghost_ros.ros.process import init, run
+from repghost_ros.ros.process import run, start
 
 
 class Camera(Node):
@@ -52,7 +52,7 @@ class Camera(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Publish until interrupted."""
-    init(args)
+    start(args)
     run(Camera())
 
 

@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 from repghost_ros.demo.display import Display, Scene
 from repghost_ros.results import Result
 from repghost_ros.ros import messages
-from repghost_ros.ros.process import init, run
+from repghost_ros.ros.process import run, start
 from repghost_ros.vision.frame import from_image
 from repghost_ros.vision.overlay import draw_overlay, picture
 
@@ -137,8 +137,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument(
         "--picture", default="", metavar="FILE", help="draw a few classified frames into this PNG"
     )
+    start(args)  # first: what ROS refuses, remove_ros_args raises at
     options = parser.parse_args(remove_ros_args(args or sys.argv)[1:])
-    init(args)
     viewer = Viewer(options.frames)
     run(viewer, lambda: viewer.done)
     viewer.display.close()

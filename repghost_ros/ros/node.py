@@ -29,7 +29,7 @@ from repghost_ros.ros.heartbeat import Heartbeat
 from repghost_ros.ros.intake import Intake
 from repghost_ros.ros.log import ToRosout
 from repghost_ros.ros.parameters import SPEC, Parameters, coerced, declare_parameters
-from repghost_ros.ros.process import init, interrupted, last_words, run
+from repghost_ros.ros.process import interrupted, last_words, run, start
 from repghost_ros.ros.transitions import Transitions
 from repghost_ros.stream.host import ModelHost
 from repghost_ros.stream.job import Counts
@@ -368,10 +368,7 @@ class ClassifierNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> None:
     """Run the node until it is interrupted."""
-    try:
-        init(args)
-    except ParameterError as error:
-        sys.exit(f"repghost: {error}")
+    start(args)
     try:
         node = ClassifierNode()
     except ParameterError:  # the node has told the log

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -37,6 +38,14 @@ def init(args: list[str] | None) -> None:
         # Its first sentences say it; then come places in rcl's source.
         reason = str(error).strip().partition(", at /")[0].replace("\n", " ")
         raise ParameterError(reason) from error
+
+
+def start(args: list[str] | None) -> None:
+    """`init` for a program: what rcl refuses ends it with one line."""
+    try:
+        init(args)
+    except ParameterError as error:
+        sys.exit(f"repghost: {error}")
 
 
 def interrupted() -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from bags import sign_bag
 
+from repghost_ros.output import uninterrupted
+
 CLI = [sys.executable, "-m", "repghost_ros.cli"]
 
 
@@ -71,3 +73,25 @@ def test_without_what_only_linux_has(tmp_path: Path) -> None:
         )
         assert "Traceback" not in done.stderr
         assert done.returncode == 0 or arguments[0] == "doctor", done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_what_must_not_be_interrupted(number: signal.Signals) -> None:
+    def raise_it(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    done = []
+
+    def write() -> None:
+        with uninterrupted():
+            signal.raise_signal(number)
+            done.append("the block")
+
+    before = signal.signal(number, raise_it)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+        assert done == ["the block"]
+        assert signal.getsignal(number) is raise_it
+    finally:
+        signal.signal(number, before)

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from repghost_ros.errors import FleetError, need
+from repghost_ros.output import uninterrupted
 from repghost_ros.runs.batch import cores
 from repghost_ros.version import __version__
 
@@ -103,19 +103,12 @@ def _interrupts_held() -> Iterator[None]:
 
     The terminal interrupts every process; this one ends the workers, so it must know them all.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if held and callable(before):
-        before(*held[0])
+    with uninterrupted():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class LocalFleet:

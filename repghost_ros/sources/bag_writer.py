@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.errors import SourceError, need
+from repghost_ros.output import uninterrupted
 from repghost_ros.results import Result
 from repghost_ros.sources.types import CLASSIFICATION, HYPOTHESIS, INSTALL, typestore
 
@@ -51,7 +52,8 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
         self._connection = self._writer.add_connection(topic, CLASSIFICATION, typestore=self._types)
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        with uninterrupted():
+            self._writer.close()
 
     def write(self, time_ns: int, stamp_ns: int, frame_id: str, results: Sequence[Result]) -> None:
         """Record a classification under its image's stamp and frame_id."""
@@ -63,4 +65,5 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
             [types[HYPOTHESIS](each.class_id, each.score) for each in results],
         )
         raw = self._types.serialize_cdr(message, CLASSIFICATION)
-        self._writer.write(self._connection, time_ns, raw)
+        with uninterrupted():  # or the bag would announce messages that it does not hold
+            self._writer.write(self._connection, time_ns, raw)

@@ -27,7 +27,7 @@ from bench.graph import Load, Run
 from emulator.board import Emulator, build, fused_timings, timings, write_model
 
 SIZES = ("100", "111", "130", "150", "200")
-SECONDS = 3.0
+SECONDS = 2.0
 RUNS = 5  # of which the medians are told
 COST_RATE = 400
 RATES = (1000, 2000, 3000, 6000)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import batches, convert, executors, node
+from bench import batches, convert, executors, node, tables
 from repghost_ros.ros.isolation import isolate
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,6 +65,7 @@ def main() -> None:
     (RESULTS / "bench.json").write_text(json.dumps(results, indent=1))
     if results["node"]:
         plot(results, RESULTS / "bench.png")
+        print(f"\nfor docs/performance.md:\n\n{tables.markdown(results['node'])}")
     print(f"\nwritten to {RESULTS}; it took {(time.monotonic() - start) / 60:.0f} minutes")
 
 

@@ -274,6 +274,7 @@ def main() -> dict[str, Any]:
         instant = write_model(folder / "instant.bin", exclusive_us=0, overhead_us=0)
         device_ms = device_cpu_ms(emulated, instant)
         return {
+            "device_cpu_ms": device_ms,
             "cost": cost(programs, library, instant, device_ms),
             "overload": overload(programs, library, instant),
             "throughput": throughput(emulated, library, folder),

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's figures as the tables of docs/performance.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.node import BOARD, CAMERA_RATE, COST_RATE, OVERLOAD, RUNS
+
+
+def _table(*rows: list[str]) -> str:
+    head, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rest])
+
+
+def cost(figures: dict[str, Any]) -> str:
+    """Processor time and lock of a frame."""
+    least = next(iter(figures.values()))["cpu_ms"]
+    head = [
+        "",
+        "CPU ms",
+        "of C's",
+        "lock ms",
+        *(f"board estimate: {w}" for w in ("CPU ms", "lock ms")),
+    ]
+    rows = [[*head, "fps that the lock allows"]]
+    for name, row in figures.items():
+        cpu, held = row["cpu_ms"], row["lock_ms"]
+        locked = [f"{held:.2f}"] if held == held else ["-"]
+        board = [f"{BOARD * held:.2f}", f"{row['board_fps']:.0f}"] if held == held else ["-", "-"]
+        rows.append(
+            [name, f"{cpu:.2f}", f"{cpu / least:.1f}", *locked, f"{BOARD * cpu:.2f}", *board]
+        )
+    return _table(*rows)
+
+
+def overload(figures: dict[str, Any]) -> str:
+    """Answers a second, the more being sent."""
+    rates = next(iter(figures.values()))
+    rows = [["sent", *map(str, rates), "at the most / peak"]]
+    for name, row in figures.items():
+        answered = list(row.values())
+        share = f"{answered[-1] / max(answered):.0%}"
+        rows.append([name, *(f"{rate:.0f}" for rate in answered), share])
+    return _table(*rows)
+
+
+def throughput(figures: dict[str, Any]) -> str:
+    """What the node reaches of each model's device."""
+    head = ["model", "device alone (C loop)", "this node", "ratio", "CPU ms a frame", "cores busy"]
+    rows = [[*head, "the baseline node", "board estimate: cores of 8"]]
+    for name, row in figures.items():
+        rows.append(
+            [
+                name,
+                *(f"{row['limit']:.0f}", f"{row['fps']:.0f}", f"{row['fps'] / row['limit']:.1%}"),
+                *(f"{row['cpu_ms']:.2f}", f"{row['busy']:.1f}"),
+                f"{row['baseline_fps']:.0f}" if "baseline_fps" in row else "-",
+                f"{BOARD * row['cpu_ms'] * row['fps'] / 1e3:.1f}",
+            ]
+        )
+    return _table(*rows)
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """All of them, each with its caption."""
+    late = figures["latency"]
+    return "\n\n".join(
+        (
+            f"224x224 NV12 at {COST_RATE} fps, a device that takes no time (its emulation: "
+            f"{figures['device_cpu_ms']:.3f} ms of the nodes' CPU), medians of {RUNS}:",
+            cost(figures["cost"]),
+            f"Answers a second, a device that takes no time, medians of {RUNS}:",
+            overload(figures["overload"]),
+            f"Answers a second on the emulated device, sent {OVERLOAD - 1:.0%} faster than it can take "
+            f"them, medians of {RUNS}:",
+            throughput(figures["throughput"]),
+            f"From publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100: p50 "
+            f"{late['p50_ms']:.1f} ms, of which the device takes {late['device_ms']:.2f}; p99 "
+            f"{late['p99_ms']:.1f} ms.",
+        )
+    )

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repghost_ros.errors import FrameError
 from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.frame import YCBCR, Frame, from_compressed
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
@@ -192,3 +193,69 @@ def test_luma_of_photographs_differs_only_where_bgr_was_clipped(
     clipped = ((bgr == 0) | (bgr == 255)).any(axis=2)
     assert error[~clipped].max() <= 1
     assert error.mean() <= 0.05
+
+
+END = b"\xff\xd9"
+TAILS = {
+    "nothing": b"",
+    "an end marker": END,
+    "zeros": bytes(3000),
+    "zeros and an end marker": bytes(3000) + END,
+    "a zero and an end marker": b"\0" + END,
+}
+WAYS = {
+    "baseline": (),
+    "optimized": (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "restart markers": (cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+}
+
+
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("way", WAYS)
+def test_cut_photographs_are_refused(way: str, tail: str, grey: bool) -> None:
+    """At every 64th of their data.
+
+    Not noticed is a cut between two scans of a progressive JPEG that has an end marker: it is a
+    complete JPEG of fewer scans.
+    """
+    for path in photographs()[1:3]:
+        bgr = cv2.imread(str(path))[:160, :200]
+        data = cv2.imencode(".jpg", bgr[..., 1] if grey else bgr, WAYS[way])[1].tobytes()
+        start = data.index(b"\xff\xda") + 14
+        taken = []
+        for part in range(1, 64):
+            cut = start + (len(data) - 2 - start) * part // 64
+            try:
+                frame = read(data[:cut].rstrip(b"\xff") + TAILS[tail])
+            except FrameError:
+                continue
+            if any((a != b).any() for a, b in zip(frame.planes, read(data).planes)):
+                taken.append(part)
+        between_scans = 1 if way == "progressive" and tail.endswith("end marker") else 0
+        assert len(taken) <= between_scans, taken
+
+
+def test_lost_data_between_restart_markers_is_noticed() -> None:
+    bgr = painted(320, 240)
+    data = cv2.imencode(".jpg", bgr, WAYS["restart markers"])[1].tobytes()
+    mark = data.index(b"\xff\xd3", data.index(b"\xff\xda"))
+    with pytest.raises(FrameError, match="libjpeg says: Corrupt JPEG data"):
+        read(data[: mark - 9] + data[mark:])
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("way", WAYS)
+def test_zeros_behind_a_complete_picture_are_harmless(way: str, tail: str) -> None:
+    """With one exception: uniform 128 with optimized tables, whose data is zeros alone."""
+    black = np.zeros((64, 96, 3), np.uint8)
+    for bgr in (
+        painted(96, 64),
+        black,
+        black + 255,
+        *([] if way == "optimized" else [black + 128]),
+    ):
+        data = cv2.imencode(".jpg", bgr, WAYS[way])[1].tobytes()
+        frame = read(data[:-2] + TAILS[tail])
+        np.testing.assert_array_equal(frame.planes[0], read(data).planes[0])

@@ -44,7 +44,7 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_LOSSES = ("premature end", "bad Huffman code")
+_LOSSES = ("premature end", "bad Huffman code", "instead of RST")
 """In a warning of libjpeg: picture data is missing or wrong."""
 # Decoded as picture data, it changes any block that it reaches: libjpeg itself puts zeros there.
 _NOISE = b"\xfe" + bytes(np.random.default_rng(0).integers(0, 255, 1024, np.uint8))
@@ -129,8 +129,11 @@ class Jpeg:
     def data_without_end(self, data: bytes) -> bytes:
         """The data up to the end of the last scan, without padding."""
         data = data[: self._scans[-1][1]]
-        if self.closed:
-            return data
+        return data if self.closed else self.without_padding(data)
+
+    def without_padding(self, data: bytes) -> bytes:
+        """The data up to the end of the last scan, without zeros that cannot belong to it."""
+        data = data[: self._scans[-1][1]]
         bare = len(data.rstrip(b"\0"))
         # Two zeros may belong to the scan; half a marker would end it whatever follows.
         return data[: bare + 2].rstrip(b"\xff")
@@ -228,31 +231,46 @@ def decode(
         FrameError: it cannot be decoded, or a part of the picture is missing.
 
     """
-    decoded = _by_turbojpeg(data, jpeg, shrink) if yuv or jpeg.is_grey else None
-    planes = decoded or (_by_opencv(data, jpeg, shrink),)
+    decoded = turbojpeg.decode(jpeg.ended(data), shrink) if yuv or jpeg.is_grey else None
+    planes: tuple[np.ndarray, ...]
+    if decoded is None or decoded.planes[0].shape != (jpeg.height // shrink, jpeg.width // shrink):
+        planes, loss = (_by_opencv(data, jpeg, shrink),), ""
+    else:
+        planes, loss = decoded.planes, _loss(data, jpeg, decoded)
     lost, intervals = jpeg.lost_intervals(data)
     if lost:
         raise FrameError(
             f"the JPEG is damaged: {lost} of its {intervals} restart intervals were lost on the way"
         )
-    return planes
-
-
-def _by_turbojpeg(data: bytes, jpeg: Jpeg, shrink: int) -> tuple[np.ndarray, ...] | None:
-    """Complete planes; None where OpenCV has to decode it."""
-    decoded = turbojpeg.decode(jpeg.ended(data), shrink)
-    if decoded is None or decoded.planes[0].shape != (jpeg.height // shrink, jpeg.width // shrink):
-        return None
-    planes, warning = decoded
-    loss = any(each in warning for each in _LOSSES)
-    # libjpeg tells its first warning only: a harmless one may hide another.
-    hidden = warning and not loss and (not jpeg.closed or jpeg.may_lack(planes))
-    if loss or hidden or not (jpeg.closed or jpeg.all_scans_are_there):
-        bare = jpeg.data_without_end(data)
-        _check(bare, _imdecode(bare + _END, jpeg), jpeg)
     if loss:
-        raise FrameError(f"the JPEG is truncated or damaged, libjpeg says: {warning}")
+        raise FrameError(f"the JPEG is truncated or damaged, libjpeg says: {loss}")
     return planes
+
+
+def _loss(data: bytes, jpeg: Jpeg, decoded: turbojpeg.Decoded) -> str:
+    """What libjpeg says of missing data; empty if none is missing.
+
+    Raises:
+        FrameError: the same, where it can be said how much is missing.
+
+    """
+    loss = _told(decoded)
+    if not loss and "extraneous" in decoded.warning and jpeg.closed:
+        # Zeros in front of the end marker may have been decoded in the place of lost data.
+        loss = _told(turbojpeg.decode(jpeg.without_padding(data) + _END, 8))
+    # libjpeg tells its first warning only: a harmless one may hide another.
+    hidden = decoded.warning and (not jpeg.closed or jpeg.may_lack(decoded.planes))
+    complete = jpeg.all_scans_are_there
+    if loss or hidden or not (jpeg.closed or complete):
+        bare = jpeg.without_padding(data)
+        _check(bare, _imdecode(bare + _END, jpeg), jpeg)
+    return loss or ("" if complete else decoded.warning)
+
+
+def _told(decoded: turbojpeg.Decoded | None) -> str:
+    """The warning, if it is one of a loss."""
+    warning = decoded.warning if decoded is not None else ""
+    return warning if any(each in warning for each in _LOSSES) else ""
 
 
 def _by_opencv(data: bytes, jpeg: Jpeg, shrink: int) -> np.ndarray:

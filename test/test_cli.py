@@ -178,6 +178,15 @@ def pixels(path: Path) -> np.ndarray:
     return picture.astype(int)
 
 
+def test_classify_reports_allowed_classes_only(signs: Path, capsys: Any) -> None:
+    command = ["classify", str(signs / "stop.png"), "--model", "demo"]
+    assert main([*command, "--class-allow", "stop", "--class-allow", "yield", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["results"]
+    assert [result["class_id"] for result in told["results"]] == ["stop", "yield"]
+    assert main([*command, "--class-deny", "stpo"]) == 1
+    assert "no class 'stpo': did you mean 'stop'?" in capsys.readouterr().err
+
+
 def test_classify_names_every_picture(signs: Path, tmp_path: Path, capsys: Any) -> None:
     command = ["classify", str(signs), "--model", "demo", "--top-k", "2"]
     assert main([*command, "--json"]) == 0

@@ -12,6 +12,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from graph import Robot, image, running_node, wait_until
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import Log
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool
 from test_node import sign
 
@@ -172,19 +174,57 @@ def reliability(infos: Callable[[str], list[Any]], topic: str) -> str:
 
 
 def test_qos_is_overridden_by_topic(robot: Robot) -> None:
+    outputs = ("/diagnostics", "/repghost/vision_info", "/repghost/label_info", "/repghost/changed")
     parameters: dict[str, Any] = {
+        **{f"qos_overrides.{each}.publisher.reliability": "best_effort" for each in outputs},
         "qos_overrides./image.subscription.reliability": "reliable",
         "qos_overrides./image.subscription.depth": "9",
         "qos_overrides./repghost/overlay.publisher.reliability": "best_effort",
     }
-    with running_node(output_qos_reliability="best_effort", **parameters) as node:
+    with running_node(output_qos_reliability="best_effort", hold="1.0", **parameters) as node:
         wait_until(lambda: "inactive -> active" in node.output(), "the node")
         assert "reliable, depth 9" in node.output()
         publishers = robot.node.get_publishers_info_by_topic
         assert reliability(robot.node.get_subscriptions_info_by_topic, "/image") == "RELIABLE"
         assert reliability(publishers, "/repghost/overlay") == "BEST_EFFORT"
         assert reliability(publishers, "/repghost/classification") == "BEST_EFFORT"
+        assert {reliability(publishers, each) for each in outputs} == {"BEST_EFFORT"}
         assert robot.get_parameter("qos_overrides./image.subscription.depth") == 9
+
+
+def test_qos_overrides_go_by_the_remapped_name(robot: Robot) -> None:
+    parameters: dict[str, Any] = {
+        "qos_overrides./front/color.subscription.reliability": "reliable",
+        "qos_overrides./seen.publisher.depth": "3",
+    }
+    names = ("-r", "image:=/front/color", "-r", "~/classification:=/seen")
+    with running_node(*names, **parameters) as node:
+        wait_until(lambda: "inactive -> active" in node.output(), "the node")
+        infos = robot.node.get_subscriptions_info_by_topic
+        assert reliability(infos, "/front/color") == "RELIABLE"
+        assert robot.get_parameter("qos_overrides./seen.publisher.depth") == 3
+        # Again: the parameters are there already.
+        assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
+        assert robot.change_state(Transition.TRANSITION_CLEANUP)
+        assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+        assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+        assert reliability(infos, "/front/color") == "RELIABLE"
+
+
+def test_a_listener_that_asks_for_more_is_told_on_rosout(robot: Robot) -> None:
+    latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    log = robot.collect(Log, "/rosout", latched)
+    with running_node(output_qos_reliability="best_effort"):  # the robot listens reliably
+        wait_until(
+            lambda: [
+                each
+                for each in log
+                if each.name == "repghost"
+                and "~/classification" in each.msg
+                and "RELIABILITY" in each.msg
+            ],
+            "the warning",
+        )
 
 
 def test_qos_that_makes_no_sense_is_refused(robot: Robot) -> None:

@@ -55,6 +55,12 @@ def test_an_empty_array_of_a_yaml_file_is_the_default() -> None:
     assert Parameters().changed(nothing) == Parameters()
 
 
+@pytest.mark.parametrize("kind", [Parameter.Type.BOOL_ARRAY, Parameter.Type.STRING_ARRAY])
+def test_an_empty_array_of_a_request_is_the_default(kind: Parameter.Type) -> None:
+    some = Parameters(class_allow=("stop",))
+    assert some.changed([Parameter("class_allow", kind, [])]) == Parameters()
+
+
 def test_a_size_may_be_a_number() -> None:
     assert Parameters().changed([Parameter("model", value=200)]).model == "200"
 

@@ -363,6 +363,19 @@ def test_options_are_those_of_the_node(tmp_path: Path, capsys: Any) -> None:
             main(["replay", str(bag), *DEMO, "--roi", wrong])
 
 
+def test_scores_are_smoothed_as_by_the_node(tmp_path: Path, capsys: Any) -> None:
+    bag, out = sign_bag(tmp_path / "bag", 6), tmp_path / "out.jsonl"
+    assert TRUTH[0] != TRUTH[3]
+    assert main(["replay", str(bag), *DEMO, "--smoothing", "0.9", "--out", str(out)]) == 0
+    answers = list(read_results(out))
+    assert best(answers) == [TRUTH[0]] * 6
+    scores = [answer.results[0].score for answer in answers]
+    assert scores[5] == pytest.approx(0.9**3 * scores[2], abs=0.02)
+    assert main(["replay", str(bag), *DEMO, "--smoothing", "1"]) == 2
+    assert main(["replay", str(bag), str(bag), *DEMO, "--smoothing", "0.5"]) == 2
+    assert "--smoothing is of one bag" in capsys.readouterr().err
+
+
 def test_not_a_bag(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         Bag(tmp_path / "absent")

@@ -181,6 +181,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="least score of a reported class (default: %(default)s)",
     )
     parser.add_argument(
+        "--smoothing",
+        type=share,
+        default=0.0,
+        metavar="WEIGHT",
+        help="weight of earlier frames in a mean of the probabilities, below 1 (default: none)",
+    )
+    parser.add_argument(
         "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="how classes are named"
     )
     parser.add_argument(
@@ -246,9 +253,13 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
     """Replay, write, summarize, compare."""
     _check_comparison(options)
     check_report(options.report)
+    if options.smoothing == 1.0:
+        raise UsageError("--smoothing must be below 1: with 1 later frames would not count")
     if replay_many.are_many(options):
         if options.report:
             raise UsageError("--report is of one bag")
+        if options.smoothing:  # many bags are answered in parts
+            raise UsageError("--smoothing is of one bag")
         return replay_many.run(options)
     options.bag = Path(options.bags[0])
     if options.list:
@@ -309,6 +320,7 @@ def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
                         score_threshold=options.score_threshold,
                         class_id=options.class_id,
                     ),
+                    smoothing=options.smoothing,
                     workers=options.workers,
                 )
                 try:

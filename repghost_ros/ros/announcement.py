@@ -9,6 +9,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 from vision_msgs.msg import VisionInfo
 
@@ -17,9 +18,6 @@ from repghost_ros.ros import messages
 
 LABELS = "class_labels"
 """The parameter whose entry at a class's index is its name."""
-_LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 
 
 class Announcement:
@@ -34,12 +32,23 @@ class Announcement:
         self._node = node
         self._model: Model | None = None
         self._version = 0
-        self._vision_info = node.create_lifecycle_publisher(VisionInfo, "~/vision_info", _LATCHED)
+        self._vision_info = self._advertise(VisionInfo, "vision_info")
         self._label_info: Any = None
         if messages.LabelInfo is not None:
-            self._label_info = node.create_lifecycle_publisher(
-                messages.LabelInfo, "~/label_info", _LATCHED
-            )
+            self._label_info = self._advertise(messages.LabelInfo, "label_info")
+
+    def _advertise(self, message_type: Any, name: str) -> Any:
+        latched = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        return self._node.create_lifecycle_publisher(
+            message_type,
+            f"~/{name}",
+            latched,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
 
     def announce(self, model: Model, threshold: float) -> None:
         """Announce the active model, unless it is already announced.

@@ -15,6 +15,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
@@ -83,7 +84,12 @@ class ClassifierNode(LifecycleNode):
         self.create_timer(_WATCH_PERIOD, self._watch, clock=steady)
         if self._current.autostart:
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray,
+            "/diagnostics",
+            10,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
         self._heartbeat = Heartbeat(self.context, self._current.diagnostics_period, self._diagnose)
         self._transitions = Transitions(self)
         self._enabled = True

@@ -13,6 +13,7 @@ from repghost_ros.model import Model
 from repghost_ros.results import Reporting, Result
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.bags import Bag, Recorded
+from repghost_ros.stream.decision import Smoothing
 from repghost_ros.vision.view import View
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def replay(
     view: View = View(),
     reporting: Reporting = Reporting(),
     *,
+    smoothing: float = 0.0,
     workers: int | None = None,
     first: int = 0,
     last: int | None = None,
@@ -52,6 +54,7 @@ def replay(
         model: the opened model; both stay the caller's.
         view: what of each frame the model sees.
         reporting: which classes are reported.
+        smoothing: as the node's parameter: weight of earlier frames in a mean of the probabilities.
         workers: frames in flight at a time; default: one per core.
         first: number of the first frame to answer.
         last: number of the frame to end before; None: the end of the bag.
@@ -61,6 +64,7 @@ def replay(
 
     """
     noted: set[str] = set()
+    smoother = Smoothing()
     recorded = bag.messages(topic, first=first, last=last)
     for job in classify_each(model, recorded, Recorded.frame, view, reporting, workers=workers):
         image = job.message
@@ -68,6 +72,8 @@ def replay(
         if note and note not in noted:
             noted.add(note)
             _log.warning("frames of '%s': %s", image.topic, note)
+        if smoothing and job.error is None:
+            smoother.update(job, image.stamp_ns / 1e9, smoothing)
         error = "" if job.error is None else str(job.error) or type(job.error).__name__
         yield Answer(image.topic, image.time_ns, image.stamp_ns, image.frame_id, job.results, error)
 

@@ -54,7 +54,7 @@ def main() -> None:
     isolate()
     start = time.monotonic()
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}\n")
-    results: dict[str, Any] = {"convert": convert.main()}
+    results: dict[str, Any] = {"convert": convert.main(), "jpeg": convert.jpegs()}
     print()
     results["executors"] = executors.main()
     print()

@@ -73,16 +73,20 @@ class Parameters:
         read_only=True,
     )
     model: str = _parameter("150", "RepGhost size, or the built-in demo.", choices=MODEL_NAMES)
-    model_path: str = _parameter("", "A model file of your own; empty: the one `model` names.")
+    model_path: str = _parameter("", "Your own model file; empty: the one named by `model`.")
     model_name: str = _parameter(
-        "", "Which of several models in a compiled file; empty: its only one."
+        "", "Model to use from a compiled file with several; empty: the only one."
     )
-    labels_path: str = _parameter("", "Its labels, one a line; empty: the model's own or ImageNet.")
+    labels_path: str = _parameter(
+        "", "Its class names, one per line; empty: the model's own, or ImageNet's."
+    )
     backend: str = _parameter(
-        "auto", "What runs the model; auto: the BPU where there is one.", choices=BACKENDS
+        "auto", "What runs the model; auto: the BPU if there is one.", choices=BACKENDS
     )
     bpu_runtime: str = _parameter(
-        "auto", "Library that drives the BPU; auto: the fastest usable.", choices=BPU_RUNTIMES
+        "auto",
+        "Library that drives the BPU; auto: the fastest one available.",
+        choices=BPU_RUNTIMES,
     )
     bpu_core: int = _parameter(0, "BPU core; 0: any.", bounds=(0, 2))
     bpu_priority: int = _parameter(0, "Task priority on the BPU; 255 is highest.", bounds=(0, 255))
@@ -91,51 +95,51 @@ class Parameters:
     )
     activation: Activation = _parameter(
         "auto",
-        "What makes scores of the model's outputs; auto: softmax unless it gives probabilities.",
+        "How outputs become scores; auto: softmax, unless the model gives probabilities.",
         choices=ACTIVATIONS,
     )
     onnx_providers: tuple[str, ...] = _parameter(
         ("auto",),
-        "ONNX Runtime's execution providers, such as cuda, the best first; auto: all it offers.",
+        "ONNX Runtime execution providers, such as cuda, the best first; auto: all available.",
     )
     onnx_threads: int = _parameter(
         1,
-        "Threads inside one inference of ONNX Runtime, no more than the cores leave each worker; "
-        "0: as many.",
+        "Threads per inference of ONNX Runtime, limited to each worker's share of the cores; "
+        "0: all of that share.",
         bounds=(0, 64),
     )
     mean: tuple[float, ...] = _parameter(
         (0.0, 0.0, 0.0),
-        "What an ONNX model wants subtracted from R, G, B; used where scale is given.",
+        "Subtracted from R, G, B of an ONNX model's input; used only if scale is set.",
     )
     scale: tuple[float, ...] = _parameter(
         (0.0, 0.0, 0.0),
-        "What it wants that multiplied by; zeros: mean and scale as the model says, or ImageNet's.",
+        "Multiplied with the difference; zeros: mean and scale from the model, or ImageNet's.",
     )
     channel_order: ChannelOrder = _parameter(
         "auto",
-        "Order of an ONNX model's channels; auto: as the model says, or rgb.",
+        "Channel order of an ONNX model; auto: from the model, or rgb.",
         choices=CHANNEL_ORDERS,
     )
-    top_k: int = _parameter(5, "How many classes to report, best first.", bounds=(1, 1000))
+    top_k: int = _parameter(5, "Number of classes to report, best first.", bounds=(1, 1000))
     score_threshold: float = _parameter(
         0.0, "Least probability of a reported class.", bounds=(0.0, 1.0)
     )
     temperature: float = _parameter(
         1.0,
-        "What logits are divided by; `repghost eval --report` fits one that makes scores honest.",
+        "Divides the logits; `repghost eval --report` fits a value that calibrates scores.",
         bounds=(0.01, 100.0),
     )
-    class_id: ClassId = _parameter("label", "What results are named by.", choices=CLASS_IDS)
+    class_id: ClassId = _parameter("label", "How results are named.", choices=CLASS_IDS)
     class_allow: tuple[str, ...] = _parameter(
-        ("",), "Names of the only classes to report, before top_k; empty: all."
+        ("",), "Names of the only classes to report, applied before top_k; empty: all."
     )
     class_deny: tuple[str, ...] = _parameter(
-        ("",), "Names of classes not to report, allowed or not; empty: none."
+        ("",), "Names of classes never to report, even if allowed; empty: none."
     )
     smoothing: float = _parameter(
         0.0,
-        "Weight of earlier frames in an exponential mean of each camera's probabilities; 0: none.",
+        "Weight of earlier frames in an exponential mean of each camera's probabilities; 0: off.",
         bounds=(0.0, 0.999),
     )
     resize: ResizePolicy = _parameter(
@@ -143,55 +147,59 @@ class Parameters:
     )
     color_range: ColorRange | Literal["auto"] = _parameter(
         AUTO,
-        "BT.601 range of the NV12 the model was compiled for; auto: as its file records, or full.",
+        "BT.601 range of the NV12 the model was compiled for; auto: from its file, or full.",
         choices=(AUTO, *COLOR_RANGES),
     )
     source_color_range: ColorRange = _parameter(
-        "limited", "BT.601 range of the camera's own YUV frames.", choices=COLOR_RANGES
+        "limited", "BT.601 range of the camera's YUV frames.", choices=COLOR_RANGES
     )
     roi: tuple[int, ...] = _parameter(
         (0, 0, 0, 0), "Region to classify: x, y, width, height in pixels; zeros: the whole frame."
     )
     max_rate: float = _parameter(
-        0.0, "Frames a second to classify, the others are skipped; 0: all.", bounds=(0.0, 1e4)
+        0.0,
+        "Most frames per second to classify; others are skipped; 0: no limit.",
+        bounds=(0.0, 1e4),
     )
     min_rate: float = _parameter(
-        0.0, "Answers a second below which diagnostics warn; 0: none.", bounds=(0.0, 1e4)
+        0.0, "Answers per second below which diagnostics warn; 0: never.", bounds=(0.0, 1e4)
     )
     max_latency: float = _parameter(
-        0.0, "Seconds of p99 latency above which diagnostics warn; 0: none.", bounds=(0.0, 1e3)
+        0.0, "p99 latency in seconds above which diagnostics warn; 0: never.", bounds=(0.0, 1e3)
     )
     stale_after: float = _parameter(
-        2.0, "Seconds without a frame after which diagnostics say stale.", bounds=(0.1, 1e4)
+        2.0, "Seconds without a frame after which diagnostics are STALE.", bounds=(0.1, 1e4)
     )
     watchdog: float = _parameter(
-        5.0, "Seconds after which an inference hangs and the model is reopened.", bounds=(0.1, 1e3)
+        5.0,
+        "Seconds after which an inference counts as hanging and the model is reopened.",
+        bounds=(0.1, 1e3),
     )
     lazy: bool = _parameter(
-        False, "Subscribe only while somebody subscribes to the answers or the overlay."
+        False, "Subscribe to images only while somebody subscribes to an output."
     )
     diagnostics_period: float = _parameter(
         1.0, "Seconds between diagnostics.", bounds=(0.1, 60.0), read_only=True
     )
     cameras: tuple[str, ...] = _parameter(
         ("",),
-        "Prefixes of the image topics, such as front, rear; empty: one camera on image.",
+        "Prefixes of the image topics, such as front, rear; empty: one camera, on image.",
         read_only=True,
     )
     image_transport: str = _parameter(
         "auto",
-        "What to subscribe to: image (raw, hbmem), image/compressed, or what is published (auto).",
+        "Topic to subscribe to: image (raw, hbmem), image/compressed, or the published one (auto).",
         choices=IMAGE_TRANSPORTS,
         read_only=True,
     )
     hold: float = _parameter(
         0.0,
-        "Publish ~/changed when the top class has been another one for so many seconds; 0: never.",
+        "Seconds for which a new top class must last to be published on ~/changed; 0: never.",
         bounds=(0.0, 3600.0),
         read_only=True,
     )
     perception: bool = _parameter(
-        False, "Also answer as ai_msgs/PerceptionTargets, for the RDK's own nodes.", read_only=True
+        False, "Also publish ai_msgs/PerceptionTargets, for the RDK's own nodes.", read_only=True
     )
     qos_reliability: str = _parameter(
         "best_effort",
@@ -219,7 +227,7 @@ class Parameters:
     )
     queue_depth: int = _parameter(
         4,
-        "Frames that may wait for a worker; the oldest is dropped.",
+        "Frames that may wait for a worker; beyond that the oldest is dropped.",
         bounds=(1, 1000),
         read_only=True,
     )

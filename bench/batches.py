@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node over DDS with several cameras: one frame an inference against batches of four, size 100."""
+"""The node over DDS with several cameras: one frame an inference against batches of four."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from emulator.board import build, fused_timings, timings, write_model
 
 FPS = 30.0
 CAMERAS = (1, 2, 4, 8)
-OVERLOAD = (4, 700.0)
-"""Cameras and frames a second of each, together 18 % more than batches of four can take."""
+RUNS = (*(("100", cameras, FPS) for cameras in CAMERAS), ("100", 4, 700.0), ("150", 4, 450.0))
+"""Size, cameras and frames a second of each; the last are 18 % more than batches of four can take."""
 SECONDS = 5.0
 
 
-def models(folder: Path) -> dict[str, Path]:
+def models(folder: Path, size: str) -> dict[str, Path]:
     """The models to compare; the last file holds two, and a lone frame takes the small one."""
-    alone, four = fused_timings(1), fused_timings(4)
+    alone, four = fused_timings(1, size), fused_timings(4, size)
     return {
-        "published": write_model(folder / "published.bin", **timings("100")),
+        "published": write_model(folder / "published.bin", **timings(size)),
         "fused": write_model(folder / "fused.bin", **alone),
         "fused, batches": write_model(folder / "batches.bin", {"name": "four", **four}, **alone),
     }
@@ -53,21 +53,21 @@ def measure(model: Path, library: Path, stats: Path, cameras: int, fps: float) -
 def main() -> dict[str, Any]:
     """Run all of it and print the table; returns the figures."""
     results: dict[str, Any] = {}
-    published_us = timings("100")["exclusive_us"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         library = build(folder)
-        print("several cameras, 224x224 NV12 over DDS, emulated device, size 100")
+        print("several cameras, 224x224 NV12 over DDS, emulated device")
         print(
-            f"{'':>15} {'cameras':>7} {'sent':>6} {'answered':>8} {'p50 ms':>7} {'p99 ms':>7} "
-            f"{'device us a frame':>17} {'of published':>12}"
+            f"{'size':>4} {'':>15} {'cameras':>7} {'sent':>6} {'answered':>8} {'p50 ms':>7} "
+            f"{'p99 ms':>7} {'device us a frame':>17} {'of published':>12}"
         )
-        for cameras, fps in (*((cameras, FPS) for cameras in CAMERAS), OVERLOAD):
-            for name, model in models(folder).items():
+        for size, cameras, fps in RUNS:
+            published_us = timings(size)["exclusive_us"]
+            for name, model in models(folder, size).items():
                 run = measure(model, library, folder / "stats", cameras, fps)
-                results.setdefault(name, []).append(run)
+                results.setdefault(name, []).append({"size": size, **run})
                 print(
-                    f"{name:>15} {cameras:7} {run['sent_fps']:6.0f} {run['fps']:8.1f} "
+                    f"{size:>4} {name:>15} {cameras:7} {run['sent_fps']:6.0f} {run['fps']:8.1f} "
                     f"{run['p50_ms']:7.2f} {run['p99_ms']:7.2f} {run['device_us']:17.0f} "
                     f"{run['device_us'] / published_us:12.2f}",
                     flush=True,

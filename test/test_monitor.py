@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -83,3 +84,12 @@ def test_counts_balance() -> None:
     assert counts.in_flight == 2
     assert counts - counts == Counts()
     assert counts + Counts() == counts
+
+
+def test_a_pause_is_not_idle_time() -> None:
+    monitor = Monitor()
+    paused_at = time.monotonic() + 0.05
+    while time.monotonic() < paused_at:
+        pass
+    assert monitor.report(Counts()).idle >= 0.05
+    assert monitor.report(Counts(), paused=True).idle == 0.0

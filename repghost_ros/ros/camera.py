@@ -139,7 +139,7 @@ class Camera:
 
     def report(self) -> Report:
         """The statistics since the last report."""
-        return self._monitor.report(self.counts)
+        return self._monitor.report(self.counts, paused=bool(self.paused))
 
     def destroy(self) -> None:
         """Withdraw the topics."""

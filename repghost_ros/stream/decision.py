@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detect a lasting change of the top class: what robots act on must not flicker."""
+"""Smooth scores, detect lasting changes of the top class: what robots act on must not flicker."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Report:
     end_to_end: Latency
     """From the message's arrival in this process to its answer's publication."""
     idle: float
-    """Seconds since the last frame came, or since the start."""
+    """Seconds since the last frame came, since the start, or since frames have been wanted again."""
     last_error: str
     """The latest error of all time, or empty."""
 
@@ -86,17 +86,18 @@ class Monitor:
         period.infer.append(job.inferred - job.converted)
         period.end_to_end.append(time.monotonic() - job.received)
 
-    def report(self, counts: Counts) -> Report:
+    def report(self, counts: Counts, *, paused: bool = False) -> Report:
         """The period that ends now; the next one begins.
 
         Args:
             counts: of all frames so far.
+            paused: whether no frame is wanted now.
 
         """
         now = time.monotonic()
         period, self._period = self._period, _Period(counts, now)
         counted = counts - period.counts
-        if counted.received:
+        if counted.received or paused:
             self._last_frame = now
         return Report(
             seconds=max(now - period.began, 1e-9),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node one would write first, to compare with: vendor sample code in a reentrant callback group.
+"""The obvious first implementation, as a baseline: vendor sample code in a reentrant callback group.
 
 The frame becomes BGR as cv_bridge makes it, is resized and repacked as the model zoo's samples do, and
 goes to pyeasy_dnn, all in one callback served by a MultiThreadedExecutor.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the executor costs: frames taken of a 2000 fps stream, and processor time for each."""
+"""What the executor costs: frames received from a 2000 fps stream, and CPU time per frame."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def take(kind: str, ready: Any, done: Any, answers: Any) -> None:
 
 
 def measure(kind: str) -> dict[str, Any]:
-    """Frames sent and taken, and CPU milliseconds for each taken."""
+    """Frames sent and received, and CPU milliseconds per received frame."""
     spawn = multiprocessing.get_context("spawn")
     ready, done, answers = spawn.Event(), spawn.Event(), spawn.Queue()
     process = spawn.Process(target=take, args=(kind, ready, done, answers), daemon=True)

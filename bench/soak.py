@@ -93,7 +93,7 @@ class Ledger:
 
 
 def unaccounted(totals: dict[str, int]) -> int:
-    """Frames that came in and of which nobody has told what became of them."""
+    """Frames received whose outcome has not been reported."""
     return totals[COUNTS[0]] - sum(totals[name] for name in COUNTS[1:])
 
 
@@ -121,7 +121,7 @@ def complaints(
 
 
 def main() -> int:
-    """Soak, print the account, and return 1 where it does not add up."""
+    """Soak, print the account, and return 1 if it does not balance."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     seconds = parser.parse_args().seconds

@@ -52,7 +52,7 @@ def build(folder: Path, compiler: Sequence[str] = ("gcc",)) -> Path:
 
 
 def timings(size: str) -> dict[str, int]:
-    """Microseconds of a frame of this size: on the BPU alone, and on the host around it.
+    """Microseconds per frame of this size: on the BPU, and on the host.
 
     Derived from the published table: the BPU's share is one over the throughput of four threads,
     the rest of one thread's latency is the host's.
@@ -134,11 +134,11 @@ class Emulator:
         return dict(zip(STATS, values))
 
     def reset(self) -> None:
-        """Forget the counters and what was still to fail."""
+        """Reset the counters and pending failures."""
         self._dnn.emu_reset()
 
     def restart(self) -> None:
-        """Free everything, as the end of a process does."""
+        """Free everything, as when a process ends."""
         self._dnn.emu_restart()
 
     def fail(self, operation: str, code: int, count: int = 1) -> None:
@@ -154,7 +154,7 @@ class Emulator:
         return {name: int(number) for name, number in (line.split() for line in lines)}
 
     def limit(self, model: Path, threads: int = 4, seconds: float = 3.0) -> float:
-        """Inferences a second that the device itself allows, measured by a loop in C."""
+        """Inferences per second of the device itself, measured by a loop in C."""
         rate: float = self._dnn.emu_limit(os.fsencode(model), threads, seconds)
         if rate < 0:
             raise ValueError(f"'{model}' cannot be run {threads} times at once")
@@ -188,13 +188,13 @@ class Emulator:
             assert given.size == classes
             ctypes.memmove(logits, given.ctypes.data, given.nbytes)
 
-        # Kept for as long as the library may call it.
+        # Kept alive while the library may call it.
         self._callback = COMPUTE(callback)
         self._dnn.emu_set_compute(self._callback)
 
 
 def inject(control: Path, *failures: tuple[str, int, int]) -> None:
-    """Have (operation, code, count) fail in the process whose REPGHOST_EMU_CONTROL is `control`."""
+    """Make (operation, code, count) fail in the process whose REPGHOST_EMU_CONTROL is `control`."""
     written = control.with_suffix(".new")
     written.write_text("".join(f"{name} {code} {count}\n" for name, code, count in failures))
     os.replace(written, control)

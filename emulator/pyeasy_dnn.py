@@ -2,9 +2,9 @@
 """The vendor's pyeasy_dnn on the emulated device, as version 3.0.6 was measured on it.
 
 Nothing is ever released: no model, no buffer, no task that failed. Every call keeps Python's lock
-and waits without a time limit. Errors come as a SystemError whose cause tells little. Outputs are
-raw: neither dequantized nor freed of padding, and a two-dimensional one may be empty. Of a file of
-several models the first is loaded. Neither type nor size of an input is checked.
+and waits without a time limit. Errors come as a SystemError with an uninformative cause. Outputs are
+raw: neither dequantized nor freed of padding, and a two-dimensional one may be empty. Only the first
+of several models in a file is loaded. Neither type nor size of an input is checked.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from repghost_ros.ros.launching import ARGUMENTS, PARAMETERS, refuse_unknown
 
 
 def given_parameters(context: LaunchContext) -> dict[str, Any]:
-    """The node's parameters that were given as arguments, in the types that they have."""
+    """The node's parameters that were given as arguments, in their types."""
     given = {}
     for name, parameter in PARAMETERS.items():
         text = LaunchConfiguration(name).perform(context)
@@ -34,7 +34,7 @@ def given_parameters(context: LaunchContext) -> dict[str, Any]:
 
 
 def classifier(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node; where its model is required, the end of the launch when the node fails."""
+    """The node; if its model is required, the launch ends when the node fails."""
     refuse_unknown(__file__, context.argv)
 
     def argument(name: str) -> str:
@@ -58,7 +58,7 @@ def classifier(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         respawn=bool(yaml.safe_load(argument("respawn"))),
         respawn_delay=1.0,
         output="screen",
-        emulate_tty=sys.stdout.isatty(),  # else redirected logs would be full of colour codes
+        emulate_tty=sys.stdout.isatty(),  # otherwise redirected logs would contain color codes
     )
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> None:

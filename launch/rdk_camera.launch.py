@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The RDK's camera -> classes -> the RDK's web page: `ros2 launch repghost_ros rdk_camera.launch.py`.
 
-Needs the RDK's own ROS: `source /opt/tros/humble/setup.bash`. Each part can be left out: camera:=none,
+Needs the RDK's own ROS: `source /opt/tros/humble/setup.bash`. Each part is optional: camera:=none,
 websocket:=false.
 
 Further arguments, such as top_k:=3, are passed on to all parts. None is refused: which ones the
@@ -15,7 +15,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
-# What each camera publishes, as its own launch file's defaults have it.
+# What each camera publishes by its own launch file's defaults.
 CAMERAS = {
     "mipi": {"image": "/hbmem_img", "image_transport": "hbmem"},
     "usb": {"image": "/image", "image_transport": "auto"},
@@ -36,7 +36,7 @@ def include(package: str, file: str, **arguments: str) -> IncludeLaunchDescripti
 
 
 def parts(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The camera, the node and the web page, as far as they are wanted."""
+    """The requested parts: camera, node and web page."""
 
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context)

@@ -35,7 +35,7 @@ SETTLE = 2.0  # seconds: for matching before the first frame, of silence after t
 
 
 class Replay:
-    """What happens when one of its processes ends; all that ends otherwise fails the launch."""
+    """What to do when one of the processes ends; any other end fails the launch."""
 
     def __init__(self) -> None:
         self._player: ExecuteProcess | None = None
@@ -49,19 +49,19 @@ class Replay:
         namespace = LaunchConfiguration("namespace").perform(context).strip("/")
         self._node = f"/{namespace}/repghost" if namespace else "/repghost"
         self._image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")
-        # Now, for it must have found the node before the first frame is played.
+        # Started now, because it must find the node before the first frame is played.
         get_ros_node(context).create_subscription(
             Classification, f"{self._node}/classification", self._on_answer, 10
         )
         record = ExecuteProcess(
-            # By an expression: Jazzy deprecates names without --topics, which Humble does not know.
+            # As a regular expression: Jazzy deprecates names without --topics, which Humble does not have.
             cmd=[
                 *("ros2", "bag", "record", "-o", LaunchConfiguration("out")),
                 *("--regex", f"^{self._node}/classification$"),
             ],
             output="screen",
         )
-        # Latched, and published when the model is loaded: the node is ready then.
+        # Latched and published once the model is loaded, so the node is ready.
         ready = ExecuteProcess(
             cmd=[
                 *("ros2", "topic", "echo", "--once", "--qos-durability", "transient_local"),
@@ -122,7 +122,7 @@ class Replay:
             cmd=[
                 *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
                 *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
-                # Not all: the bag may hold classifications of its own.
+                # Not all topics, because the bag may hold classifications itself.
                 *("--topics", image, f"{image}/compressed"),
                 *("--qos-profile-overrides-path", overrides.name),
             ],

@@ -54,7 +54,7 @@ class Replay:
             Classification, f"{self._node}/classification", self._on_answer, 10
         )
         record = ExecuteProcess(
-            # As a regular expression: Jazzy deprecates names without --topics, which Humble does not have.
+            # As a regular expression: Jazzy deprecates names without --topics, Humble has no --topics.
             cmd=[
                 *("ros2", "bag", "record", "-o", LaunchConfiguration("out")),
                 *("--regex", f"^{self._node}/classification$"),

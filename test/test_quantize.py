@@ -169,7 +169,7 @@ def test_tensors_are_what_the_backend_sees(
         assert np.ptp(rgb) > 100
         assert (raw.reshape(3, 224, 224) == rgb.transpose(2, 0, 1)).all()
         slot.infer()
-        assert (normalise(made.read(tensor)) == slot.image).all()
+        assert (normalise(made.read(tensor), slot.backend) == slot.image).all()
 
 
 def test_crops_as_imagenets_evaluation(tmp_path: Path) -> None:

@@ -82,26 +82,7 @@ def add_model(
         metavar="NAME,NAME",
         help="ONNX Runtime execution providers, such as cuda (auto: all available)",
     )
-    parser.add_argument(
-        "--mean",
-        type=_numbers,
-        default=(),
-        metavar="R,G,B",
-        help="subtracted from an ONNX model's pixels of 0 to 255 (default: ImageNet's)",
-    )
-    parser.add_argument(
-        "--scale",
-        type=_numbers,
-        default=(),
-        metavar="R,G,B",
-        help="multiplied with the difference (default: ImageNet's)",
-    )
-    parser.add_argument(
-        "--channel-order",
-        choices=CHANNEL_ORDERS,
-        default="auto",
-        help="channel order of an ONNX model (auto: from its metadata, else rgb)",
-    )
+    add_preprocessing(parser)
     parser.add_argument(
         "--color-range",
         choices=(AUTO, *COLOR_RANGES),
@@ -158,6 +139,30 @@ def reporting(options: argparse.Namespace, **more: Any) -> Reporting:
         class_allow=tuple(options.class_allow),
         class_deny=tuple(options.class_deny),
         **more,
+    )
+
+
+def add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    """--mean, --scale and --channel-order of an ONNX model."""
+    parser.add_argument(
+        "--mean",
+        type=_numbers,
+        default=(),
+        metavar="R,G,B",
+        help="subtracted from an ONNX model's pixels of 0 to 255 (default: ImageNet's)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_numbers,
+        default=(),
+        metavar="R,G,B",
+        help="multiplied with the difference (default: ImageNet's)",
+    )
+    parser.add_argument(
+        "--channel-order",
+        choices=CHANNEL_ORDERS,
+        default="auto",
+        help="channel order of an ONNX model (auto: from its metadata, else rgb)",
     )
 
 

@@ -80,6 +80,6 @@ def _pictures(model: Path, folder: Path) -> Iterator[np.ndarray]:
     paths = [path for path in find([folder]) if path.suffix.lower() not in VIDEOS]
     for path in spread(paths, _PICTURES):
         try:
-            yield normalise(see(path, backend.height, backend.width))
+            yield normalise(see(path, backend.height, backend.width), backend)
         except (FrameError, OSError) as error:
             print_error(f"'{path}' was left out: {error}")

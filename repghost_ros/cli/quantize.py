@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantize a model: a .bin with a certificate, and an INT8 ONNX for ONNX Runtime.
 
-The .bin needs the vendor's toolchain; where that is not installed, all that it needs is written. DIR
-holds pictures like those the model will see, best a folder a class.
+The .bin needs the vendor's toolchain. Where that is missing or broken, the command fails after writing
+everything else; --prepare asks for no more, to compile on another machine. DIR holds pictures like
+those the model will see, ideally with one subfolder per class.
 """
 
 from __future__ import annotations
@@ -17,14 +18,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import download_bar, positive, share, with_bar
+from repghost_ros.backends.base import BackendOptions
+from repghost_ros.cli.common import (
+    add_preprocessing,
+    download_bar,
+    positive,
+    share,
+    with_bar,
+)
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import print_error
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
 from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Certificate, certify
 from repghost_ros.convert.certificate_page import difference, write_page
 from repghost_ros.convert.compilation import METHODS, Progress, check, prepare
-from repghost_ros.convert.quantization import compare, open_float, quantize
+from repghost_ros.convert.graph import load, refuse_quantized
+from repghost_ros.convert.quantization import compare, open_float, quantize, with_preprocessing
 from repghost_ros.convert.toolchain import find_toolchain
 from repghost_ros.errors import (
     BackendError,
@@ -54,8 +63,8 @@ class QuantizeReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the vendor's toolchain failed, or what it made agrees too rarely with float."""
-        return any("error" in r or r.get("passed") is False for r in self.results)
+        """Whether the toolchain is missing or failed, or what it made agrees too rarely with float."""
+        return any("error" in r or "why_not" in r or r.get("passed") is False for r in self.results)
 
     def text(self) -> Iterator[str | Table]:
         """What was written, and what it costs."""
@@ -122,7 +131,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=share,
         default=MAX_DROP,
         metavar="SHARE",
-        help="accuracy that fusing a model's branches may cost, against float (default: %(default)s)",
+        help="accuracy that int8 may lose before branches or prepared weights are preferred "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--batch",
@@ -137,7 +147,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", action="store_true", help="put a .bin that passed into the store, as this size's"
     )
+    add_preprocessing(parser)
     parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
+    parser.add_argument(
+        "--prepare",
+        action="store_true",
+        help="write what the vendor's toolchain needs, and do not run it",
+    )
 
 
 def run(options: argparse.Namespace) -> QuantizeReport:
@@ -145,11 +161,14 @@ def run(options: argparse.Namespace) -> QuantizeReport:
     if options.store and (options.model not in MODELS or options.batch > 1):
         raise UsageError(f"--store is for the sizes {', '.join(MODELS)}, one picture an inference")
     model = _resolve(options.model)
+    name = options.model if options.model in MODELS else model.stem
+    out = options.out or Path(f"quantized_{name}")
+    refuse_quantized(load(model), f"'{model}'")
     if options.skip != "vendor":  # before long work
         need("yaml", "pip install pyyaml")
         check(model)
-    name = options.model if options.model in MODELS else model.stem
-    out = options.out or Path(f"quantized_{name}")
+    if options.mean or options.scale or options.channel_order != "auto":
+        model = _with_preprocessing(model, out, options)
     backend = open_float(model)
     calibration = calibrate(
         options.calibration,
@@ -158,6 +177,7 @@ def run(options: argparse.Namespace) -> QuantizeReport:
         width=backend.width,
         samples=options.samples,
         color_range=options.color_range,
+        channel_order="bgr" if backend.is_bgr else "rgb",
         progress=_with_bar,
     )
     _warn(calibration.skipped)
@@ -199,6 +219,20 @@ def _resolve(model: str) -> Path:
         raise ConversionError(f"{error}; or make it: repghost export {model}") from error
 
 
+def _with_preprocessing(model: Path, out: Path, options: argparse.Namespace) -> Path:
+    """A copy of the model that records the options, so that whatever is made of it does too."""
+    copy = out / model.name
+    if copy.exists() and copy.samefile(model):
+        raise UsageError(
+            f"with --mean, --scale or --channel-order, --out must not be the folder of '{model}'"
+        )
+    wanted = BackendOptions(
+        mean=options.mean, scale=options.scale, channel_order=options.channel_order
+    )
+    with_preprocessing(model, copy, wanted)
+    return copy
+
+
 def _int8(model: Path, calibration: Calibration, out: Path) -> dict[str, Any]:
     path = quantize(model, calibration, out)
     compared = compare(model, path, calibration, _with_bar)
@@ -237,7 +271,7 @@ def _int8_text(report: dict[str, Any], model: str) -> Iterator[str | Table]:
 def _vendor(
     options: argparse.Namespace, model: Path, name: str, calibration: Calibration, out: Path
 ) -> dict[str, Any]:
-    """The .bin and its certificate, or what is needed to make it elsewhere."""
+    """The .bin and its certificate, or with --prepare what is needed to make it elsewhere."""
     job = prepare(model, name, calibration, out, batch=options.batch)
     report: dict[str, Any] = {
         "kind": "vendor",
@@ -246,10 +280,16 @@ def _vendor(
         "makes": str(job.work / f"{job.prefix}.bin"),
         "compiled": False,
     }
+    if options.prepare:
+        return report
     try:
         toolchain = find_toolchain()
     except DependencyError as error:
+        print_error(f"no .bin was made: {error}")
         return {**report, "why_not": str(error)}
+    certified, page = out / "certificate.json", out / "report.html"
+    for earlier in (job.bin, certified, page):
+        earlier.unlink(missing_ok=True)
     backend = open_float(model)
     labels = (
         read_labels(options.labels, backend.classes)
@@ -278,8 +318,7 @@ def _vendor(
         print_error(str(error))
         return {**report, "error": str(error)}
     report |= _certified(certificate, options.model)
-    (out / "certificate.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-    page = out / "report.html"
+    certified.write_text(json.dumps(report, indent=1), encoding="utf-8")
     size = MODELS.get(options.model)
     write_page(page, certificate, size.published if size else None)
     report["page"] = str(page)
@@ -303,7 +342,8 @@ def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
         "min_agreement": certificate.min_agreement,
         "pictures": len(certificate.of_float.samples),
         "method": best.method.name,
-        "fused": best.fused,
+        "fused": best.variant.fused,
+        "remedy": best.variant.remedy or None,
         "why": certificate.why,
         "agreement": best.agreement,
         "float_top1": certificate.of_float.accuracy(),
@@ -312,7 +352,8 @@ def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
             {
                 "name": trial.name,
                 "method": trial.method.name,
-                "fused": trial.fused,
+                "fused": trial.variant.fused,
+                "remedy": trial.variant.remedy or None,
                 "agreement": trial.agreement,
                 "top1": trial.answers.accuracy(),
                 "score_drift": trial.drift,
@@ -340,7 +381,7 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
         return
     if not report["compiled"]:
         yield (
-            f"no .bin was made: {report['why_not']}. Where the toolchain is, this makes "
+            "no .bin was made; where the vendor's toolchain is, this makes "
             f"{report['makes']}:\n  {report['command']}"
         )
         return

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calibration tensors: pictures as the model sees them, in the layout of the vendor's toolchain.
 
-A tensor is a raw float32 file, RGB, channels first, 0 to 255: the toolchain normalizes by itself.
+A tensor is a raw float32 file, channels first in the model's order, 0 to 255: the toolchain normalizes
+by itself.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from repghost_ros.errors import ConversionError, FrameError
 from repghost_ros.sources.pictures import find, is_video, read_image
 from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
 
-FOLDER = "calibration_data_rgb_f32"
+Channels = Literal["rgb", "bgr"]
 SAMPLES = 100
 """Pictures that the vendor's samples calibrate with."""
 
@@ -42,14 +43,17 @@ class Calibration:
     height: int
     width: int
     color_range: ColorRange
+    channel_order: Channels
+    """Of the tensors."""
 
     def see(self, picture: Path) -> np.ndarray:
         """Convert another picture like these tensors; see `see`."""
         return see(picture, self.height, self.width, self.color_range)
 
     def read(self, tensor: Path) -> np.ndarray:
-        """A tensor: float32 (3, height, width)."""
-        return np.fromfile(tensor, np.float32).reshape(3, self.height, self.width)
+        """A tensor: float32 (3, height, width) RGB."""
+        values = np.fromfile(tensor, np.float32).reshape(3, self.height, self.width)
+        return values[::-1] if self.channel_order == "bgr" else values
 
 
 def see(picture: Path, height: int, width: int, color_range: ColorRange = "full") -> np.ndarray:
@@ -83,9 +87,10 @@ def calibrate(
     width: int = 224,
     samples: int = SAMPLES,
     color_range: ColorRange = "full",
+    channel_order: Channels = "rgb",
     progress: Progress = lambda items, _: items,
 ) -> Calibration:
-    """Write OUT/calibration_data_rgb_f32, replacing an earlier run's.
+    """Write OUT/calibration_data_rgb_f32, or bgr, replacing an earlier run's.
 
     Args:
         pictures: a folder, ideally with one subfolder per class.
@@ -94,6 +99,7 @@ def calibrate(
         width: likewise.
         samples: number of pictures, evenly spread over the sorted paths, hence over the classes.
         color_range: BT.601 range of the model's NV12 input.
+        channel_order: the float model's.
         progress: wraps the iteration over the pictures.
 
     Raises:
@@ -103,7 +109,7 @@ def calibrate(
     """
     files = [path for path in find([pictures]) if not is_video(path)]
     taken = spread(files, samples)
-    folder = out / FOLDER
+    folder = out / f"calibration_data_{channel_order}_f32"
     folder.mkdir(parents=True, exist_ok=True)
     # The toolchain reads every file it finds.
     for old in folder.glob("*.rgb"):
@@ -118,7 +124,7 @@ def calibrate(
             continue
         # The number distinguishes pictures of the same name.
         made[path] = folder / f"{number:05d}_{path.stem}.rgb"
-        tensor.tofile(made[path])
+        (tensor[::-1] if channel_order == "bgr" else tensor).tofile(made[path])
     if not made:
         why = f", such as {skipped[0][1]}" if skipped else ", only videos"
         raise ConversionError(
@@ -135,4 +141,5 @@ def calibrate(
         height,
         width,
         color_range,
+        channel_order,
     )

@@ -6,14 +6,14 @@ executor, which computes what the board does. The best one is compiled; the comp
 some of the pictures in the vendor's simulator of the BPU and must not differ.
 
 A model with branches is tried with and without them: without, it is faster, but may quantize worse.
+Where too much is lost, the weights are prepared for eight bits (see `_remedied`), which costs no speed.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.hybrid import read_hybrid
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import QuantizedBackend, simulate
+from repghost_ros.convert.bias_correction import correct_biases
 from repghost_ros.convert.calibration import Calibration, spread
 from repghost_ros.convert.compilation import (
     Job,
@@ -35,8 +36,10 @@ from repghost_ros.convert.compilation import (
     quantize_only,
     similarities,
 )
+from repghost_ros.convert.equalization import equalize
 from repghost_ros.convert.fusing import fuse_file, is_fused
-from repghost_ros.convert.graph import load
+from repghost_ros.convert.graph import load, save
+from repghost_ros.convert.quantization import images, open_float
 from repghost_ros.convert.toolchain import Toolchain
 from repghost_ros.errors import ConversionError, FrameError, SourceError
 from repghost_ros.model import Model
@@ -85,13 +88,21 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A float model that computes what the given one does, to be quantized in its place."""
+
+    model: Path
+    fused: bool
+    """Whether its branches are fused; so it is, too, where it never had any."""
+    remedy: str = ""
+    """How its weights were prepared for eight bits, in words."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One calibration, measured."""
 
-    model: Path
-    """The float model."""
-    fused: bool
-    """Whether `model` has its branches fused; so it is, too, where it never had any."""
+    variant: Variant
     method: Method
     answers: Answers
     agreement: float
@@ -101,8 +112,8 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The method, and whether the model has branches."""
-        return _name(self.method, self.fused)
+        """The method and the variant."""
+        return _name(self.method, self.variant)
 
 
 @dataclass(frozen=True)
@@ -216,33 +227,47 @@ def certify(
         raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
     trials: list[Trial] = []
     failed: dict[str, str] = {}
-    for (variant, fused), method in product(_variants(model, out), methods):
-        what = _name(method, fused)
-        folder = out / "tried" / (method.name if fused else f"{method.name}-branches")
-        job = prepare(variant, name, calibration, folder, method=method)
-        try:
-            quantized = quantize_only(job, toolchain, _named(progress, what))
-        except ConversionError as error:
-            failed[what] = str(error)
-            continue
-        answers = _answers(
-            QuantizedBackend(quantized),
-            quantized,
-            labels,
-            of_float.samples,
-            calibration.color_range,
-            with_bar,
-        )
-        agreement, drift = _compare(of_float, answers)
-        trials.append(Trial(variant, fused, method, answers, agreement, drift))
+
+    def attempt(variant: Variant) -> None:
+        for method in methods:
+            what = _name(method, variant)
+            job = prepare(
+                variant.model, name, calibration, out / "tried" / _slug(what), method=method
+            )
+            try:
+                quantized = quantize_only(job, toolchain, _named(progress, what))
+            except ConversionError as error:
+                failed[what] = str(error)
+                continue
+            answers = _answers(
+                QuantizedBackend(quantized),
+                quantized,
+                labels,
+                of_float.samples,
+                calibration.color_range,
+                with_bar,
+            )
+            trials.append(Trial(variant, method, answers, *_compare(of_float, answers)))
+
+    variants = _variants(model, out)
+    for variant in variants:
+        attempt(variant)
     if not trials:
         raise ConversionError(next(iter(failed.values())))
+    for variant in _remedied(variants[0], calibration, out):
+        if any(_drop(t, of_float) <= max_drop for t in trials if t.variant.fused):
+            break
+        attempt(variant)
     trials.sort(key=_rank)
     best, why = _choose(trials, of_float, max_drop)
     trials.sort(key=lambda trial: trial is not best)
-    job = prepare(best.model, name, calibration, out, method=best.method, batch=batch)
-    compiled = compile_bin(job, toolchain, _named(progress, f"compiling {best.method.name}"))
-    simulated, drift = _prove(compiled, best.answers, calibration, toolchain)
+    job = prepare(best.variant.model, name, calibration, out, method=best.method, batch=batch)
+    compiled = compile_bin(job, toolchain, _named(progress, f"compiling {best.name}"))
+    try:
+        simulated, drift = _prove(compiled, best.answers, calibration, toolchain)
+    except BaseException:  # an interrupt, too: no .bin without its certificate
+        compiled.unlink()
+        raise
     return Certificate(
         compiled,
         job,
@@ -261,21 +286,40 @@ def certify(
     )
 
 
-def _name(method: Method, fused: bool) -> str:
-    return method.name if fused else f"{method.name}, with branches"
+def _name(method: Method, variant: Variant) -> str:
+    branches = "" if variant.fused else "with branches"
+    return ", ".join(filter(None, (method.name, branches, variant.remedy)))
+
+
+def _slug(name: str) -> str:
+    """A folder's name."""
+    return name.replace(", ", "-").replace(" ", "-")
 
 
 def _named(progress: Progress, name: str) -> Progress:
     return lambda stage, percent: progress(f"{name}: {stage}", percent)
 
 
-def _variants(model: Path, out: Path) -> list[tuple[Path, bool]]:
-    """The model without branches, and as it is where it has some."""
+def _variants(model: Path, out: Path) -> list[Variant]:
+    """The model without branches first, and as it is where it has some."""
     if is_fused(load(model)):
-        return [(model, True)]
+        return [Variant(model, True)]
     fused = out / f"{model.stem}_fused.onnx"
     fuse_file(model, fused)
-    return [(fused, True), (model, False)]
+    return [Variant(fused, True), Variant(model, False)]
+
+
+def _remedied(variant: Variant, calibration: Calibration, out: Path) -> Iterator[Variant]:
+    """The variant with its weights prepared for eight bits, by more and more remedies."""
+    backend, model = open_float(variant.model), load(variant.model)
+    stem = variant.model.stem
+    model = equalize(model, images(calibration, backend))
+    path = out / f"{stem}_equalized.onnx"
+    save(model, path)
+    yield Variant(path, variant.fused, "equalized")
+    path = out / f"{stem}_corrected.onnx"
+    save(correct_biases(model, images(calibration, backend)), path)
+    yield Variant(path, variant.fused, "equalized, biases corrected")
 
 
 def _rank(trial: Trial) -> tuple[float, float, float]:
@@ -283,24 +327,40 @@ def _rank(trial: Trial) -> tuple[float, float, float]:
     return -trial.agreement, -(trial.answers.accuracy() or 0.0), trial.drift
 
 
+def _drop(trial: Trial, of_float: Answers) -> float:
+    """The share of float's accuracy that a trial loses; of agreement, where the truth is unknown."""
+    accuracy = of_float.accuracy()
+    return 1 - trial.agreement if accuracy is None else accuracy - (trial.answers.accuracy() or 0.0)
+
+
 def _choose(trials: Sequence[Trial], of_float: Answers, max_drop: float) -> tuple[Trial, str]:
     """The fastest trial that keeps the accuracy, and why; `trials` is sorted, the best first."""
+    enough = sorted(trials, key=lambda trial: _drop(trial, of_float) > max_drop)
 
-    def drop(trial: Trial) -> float:
-        mine = of_float.accuracy()
-        return 1 - trial.agreement if mine is None else mine - (trial.answers.accuracy() or 0.0)
+    def best(fused: bool, remedied: bool) -> Trial | None:
+        return next(
+            (t for t in enough if t.variant.fused is fused and bool(t.variant.remedy) is remedied),
+            None,
+        )
 
-    fused = next((trial for trial in trials if trial.fused), None)
-    branched = next((trial for trial in trials if not trial.fused), None)
-    if fused is None or branched is None:
-        return trials[0], "it agrees with float most often, and changes the scores least"
-    costs = f"fused costs {drop(fused):.2%} of float's accuracy, with branches {drop(branched):.2%}"
-    if drop(fused) <= max_drop or drop(fused) <= drop(branched):
-        return fused, f"{costs}: the fused one, which is faster"
-    return (
-        branched,
-        f"{costs}, more than the {max_drop:.2%} that may be lost: the one with branches",
-    )
+    found = {
+        "as it is": best(True, False),
+        "prepared for eight bits": best(True, True),
+        "with branches": best(False, False),
+    }
+    known = {name: (trial, _drop(trial, of_float)) for name, trial in found.items() if trial}
+    if len(known) == 1:
+        return enough[0], "it agrees with float most often, and changes the scores least"
+    if "with branches" in known and "as it is" in known:
+        known = {"fused" if name == "as it is" else name: value for name, value in known.items()}
+    costs = ", ".join(f"{name} {drop:.2%}" for name, (_, drop) in known.items())
+    costs = f"of float's accuracy it costs: {costs}"
+    # Fewest changes first; those with branches, which are slower, last.
+    for name, (trial, drop) in known.items():
+        if drop <= max_drop:
+            return trial, f"{costs}; {name} is the fastest that keeps it"
+    name, (trial, _) = min(known.items(), key=lambda item: item[1][1])
+    return trial, f"{costs}; none keeps all but {max_drop:.2%}, {name} loses least"
 
 
 def _held_out(
@@ -382,7 +442,7 @@ def _prove(
     if not worst <= TOLERANCE:
         raise ConversionError(
             f"'{compiled}' answers other than the quantized model, by {worst:.1e} of the largest "
-            "logit: it is not to be used"
+            "logit: it was deleted"
         )
     return count, worst
 

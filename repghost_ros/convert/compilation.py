@@ -21,9 +21,10 @@ from typing import IO, Any
 from repghost_ros.convert.calibration import Calibration
 from repghost_ros.convert.export import OPSET
 from repghost_ros.convert.graph import fixed_shape, load, opset, refuse_quantized
+from repghost_ros.convert.quantization import open_float
 from repghost_ros.convert.toolchain import MAPPER, Toolchain
 from repghost_ros.errors import ConversionError, need
-from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
+from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.files import place
 
 _RANGES = {"full": "regular", "limited": "bt601_video"}
@@ -120,8 +121,14 @@ def check(model: Path) -> None:
             f"'{model}' has opset {opset(loaded)}, the vendor's toolchain takes {OPSET} at most: "
             "export it with that one, or --skip vendor"
         )
+    weights = {entry.name for entry in loaded.graph.initializer}
     for image in loaded.graph.input:
-        fixed_shape(image, model)
+        shape = fixed_shape(image, model) if image.name not in weights else ()
+        if len(shape) == 4 and (shape[2] % 2 or shape[3] % 2):
+            raise ConversionError(
+                f"'{model}' takes {shape[3]}x{shape[2]} pictures, and NV12 has even sides only: export "
+                "it for others, or --skip vendor"
+            )
 
 
 def prepare(
@@ -151,6 +158,7 @@ def prepare(
     """
     yaml = need("yaml", "pip install pyyaml")
     check(model)
+    backend = open_float(model)
     name = f"RepGhost_{name}" if name in MODELS else name
     batched = f"_batch{batch}" if batch > 1 else ""
     prefix = f"{name}_{calibration.width}x{calibration.height}_nv12{batched}"
@@ -161,13 +169,13 @@ def prepare(
     inputs: dict[str, Any] = {
         "input_name": "",
         "input_type_rt": "nv12",
-        "input_type_train": "rgb",
+        "input_type_train": calibration.channel_order,
         "input_layout_train": "NCHW",
         "input_shape": "",
         "input_space_and_range": _RANGES[calibration.color_range],
         "norm_type": "data_mean_and_scale",
-        "mean_value": " ".join(map(str, MEAN)),
-        "scale_value": " ".join(map(str, SCALE)),
+        "mean_value": " ".join(map(str, backend.mean)),
+        "scale_value": " ".join(map(str, backend.scale)),
     }
     if batch > 1:
         inputs["input_batch"] = batch

@@ -10,14 +10,23 @@ with fewer passes over memory. Only numpy and onnx are needed; checking the resu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import constants, fixed_shape, load, refuse_quantized, save
+from repghost_ros.convert.graph import (
+    attributes_of,
+    constants,
+    fixed_shape,
+    load,
+    names_used,
+    refuse_quantized,
+    remove_unused,
+    save,
+)
 from repghost_ros.errors import ConversionError, need
 
 TOLERANCE = 1e-4
@@ -105,7 +114,7 @@ def fuse(model: Any) -> Any:
             graph.node.append(node)
         elif place == fusable[tensor].nodes[-1]:
             graph.node.append(_write(fusable[tensor], node, graph))
-    _remove_unused_weights(graph)
+    remove_unused(graph)
     onnx.checker.check_model(fused, full_check=True)
     return fused
 
@@ -134,7 +143,7 @@ def fuse_file(source: Path, path: Path, pictures: Iterable[np.ndarray] = ()) -> 
     image = _image(model, source)
     fused = fuse(model)
     inputs = [*_random_inputs(fixed_shape(image, source)), *pictures]
-    drift = _drift(model, fused, image.name, inputs)
+    drift = drift_of(model, fused, image.name, inputs)
     if not drift <= TOLERANCE:  # not a number, too
         raise ConversionError(
             f"'{source}' fused answers differently, by {drift:.1e} of the largest logit where "
@@ -155,7 +164,7 @@ def fuse_file(source: Path, path: Path, pictures: Iterable[np.ndarray] = ()) -> 
 def _fusable(graph: Any) -> dict[str, _Convolution]:
     """Tensors that one convolution can compute instead of several nodes."""
     weights = constants(graph)
-    uses = Counter(_names_used(graph))
+    uses = Counter(names_used(graph))
     found: dict[str, _Convolution] = {}
     for place, node in enumerate(graph.node):
         convolution = None
@@ -180,22 +189,12 @@ def _fusable(graph: Any) -> dict[str, _Convolution]:
     }
 
 
-def _names_used(graph: Any) -> Iterator[str]:
-    """Names of tensors, once for each use, in subgraphs too."""
-    yield from (output.name for output in graph.output)
-    for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs]:
-                yield from _names_used(inner)
-
-
 def _of_conv(node: Any, place: int, weights: dict[str, np.ndarray]) -> _Convolution | None:
     values = [weights.get(name) for name in node.input[1:] if name]
     if any(value is None or value.dtype != np.float32 for value in values):
         return None
     kernel = np.asarray(values[0], np.float64)
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     if kernel.ndim != 4 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
         return None
     bias = np.asarray(values[1], np.float64) if values[1:] else np.zeros(len(kernel))
@@ -216,7 +215,7 @@ def _of_conv(node: Any, place: int, weights: dict[str, np.ndarray]) -> _Convolut
 def _of_norm(node: Any, place: int, weights: dict[str, np.ndarray]) -> _Convolution | None:
     """A batch normalization as a depthwise 1x1 convolution."""
     values = [weights.get(name) for name in node.input[1:]]
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     if attributes.get("training_mode") or len(node.output) != 1:
         return None
     if any(value is None or value.dtype != np.float32 for value in values):
@@ -347,32 +346,6 @@ def _write(convolution: _Convolution, node: Any, graph: Any) -> Any:
     )
 
 
-def _remove_unused_weights(graph: Any) -> None:
-    used = set(_names_used(graph))
-    nodes = [
-        node
-        for node in graph.node
-        if node.op_type not in ("Constant", "Identity") or used.intersection(node.output)
-    ]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = set(_names_used(graph))
-    unused = {entry.name for entry in graph.initializer} - used
-    for kept in (graph.initializer, graph.input, graph.value_info):
-        entries = [entry for entry in kept if entry.name not in unused]
-        del kept[:]
-        kept.extend(entries)
-    made = {name for node in graph.node for name in node.output}
-    known = [entry for entry in graph.value_info if entry.name in made]
-    del graph.value_info[:]
-    graph.value_info.extend(known)
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    onnx = need("onnx", "pip install onnx")
-    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-
-
 def _parameters(model: Any) -> int:
     return sum(int(np.prod(entry.dims)) for entry in model.graph.initializer)
 
@@ -392,7 +365,7 @@ def _random_inputs(shape: tuple[int, ...]) -> list[np.ndarray]:
     return [rng.standard_normal(shape, np.float32) for _ in range(_RANDOM)]
 
 
-def _drift(model: Any, fused: Any, name: str, inputs: Sequence[np.ndarray]) -> float:
+def drift_of(model: Any, fused: Any, name: str, inputs: Sequence[np.ndarray]) -> float:
     """Largest output difference, relative to the largest output."""
     onnxruntime = need("onnxruntime", "pip install onnxruntime")
     try:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,44 @@ def constants(graph: Any) -> dict[str, np.ndarray]:
             # Exporters write equal weights once and share them this way.
             values[node.output[0]] = values[node.input[0]]
     return values
+
+
+def attributes_of(node: Any) -> dict[str, Any]:
+    """The values of an onnx.NodeProto's attributes, by name."""
+    onnx = need("onnx", "pip install onnx")
+    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+
+
+def names_used(graph: Any) -> Iterator[str]:
+    """Names of tensors, once for each use, in subgraphs too."""
+    yield from (output.name for output in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from names_used(inner)
+
+
+def remove_unused(graph: Any) -> None:
+    """Drop the weights and constant nodes of an onnx.GraphProto that nothing reads any more."""
+    used = set(names_used(graph))
+    nodes = [
+        node
+        for node in graph.node
+        if node.op_type not in ("Constant", "Identity") or used.intersection(node.output)
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = set(names_used(graph))
+    unused = {entry.name for entry in graph.initializer} - used
+    for kept in (graph.initializer, graph.input, graph.value_info):
+        entries = [entry for entry in kept if entry.name not in unused]
+        del kept[:]
+        kept.extend(entries)
+    made = {name for node in graph.node for name in node.output}
+    known = [entry for entry in graph.value_info if entry.name in made]
+    del graph.value_info[:]
+    graph.value_info.extend(known)
 
 
 def is_quantized(model: Any) -> bool:

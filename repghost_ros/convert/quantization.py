@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.onnx import CHANNEL_ORDER_KEY, MEAN_KEY, SCALE_KEY, OnnxBackend
 from repghost_ros.convert.calibration import Calibration, Progress, spread
+from repghost_ros.convert.graph import load, save
 from repghost_ros.errors import ConversionError, FrameError, need
 from repghost_ros.results import softmax
-from repghost_ros.zoo.catalogue import MEAN, SCALE
 
 COMPARED = 200
 """Pictures that float and int8 are compared on, at most."""
@@ -50,7 +51,7 @@ class Comparison:
 
 
 def open_float(path: Path) -> OnnxBackend:
-    """A model that can be quantized: it takes one normalized 1x3xHxW RGB image.
+    """A model that can be quantized: it takes one normalized 1x3xHxW image of float32.
 
     Raises:
         ConversionError: it takes something else.
@@ -58,24 +59,49 @@ def open_float(path: Path) -> OnnxBackend:
 
     """
     backend = OnnxBackend(path)
-    if not backend.takes_nv12 and not (
-        np.allclose(backend.mean, MEAN) and np.allclose(backend.scale, SCALE) and not backend.is_bgr
-    ):
+    if backend.takes_nv12 or not backend.channels_first or backend.kind != np.float32:
         raise ConversionError(
-            f"'{path}' wants other preprocessing than ImageNet's: only that is quantized yet"
-        )
-    if backend.takes_nv12 or not backend.channels_first:
-        raise ConversionError(
-            f"'{path}' takes {'NV12' if backend.takes_nv12 else '1xHxWx3'}: quantize the model that "
-            "takes 1x3xHxW RGB, as `repghost export` writes it"
+            f"'{path}' takes {'NV12' if backend.takes_nv12 else _layout(backend)}: quantize the model "
+            "that takes 1x3xHxW float32, as `repghost export` writes it"
         )
     return backend
 
 
-def normalise(rgb: np.ndarray) -> np.ndarray:
+def _layout(backend: OnnxBackend) -> str:
+    shape = "x".join(map(str, backend.input_shape))
+    return f"{shape} of {np.dtype(backend.kind).name}"
+
+
+def with_preprocessing(source: Path, path: Path, options: BackendOptions) -> None:
+    """Copy a model, and record in the copy what it wants done to its pictures.
+
+    Args:
+        source: the .onnx.
+        path: the copy; not the source itself.
+        options: mean, scale and channel_order are recorded.
+
+    Raises:
+        ConversionError: it cannot be quantized.
+        BackendError: it cannot be opened, or an option is wrong.
+        OutputError: the copy cannot be written.
+
+    """
+    onnx = need("onnx", "pip install onnx")
+    model = load(source)
+    backend = OnnxBackend(source, options)
+    order = slice(None, None, -1 if backend.is_bgr else 1)
+    recorded = {entry.key: entry.value for entry in model.metadata_props}
+    for key, values in ((MEAN_KEY, backend.mean), (SCALE_KEY, backend.scale)):
+        recorded[key] = ",".join(map(str, values[order]))
+    recorded[CHANNEL_ORDER_KEY] = "bgr" if backend.is_bgr else "rgb"
+    onnx.helper.set_model_props(model, recorded)
+    save(model, path)
+
+
+def normalise(rgb: np.ndarray, backend: OnnxBackend) -> np.ndarray:
     """A tensor of `calibration` as the model's input: float32 (1, 3, height, width)."""
-    mean, scale = (np.asarray(each, np.float32).reshape(3, 1, 1) for each in (MEAN, SCALE))
-    image: np.ndarray = ((rgb - mean) * scale)[None]
+    image = np.empty(backend.input_shape, np.float32)
+    backend.normalise(rgb.transpose(1, 2, 0), image)
     return image
 
 
@@ -92,17 +118,17 @@ def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
     onnx = need("onnx", "pip install onnx")
     quantization = need("onnxruntime.quantization", "pip install onnxruntime")
     shapes = need("onnxruntime.quantization.shape_inference", "pip install onnxruntime")
-    input_name = open_float(model).input_name
+    backend = open_float(model)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         """One tensor in memory at a time."""
 
         def __init__(self) -> None:
-            self._images = _images(calibration)
+            self._images = images(calibration, backend)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self._images, None)
-            return None if image is None else {input_name: image}
+            return None if image is None else {backend.input_name: image}
 
     path = out / f"{model.stem}_int8.onnx"
     with tempfile.TemporaryDirectory(prefix="repghost_quantize_") as scratch:
@@ -145,7 +171,7 @@ def compare(
     skipped, same, drifts = [], 0, []
     for path in progress(pictures, len(pictures)):
         try:
-            image = normalise(calibration.see(path))
+            image = normalise(calibration.see(path), backends[0])
         except (FrameError, OSError) as error:
             skipped.append((path, str(error)))
             continue
@@ -172,9 +198,10 @@ def compare(
     )
 
 
-def _images(calibration: Calibration) -> Iterator[np.ndarray]:
+def images(calibration: Calibration, backend: OnnxBackend) -> Iterator[np.ndarray]:
+    """The calibration's tensors as a model's inputs."""
     for tensor in calibration.tensors:
-        yield normalise(calibration.read(tensor))
+        yield normalise(calibration.read(tensor), backend)
 
 
 def _with_channel_scales(model: Any) -> Any:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-layer equalization: channels scaled so that one scale serves all of a tensor.
+
+An activation has one scale, so a channel of small values is left with few of the 256 levels. A channel
+may be divided by a number where it is made and multiplied by it where it is used: ReLU, pooling and
+sums pass positive factors on (Nagel et al., arXiv 1906.04721, section 4.1). The ranges compared are
+those of activations, because weights have a scale per output (Xiao et al., arXiv 2211.10438).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.convert.graph import attributes_of, remove_unused
+from repghost_ros.convert.observation import observe
+from repghost_ros.convert.weighted import Weighted, weighted_nodes
+
+_PASS_ON = {
+    *("Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool"),
+    *("GlobalMaxPool", "ReduceMean", "Flatten"),
+}
+"""Operators whose output scales with their input, channel by channel."""
+_GATES = ("Sigmoid", "HardSigmoid")
+_ROUNDS = 20
+
+
+def equalize(model: Any, images: Iterable[np.ndarray]) -> Any:
+    """The same function with other weights, which quantizes at least as well.
+
+    Args:
+        model: an onnx.ModelProto of float32 whose normalizations are fused; it is not changed.
+        images: inputs of the model, to measure ranges on.
+
+    Raises:
+        ConversionError: onnx or ONNX Runtime is missing, or the model cannot be run.
+
+    """
+    equal = type(model)()
+    equal.CopyFrom(model)
+    layers = weighted_nodes(equal.graph)
+    groups = _groups(equal.graph, layers)
+    seen = observe(equal, [layer.source for made, used in groups for layer in used], images)
+    ranges = [np.max([seen[layer.source].largest for layer in used], axis=0) for _, used in groups]
+    for _ in range(_ROUNDS):
+        for (made, used), activation in zip(groups, ranges, strict=True):
+            weight = np.max([_share(layer) for layer in used], axis=0)
+            alive = (activation > 0) & (weight > 0)
+            factor = np.ones_like(activation)
+            factor[alive] = np.sqrt(activation[alive] / weight[alive])
+            activation /= factor
+            for layer in made:
+                layer.kernel = layer.kernel / layer.of_outputs(factor)
+                layer.bias = layer.bias / factor
+            for layer in used:
+                layer.kernel = layer.kernel * layer.of_inputs(factor)
+    for layer in layers:
+        layer.write(equal.graph)
+    remove_unused(equal.graph)
+    return equal
+
+
+def _share(layer: Weighted) -> np.ndarray:
+    """Each input channel's largest weight, relative to its output's largest: (inputs,)."""
+    sizes = np.abs(layer.kernel).reshape(*layer.kernel.shape[:2], -1).max(axis=2)
+    largest = sizes.max(axis=1, keepdims=True)
+    shares = np.divide(sizes, largest, out=np.zeros_like(sizes), where=largest > 0)
+    by_group: np.ndarray = shares.reshape(layer.group, -1, shares.shape[1]).max(axis=1)
+    return by_group.reshape(-1)
+
+
+def _groups(graph: Any, layers: list[Weighted]) -> list[tuple[list[Weighted], list[Weighted]]]:
+    """The layers that make, and those that use, tensors that can be scaled together."""
+    parents: dict[str, str] = {}
+    fixed = {entry.name for entry in (*graph.input, *graph.output)}
+
+    def first(name: str) -> str:
+        while name in parents:
+            name = parents[name]
+        return name
+
+    def join(*names: str) -> None:
+        root = first(names[0])
+        for name in names[1:]:
+            if first(name) != root:
+                parents[first(name)] = root
+
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    by_target = {layer.target: layer for layer in layers}
+    for node in graph.node:
+        target = node.output[0]
+        changing = [name for name in node.input if name in makers or name in fixed]
+        if target in by_target:
+            continue
+        if node.op_type in _PASS_ON and _keeps_channels(node):
+            join(target, node.input[0])
+        elif node.op_type == "Add" and len(changing) == 2:
+            join(target, *changing)
+        elif node.op_type == "Mul" and len(changing) == 2:
+            gates = [name for name in changing if makers.get(name) in _GATES]
+            fixed.update(gates or changing)
+            join(target, *(name for name in changing if name not in gates))
+        else:
+            fixed.update((*node.input, *node.output))
+    closed = {first(name) for name in fixed}
+    found: dict[str, tuple[list[Weighted], list[Weighted]]] = {}
+    for layer in layers:
+        for side, name in enumerate((layer.target, layer.source)):
+            found.setdefault(first(name), ([], []))[side].append(layer)
+    return [
+        (made, used)
+        for root, (made, used) in found.items()
+        if root not in closed and made and used and _fit(made, used)
+    ]
+
+
+def _fit(made: list[Weighted], used: list[Weighted]) -> bool:
+    """Whether all see the same channels: none is broadcast or flattened."""
+    return len({*(layer.outputs for layer in made), *(layer.inputs for layer in used)}) == 1
+
+
+def _keeps_channels(node: Any) -> bool:
+    attributes = attributes_of(node)
+    if node.op_type == "ReduceMean":
+        return bool(attributes.get("axes")) and min(attributes["axes"]) >= 2
+    return node.op_type != "Flatten" or attributes.get("axis", 1) == 1

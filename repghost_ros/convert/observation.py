@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tensors inside a float model hold on real pictures, channel by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from repghost_ros.errors import ConversionError, need
+
+
+@dataclass(frozen=True)
+class Channels:
+    """One tensor's values over all pictures and positions."""
+
+    mean: np.ndarray
+    """float64 (channels,)."""
+    largest: np.ndarray
+    """float64 (channels,): of the absolute values."""
+
+
+def observe(model: Any, names: Iterable[str], images: Iterable[np.ndarray]) -> dict[str, Channels]:
+    """Run a model and look at tensors inside it.
+
+    Args:
+        model: an onnx.ModelProto with one input.
+        names: tensors of shape (1, channels, ...).
+        images: inputs of the model; at least one.
+
+    Raises:
+        ConversionError: onnx or ONNX Runtime is missing, or the model cannot be run.
+
+    """
+    onnx = need("onnx", "pip install onnx")
+    onnxruntime = need("onnxruntime", "pip install onnxruntime")
+    names = list(dict.fromkeys(names))
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    outputs = [onnx.ValueInfoProto(name=name) for name in names]
+    del opened.graph.output[:]
+    opened.graph.output.extend(outputs)
+    try:
+        session = onnxruntime.InferenceSession(
+            opened.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        (image,) = session.get_inputs()
+        means: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        largest: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for each in images:
+            for name, value in zip(names, session.run(names, {image.name: each}), strict=True):
+                channels = value[0].reshape(value.shape[1], -1)
+                means[name].append(channels.mean(axis=1, dtype=np.float64))
+                largest[name].append(np.abs(channels).max(axis=1).astype(np.float64))
+    except Exception as error:  # ONNX Runtime raises many unrelated types
+        raise ConversionError(f"ONNX Runtime cannot run the model: {error}") from error
+    return {
+        name: Channels(np.mean(means[name], axis=0), np.max(largest[name], axis=0))
+        for name in names
+    }

@@ -139,6 +139,10 @@ def small_model(path: Path, *, opset: int = 11, weight: float = 1.0) -> Path:
     return path
 
 
+def numbers(text: str) -> list[float]:
+    return [float(value) for value in text.split()]
+
+
 def test_samples_are_spread() -> None:
     assert spread(range(10), 5) == [0, 2, 4, 6, 8]
     assert spread(range(10), 4) == [0, 2, 5, 7]
@@ -198,7 +202,7 @@ def test_broken_pictures_are_left_out(signs: Path, tmp_path: Path, capsys: Any) 
     assert made.pictures == (folder / "good.png",)
     assert [path.name for path, _ in made.skipped] == ["broken.png", "text.jpg"]
     arguments = ["demo", "--calibration", str(folder), "--out", str(tmp_path / "out")]
-    assert main(["quantize", *arguments, "--skip", "int8"]) == 0
+    assert main(["quantize", *arguments, "--skip", "int8", "--prepare"]) == 0
     said = capsys.readouterr().err
     assert "broken.png" in said
     assert "text.jpg" in said
@@ -264,15 +268,17 @@ def test_yaml_for_the_toolchain(
 ) -> None:
     out = tmp_path / "out"
     options = ["--out", str(out), "--samples", "5", "--color-range", color_range]
-    code = main(["quantize", "150", "--calibration", str(signs), *options, "--skip", "int8"])
+    code = main(
+        ["quantize", "150", "--calibration", str(signs), *options, "--skip", "int8", "--prepare"]
+    )
     assert code == 0
     command = "hb_mapper makertbin --config RepGhost_150.yaml --model-type onnx"
     assert f"cd {out} && {command}" in capsys.readouterr().out
     config = yaml.safe_load((out / "RepGhost_150.yaml").read_text())
     inputs = config["input_parameters"]
     assert inputs.pop("input_space_and_range") == toolchains
-    assert [float(value) for value in inputs.pop("mean_value").split()] == list(MEAN)
-    assert [float(value) for value in inputs.pop("scale_value").split()] == list(SCALE)
+    assert numbers(inputs.pop("mean_value")) == pytest.approx(MEAN)
+    assert numbers(inputs.pop("scale_value")) == pytest.approx(SCALE)
     prefix = MODELS["150"].file_name("bin").removesuffix(".bin")
     assert config == {
         "model_parameters": {
@@ -366,7 +372,8 @@ def test_int8_alone_in_the_default_folder(
 def test_own_models_of_any_size_where_they_are(signs: Path, tmp_path: Path) -> None:
     out = tmp_path
     own = small_model(out / "own.onnx")
-    assert main(["quantize", str(own), "--calibration", str(signs), "--out", str(out)]) == 0
+    arguments = ["--calibration", str(signs), "--out", str(out), "--prepare"]
+    assert main(["quantize", str(own), *arguments]) == 0
     assert {tensor.stat().st_size for tensor in out.glob("*/*.rgb")} == {96 * 64 * 3 * 4}
     config = yaml.safe_load((out / "own.yaml").read_text())
     assert config["model_parameters"]["output_model_file_prefix"] == "own_96x64_nv12"
@@ -392,6 +399,101 @@ def test_what_cannot_be_quantized(signs: Path, tmp_path: Path, capsys: Any) -> N
     assert main(["export", "demo", "--fold-preprocess", "--out", str(folded)]) == 0
     assert main(["quantize", str(folded), *arguments]) == 1
     assert "takes NV12" in capsys.readouterr().err
+
+
+def test_without_the_toolchain_the_rest_is_written(
+    signs: Path, tmp_path: Path, capsys: Any
+) -> None:
+    own = small_model(tmp_path / "own.onnx")
+    out = tmp_path / "out"
+    arguments = ["--calibration", str(signs), "--out", str(out), "--samples", "5"]
+    assert main(["quantize", str(own), *arguments]) == 1
+    said = capsys.readouterr()
+    assert "no .bin was made: there is none" in said.err
+    assert "hb_mapper makertbin --config own.yaml" in said.out
+    assert {"own.yaml", "own.onnx", "own_int8.onnx"} <= {path.name for path in out.iterdir()}
+    assert main(["quantize", str(own), *arguments, "--prepare"]) == 0
+
+
+def test_other_preprocessing(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    own = small_model(tmp_path / "own.onnx")
+    out = tmp_path / "out"
+    arguments = ["--calibration", str(signs), "--samples", "5", "--prepare"]
+    wanted = ["--mean", "100,120,140", "--scale", "0.0078125", "--channel-order", "bgr"]
+    assert main(["quantize", str(own), *arguments, *wanted, "--out", str(out)]) == 0
+    inputs = yaml.safe_load((out / "own.yaml").read_text())["input_parameters"]
+    assert inputs["input_type_train"] == "bgr"
+    assert numbers(inputs["mean_value"]) == [140, 120, 100]  # as the channels are
+    assert numbers(inputs["scale_value"]) == [0.0078125] * 3
+    folder = out / "calibration_data_bgr_f32"
+    bgr = np.fromfile(sorted(folder.iterdir())[0], np.float32).reshape(3, 64, 96)
+    made = calibrate(signs, tmp_path / "rgb", height=64, width=96, samples=5)
+    assert (bgr[::-1] == made.read(made.tensors[0])).all()
+    # All that was made says what it wants.
+    image = cv2.imread(str(made.pictures[0]))
+    rgb = cv2.resize(image, (96, 64))[..., ::-1]
+    for path in (out / "own.onnx", out / "own_int8.onnx"):
+        backend = OnnxBackend(path)
+        filled = np.empty((1, 3, 64, 96), np.float32)
+        backend.normalise(rgb, filled)
+        wanted_rgb = (rgb - np.array([100, 120, 140])) * 0.0078125
+        assert np.allclose(filled[0].transpose(1, 2, 0)[..., ::-1], wanted_rgb, atol=1e-5)
+    assert OnnxBackend(own).is_bgr is False
+    assert main(["quantize", str(own), *arguments, *wanted, "--out", str(tmp_path)]) == 2
+    assert "must not be the folder" in capsys.readouterr().err
+
+
+def reshaped(source: Path, path: Path, *sides: int | str) -> Path:
+    model = onnx.load(source)
+    for place, side in enumerate(sides, start=2):
+        dimension = model.graph.input[0].type.tensor_type.shape.dim[place]
+        if isinstance(side, int):
+            dimension.dim_value = side
+        else:
+            dimension.dim_param = side
+    onnx.save(model, path)
+    return path
+
+
+def test_what_the_toolchain_cannot_take_is_refused_at_once(
+    int8: Path, signs: Path, tmp_path: Path, capsys: Any
+) -> None:
+    own = small_model(tmp_path / "own.onnx")
+    dynamic = reshaped(own, tmp_path / "dynamic.onnx", "height", "width")
+    odd = reshaped(own, tmp_path / "odd.onnx", 65, 97)
+    out = tmp_path / "out"
+    for model, said in (
+        (int8, "is already quantized: give the float model"),
+        (dynamic, "has no fixed size: [1, 3, 'height', 'width']"),
+        (odd, "97x65 pictures, and NV12 has even sides"),
+        (signs / "stop" / "0.onnx", "does not exist"),
+    ):
+        arguments = ["quantize", str(model), "--calibration", str(signs), "--out", str(out)]
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+        assert not out.exists()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder in (empty, tmp_path / "nowhere"):
+        assert main(["quantize", str(own), "--calibration", str(folder), "--out", str(out)]) == 1
+        assert str(folder) in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.usefixtures("mapper")
+def test_a_full_disk_is_said(
+    signs: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAPPER_FAULT", "makes nothing")
+    tried = tmp_path / "tried" / "max"
+    tried.mkdir(parents=True)
+    (tried / "hb_mapper.log").symlink_to("/dev/full")
+    arguments = ["--calibration", str(signs), "--out", str(tmp_path), "--samples", "3"]
+    assert main(["quantize", "demo", *arguments, "--methods", "max", "--skip", "int8"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.bin"))
 
 
 def test_a_size_that_is_not_there(store: Path, signs: Path, capsys: Any) -> None:

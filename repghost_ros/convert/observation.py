@@ -37,6 +37,8 @@ def observe(model: Any, names: Iterable[str], images: Iterable[np.ndarray]) -> d
     onnx = need("onnx", "pip install onnx")
     onnxruntime = need("onnxruntime", "pip install onnxruntime")
     names = list(dict.fromkeys(names))
+    if not names:
+        return {}
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
     outputs = [onnx.ValueInfoProto(name=name) for name in names]

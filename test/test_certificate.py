@@ -287,4 +287,4 @@ def test_an_interrupt_ends_the_compiler(signs: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert not compilers()
     assert not list(scratch.rglob("*"))
-    assert not list((tmp_path / "out").glob("*.bin"))
+    assert not list((tmp_path / "out").rglob("*.bin"))

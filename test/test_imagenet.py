@@ -23,6 +23,10 @@ import numpy as np
 import pytest
 
 from repghost_ros import open_model
+from repghost_ros.convert.calibration import calibrate
+from repghost_ros.convert.compilation import METHODS, compile_bin, prepare
+from repghost_ros.convert.toolchain import find_toolchain
+from repghost_ros.errors import DependencyError
 from repghost_ros.model import Model
 from repghost_ros.results import Reporting
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
@@ -62,7 +66,9 @@ def exported(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(network, torch.zeros(1, 3, 224, 224), str(path), dynamo=False)
+        torch.onnx.export(
+            network, torch.zeros(1, 3, 224, 224), str(path), dynamo=False, opset_version=11
+        )
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {"mean": str(MEAN), "scale": str(SCALE)})
     onnx.save(model, str(path))
@@ -269,3 +275,34 @@ def test_the_node_names_them(exported: Path) -> None:
             check("coffee.png", scores)
     finally:
         robot.close()
+
+
+@pytest.mark.toolchain
+@pytest.mark.timeout(600)
+def test_eight_bits_keep_the_meaning(exported: Path, tmp_path: Path) -> None:
+    """In the vendor's executor and simulator, calibrated with other photographs."""
+    try:
+        toolchain = find_toolchain()
+    except DependencyError as missing:
+        pytest.skip(str(missing))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png", "ihc.png"):
+        (pictures / name).write_bytes((PHOTOGRAPHS / name).read_bytes())
+    made = calibrate(pictures, tmp_path)
+    job = prepare(exported, "lite0", made, tmp_path, method=METHODS["max"], optimize_level="O0")
+    compiled = compile_bin(job, toolchain)
+    answers = []
+    for path in (job.quantized, compiled):
+        paths = [str(PHOTOGRAPHS / name) for name in SHOWN]
+        arguments = ["--model", str(path), "--backend", "sim", "--resize", "crop"]
+        results = repghost("classify", *paths, *arguments)["results"]
+        answers.append(
+            [
+                {each["class_id"]: each["score"] for each in picture["results"]}
+                for picture in results
+            ]
+        )
+    for name, scores in zip(SHOWN, answers[0], strict=True):
+        check(name, scores)
+    assert answers[0] == answers[1]

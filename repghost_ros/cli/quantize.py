@@ -9,6 +9,7 @@ those the model will see, ideally with one subfolder per class.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import shlex
 import shutil
@@ -39,6 +40,7 @@ from repghost_ros.errors import (
     BackendError,
     ConversionError,
     DependencyError,
+    OutputError,
     StoreError,
     UsageError,
     need,
@@ -161,8 +163,19 @@ def run(options: argparse.Namespace) -> QuantizeReport:
     if options.store and (options.model not in MODELS or options.batch > 1):
         raise UsageError(f"--store is for the sizes {', '.join(MODELS)}, one picture an inference")
     model = _resolve(options.model)
+    out = options.out or Path(
+        f"quantized_{options.model if options.model in MODELS else model.stem}"
+    )
+    try:
+        return _make(options, model, out)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OutputError(f"the disk of '{out}' is full ({error})") from error
+
+
+def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport:
     name = options.model if options.model in MODELS else model.stem
-    out = options.out or Path(f"quantized_{name}")
     refuse_quantized(load(model), f"'{model}'")
     if options.skip != "vendor":  # before long work
         need("yaml", "pip install pyyaml")

@@ -224,7 +224,11 @@ def compile_bin(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: 
 
     """
     job.bin.unlink(missing_ok=True)  # an earlier run's must not be mistaken for this one's
-    _run(job, toolchain, progress)
+    try:
+        _run(job, toolchain, progress)
+    except BaseException:  # an interrupt, too: nothing half-written stays
+        shutil.rmtree(job.work, ignore_errors=True)
+        raise
     made = job.work / f"{job.prefix}.bin"
     if not made.is_file():
         raise _failure(job, f"it made no '{made.name}'")

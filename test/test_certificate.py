@@ -247,6 +247,7 @@ def test_a_model_that_eight_bits_destroy_is_prepared_for_them(signs: Path, tmp_p
     assert "prepared for eight bits" in told["why"]
 
 
+@pytest.mark.usefixtures("unoptimized")
 def test_a_destroyed_model_is_not_certified(signs: Path, tmp_path: Path, capsys: Any) -> None:
     """Calibrated with one black picture, every activation is cut off."""
     pictures = tmp_path / "pictures"

@@ -43,7 +43,7 @@ class Calibration:
     height: int
     width: int
     color_range: ColorRange
-    channel_order: Channels
+    channel_order: Channels = "rgb"
     """Of the tensors."""
 
     def see(self, picture: Path) -> np.ndarray:

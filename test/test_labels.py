@@ -31,6 +31,10 @@ def test_shipped_labels() -> None:
         ("{'x': [], 'y': 1}", "no dict of names"),
         ("['a', '', 'c']", "blank line 2"),
         ("", "0 names"),
+        ('[{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]', "entry 0, which is no name"),
+        ('["a", null, "c"]', "None as entry 1"),
+        ('{"a": true, "b": false}', "no dict of names"),
+        ("a\0\nb\0\nc\0\n", "zero bytes"),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, text: str, reason: str) -> None:
@@ -78,6 +82,9 @@ AS_PEOPLE_HAVE_THEM = {
     "WordNet ids": "n01440764 tench\nn01484850 great white shark\nn02012849 crane\n",
     "WordNet ids and tabs": "n01440764\ttench\nn01484850\tgreat white shark\nn02012849\tcrane\n",
     "indices": "0 tench\n1 great white shark\n2 crane\n",
+    "indices and dots": "0. tench\n1. great white shark\n2. crane\n",
+    "indices and bars, in another order": "2|crane\n0|tench\n1|great white shark\n",
+    "a properties file": "0=tench\n1 = great white shark\n2=crane\n",
     "indices and commas": "0,tench\n1,great white shark\n2,crane\n",
 }
 
@@ -110,6 +117,7 @@ def test_names_that_occur_twice_are_told_apart(tmp_path: Path) -> None:
         "007\n2001: A Space Odyssey\n",
         "n01440764\nn01443537\n",
         "rock 'n' roll\nit's, well,\n",
+        '"tench", "Tinca tinca"\n"crane", "Grus"\n',
     ],
 )
 def test_names_that_look_like_something_else_stay(tmp_path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ from repghost_ros.demo.signs import render
 from repghost_ros.errors import FrameError, SourceError
 from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
 from repghost_ros.sources.live import is_live
-from repghost_ros.sources.pictures import find
+from repghost_ros.sources.pictures import find, read_image
 from repghost_ros.sources.videos import read_video
 
 CLASSIFY = ("classify", "--model", "demo", "--top-k", "1")
@@ -364,3 +364,12 @@ def test_what_is_live() -> None:
     ]
     with pytest.raises(SourceError, match="ftp is not supported"):
         is_live("ftp://x/a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["PF", "Pf"])
+def test_a_pfm_image_is_refused(tmp_path: Path, kind: str) -> None:
+    values = np.full((4, 4, 3 if kind == "PF" else 1), 0.5, "<f4")  # OpenCV would read black
+    path = tmp_path / "float.pfm"
+    path.write_bytes(f"{kind}\n4 4\n-1.0\n".encode() + values.tobytes())
+    with pytest.raises(FrameError, match=r"float\.pfm.*floating-point.*convert"):
+        read_image(path)

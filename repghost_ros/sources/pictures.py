@@ -86,6 +86,8 @@ def decode_image(data: bytes, name: str) -> Frame:
             return from_compressed(SimpleNamespace(data=data, format=""), upright=True).decoded()
         except FrameError as error:
             raise FrameError(f"'{name}': {error}") from error
+    if data[:2] in (b"PF", b"Pf"):  # OpenCV would cut 0..1 to 0 and 1
+        raise FrameError(f"'{name}' is a PFM image of floating-point values: convert it to 8 bits")
     # OpenCV raises many types for the many ways in which a file is not an image.
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

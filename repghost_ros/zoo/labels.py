@@ -16,7 +16,7 @@ from repghost_ros.paths import share
 from repghost_ros.zoo.catalogue import DEMO
 
 IMAGENET_CLASSES = 1000
-_INDEXED = re.compile(r"(\d+)\s*[:,;\t ]\s*(.+)")
+_INDEXED = re.compile(r"(\d+)\s*[:,;=|.)\t ]\s*(.+)")
 _SYNSET = re.compile(r"n\d{8}[\s,:]+(.+)")
 _LARGEST = 1_000_000  # bytes; guards against files that are not label files, such as devices
 
@@ -74,6 +74,8 @@ def parse_labels(text: str) -> tuple[str, ...]:
 
     """
     text = text.strip()
+    if "\0" in text:
+        raise ValueError("is no text: it holds zero bytes, as UTF-16 does; save it as UTF-8")
     labels = _of_literal(text) if text[:1] in ("{", "[") else _of_lines(text)
     if "" in labels:
         raise ValueError(f"has a blank line {labels.index('') + 1}")
@@ -93,7 +95,9 @@ def _of_literal(text: str) -> list[str]:
         raise ValueError(f"is neither a list nor a dict: {error}") from error
     if isinstance(value, dict):
         value = value.get("id2label", value)
-    if isinstance(value, dict) and all(isinstance(index, int) for index in value.values()):
+    if isinstance(value, dict) and all(
+        isinstance(index, int) and not isinstance(index, bool) for index in value.values()
+    ):
         value = {index: name for name, index in value.items()}  # by name
     if isinstance(value, dict):
         try:
@@ -101,7 +105,11 @@ def _of_literal(text: str) -> list[str]:
         except (TypeError, ValueError) as error:
             raise ValueError(f"is no dict of names by index: {error}") from error
     # Keras has the WordNet id and the name.
-    return [str(name[-1] if isinstance(name, list) and name else name).strip() for name in value]
+    names = [name[-1] if isinstance(name, list) and name else name for name in value]
+    for index, name in enumerate(names):
+        if not isinstance(name, str | int | float) or isinstance(name, bool):
+            raise ValueError(f"has {name!r} as entry {index}, which is no name")
+    return [str(name).strip() for name in names]
 
 
 def _in_order(names: dict[int, Any]) -> list[Any]:
@@ -130,7 +138,13 @@ def _of_lines(text: str) -> list[str]:
 def _unquoted(name: str) -> str:
     """A name without a trailing comma and surrounding quotes."""
     bare = name[:-1].rstrip() if name[:1] in ("'", '"') and name.endswith(",") else name
-    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in ("'", '"'):
+    # With the quote inside as well, it is a list such as: "tench", "Tinca tinca".
+    if (
+        len(bare) > 1
+        and bare[0] == bare[-1]
+        and bare[0] in ("'", '"')
+        and (bare[0] not in bare[1:-1])
+    ):
         return bare[1:-1].strip()
     return name
 

@@ -29,6 +29,7 @@ from repghost_ros.convert.toolchain import find_toolchain
 from repghost_ros.errors import DependencyError
 from repghost_ros.model import Model
 from repghost_ros.results import Reporting
+from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
 from repghost_ros.vision.view import View
 
@@ -306,3 +307,23 @@ def test_eight_bits_keep_the_meaning(exported: Path, tmp_path: Path) -> None:
     for name, scores in zip(SHOWN, answers[0], strict=True):
         check(name, scores)
     assert answers[0] == answers[1]
+
+
+@pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
+@pytest.mark.parametrize("quality", [60, 95])
+@pytest.mark.parametrize("name", SHOWN)
+def test_either_jpeg_decoder_names_photographs(
+    model: Model, name: str, quality: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = cv2.imencode(".jpg", read(name), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    message = SimpleNamespace(format="jpeg", data=data)
+    ours = {view: best(model, from_compressed(message), view) for view in (CROP, View())}
+    monkeypatch.setattr(turbojpeg, "library", lambda: None)
+    for view, scores in ours.items():
+        by_opencv = best(model, from_compressed(message), view)
+        assert next(iter(scores)) == next(iter(by_opencv))
+        # A centre whose corner is odd moves by a pixel, for four pixels share chroma.
+        near = 0.15 if view is CROP else 0.08
+        assert next(iter(scores.values())) == pytest.approx(
+            next(iter(by_opencv.values())), abs=near
+        )

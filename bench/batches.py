@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node over DDS with several cameras: one frame an inference against batches of four."""
+"""The node over DDS with several cameras: single frames against batches of four."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make board-estimates`: what the vendor's cycle model predicts of RepGhost on the RDK X5.
 
-No board is needed, and no trained weights. Each size is compiled as the model zoo publishes it, with
-its branches fused, and fused for batches of four. How far the first is from the published figures
-tells how far the others can be trusted. Results go into docs/board-estimates.*; zoo/catalogue.py
-repeats them.
+No board is needed, and no trained weights. Each size is compiled as the model zoo publishes it,
+with its branches fused, and fused for batches of four. The first one's deviation from the published
+figures shows how far the others can be trusted. Results go into docs/board-estimates.*;
+zoo/catalogue.py repeats them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PICTURES = 4  # to calibrate with: the ranges matter to the answers, not to the
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to compile a model."""
+    """A way to compile a model."""
 
     name: str
     fused: bool = True
@@ -86,7 +86,7 @@ TRIALS = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A size compiled in one way, and what the cycle model predicts of it."""
+    """A size compiled in one way, and the cycle model's prediction."""
 
     size: str
     variant: str
@@ -122,8 +122,8 @@ def _export(size: str, path: Path) -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.1)
-            module.momentum = None  # the statistics become the mean of what is seen
-    # Seen once, all channels are alive: none is zero after quantization, as none of a trained model is.
+            module.momentum = None  # the statistics become those of this batch
+    # So all channels are alive, as in a trained model: none is zero after quantization.
     with torch.no_grad():
         model.train()(as_input(np.stack([_sign(number, 224) for number in range(16)])))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def calibration(folder: Path = CACHE) -> Calibration:
 
 
 def estimate(size: str, variant: Variant, tensors: Calibration, toolchain: Toolchain) -> Estimate:
-    """Compile a size in one way, or take what an earlier run found of it."""
+    """Compile a size in one way, or take an earlier run's result."""
     settings = {**asdict(variant), "compiler": toolchain.compiler}
     folder = CACHE / f"{size} {variant.name}".replace(",", "").replace(" ", "_")
     found = folder / "estimate.json"
@@ -191,7 +191,7 @@ def estimate(size: str, variant: Variant, tensors: Calibration, toolchain: Toolc
 
 
 def sizes_table(estimates: Sequence[Estimate]) -> str:
-    """Markdown: a line for each size and variant, with what is published."""
+    """Markdown: a line per size and variant, with the published figures."""
     lines = [
         "| size | compiled | us a run | FPS | published | deviation | DDR MB a frame | .bin MB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build, start and drive the bench's ROS programs in C, see graph.c.
 
-They run within Python's process because that is where the ROS 2 of the wheels finds its libraries.
+They run in a Python process because only there the ROS 2 wheels find their libraries.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def busy_seconds() -> float:
 
 @dataclass(frozen=True)
 class Run:
-    """What came back while the load was sent at one rate."""
+    """The answers to the load at one rate."""
 
     seconds: float
     sent: int
@@ -165,7 +165,7 @@ def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[
 
 
 def main() -> int:
-    """`python -m bench.graph LIBRARY [TOPIC]`: the load of who answers on TOPIC, else the node."""
+    """`python -m bench.graph LIBRARY [TOPIC]`: the load for whoever answers on TOPIC, else the node."""
     from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: F401
     from sensor_msgs.msg import Image
     from vision_msgs.msg import Classification

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For which share of the time Python's lock is held in a process.
+"""The share of time for which Python's lock is held in a process.
 
 A thread in C, which needs no lock, looks some ten thousand times a second whether any thread holds it.
 (`py-spy --gil` stops the process to look, and found a third less in the same node.) CPython 3.10 and
-3.11 only: in later ones each thread knows only of itself.
+3.11 only: in later versions a thread can see only its own state.
 
     python bench/lock.py LIBRARY COUNTS MODULE ARGUMENTS...     runs a module so, counting into a file
 """
@@ -34,7 +34,7 @@ def build(folder: Path) -> Path:
 
 
 def read(counts: Path) -> tuple[int, int]:
-    """How often the lock was held so far, and how often it was looked at."""
+    """How often the lock was seen held so far, and the number of samples."""
     held, looked = _COUNTS.unpack(counts.read_bytes())
     return held, looked
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node over DDS on the emulated device: what a frame costs, throughput, latency.
 
-Beside this node run, as often and in turns: a program in C on rcl that takes, copies and publishes
-(the least that a ROS node can be), and this node of before it took its images raw.
+Measured in turn with it: a program in C on rcl that takes, copies and publishes (the minimum for a
+ROS node), and this node before it took its images raw.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from emulator.board import Emulator, build, fused_timings, timings, write_model
 
 SIZES = ("100", "111", "130", "150", "200")
 SECONDS = 2.0
-RUNS = 5  # of which the medians are told
+RUNS = 5  # of which medians are reported
 COST_RATE = 400
 RATES = (1000, 2000, 3000, 6000)
-OVERLOAD = 1.1  # frames sent for each that the device can take, so that it never waits for one
+OVERLOAD = 1.1  # frames sent per frame that the device can take, so that it never waits
 CAMERA_RATE, CAMERA_SECONDS = 30, 10.0
 BOARD = 5.0
 """Times that a Cortex-A55 at 1.8 GHz takes longer than this machine's core: an estimate, see
@@ -51,7 +51,7 @@ def our_node(model: Path) -> list[str]:
 
 
 def environment(library: Path, tree: Path = ROOT) -> dict[str, str]:
-    """Of a node on the emulated device, whose packages are imported from `tree`."""
+    """The environment of a node on the emulated device, imported from `tree`."""
     path = f"{VENDOR}{os.pathsep}{tree}"
     return {**os.environ, "REPGHOST_LIBDNN": str(library), "PYTHONPATH": path}
 
@@ -185,7 +185,7 @@ def cost(programs: list[Program], library: Path, model: Path, device_ms: float) 
 
 
 def overload(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
-    """Print and return the answers a second of a device that takes no time, the more being sent."""
+    """Print and return answers per second with a zero-time device, at rising load."""
     print(f"\nanswers a second, a device that takes no time; medians of {RUNS}")
     print(f"{'sent':>16} " + " ".join(f"{rate:>8}" for rate in RATES) + "  at the most sent / peak")
     rows = {}
@@ -207,7 +207,7 @@ def overload(programs: list[Program], library: Path, model: Path) -> dict[str, A
 
 
 def throughput(emulated: Emulator, library: Path, folder: Path) -> dict[str, Any]:
-    """Print and return how much of the device's own speed the node reaches, for each model."""
+    """Print and return the share of the device's own speed that the node reaches, per model."""
     print(
         f"\nanswers a second, emulated device, {OVERLOAD:g} times as many sent; medians of {RUNS}"
     )
@@ -240,7 +240,7 @@ def throughput(emulated: Emulator, library: Path, folder: Path) -> dict[str, Any
 
 
 def latency(library: Path, folder: Path) -> dict[str, Any]:
-    """Print and return how long one camera waits for its answers."""
+    """Print and return the latency of one camera's answers."""
     model = folder / "100.bin"
     device = timings("100")
     device_ms = (device["exclusive_us"] + device["overhead_us"]) / 1e3

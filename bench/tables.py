@@ -35,7 +35,7 @@ def cost(figures: dict[str, Any]) -> str:
 
 
 def overload(figures: dict[str, Any]) -> str:
-    """Answers a second, the more being sent."""
+    """Answers per second at rising load."""
     rates = next(iter(figures.values()))
     rows = [["sent", *map(str, rates), "at the most / peak"]]
     for name, row in figures.items():
@@ -46,7 +46,7 @@ def overload(figures: dict[str, Any]) -> str:
 
 
 def throughput(figures: dict[str, Any]) -> str:
-    """What the node reaches of each model's device."""
+    """The share of each model's device speed that the node reaches."""
     head = ["model", "device alone (C loop)", "this node", "ratio", "CPU ms a frame", "cores busy"]
     rows = [[*head, "the baseline node", "board estimate: cores of 8"]]
     for name, row in figures.items():

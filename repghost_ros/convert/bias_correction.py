@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bias correction: what rounding a layer's weights adds to its outputs on average, taken off its bias.
+"""Bias correction: subtract from a layer's bias the mean error that rounding its weights causes.
 
 Nagel et al., arXiv 1906.04721, section 4.2, with means measured on pictures.
 """
@@ -19,7 +19,7 @@ _LARGEST = 127  # of a weight's integers
 
 
 def correct_biases(model: Any, images: Iterable[np.ndarray]) -> Any:
-    """A float model whose outputs are wrong by what eight bits will put right.
+    """A float model whose biases compensate for the mean error of 8-bit weights.
 
     Args:
         model: an onnx.ModelProto of float32; it is not changed.
@@ -43,7 +43,7 @@ def correct_biases(model: Any, images: Iterable[np.ndarray]) -> Any:
 
 
 def _rounded(layer: Weighted) -> np.ndarray:
-    """The kernel as eight bits hold it, with a scale for each output."""
+    """The kernel rounded to eight bits, with a scale per output."""
     steps = layer.of_outputs(np.abs(layer.kernel).reshape(layer.outputs, -1).max(axis=1) / _LARGEST)
     safe = np.where(steps > 0, steps, 1)
     rounded: np.ndarray = np.rint(layer.kernel / safe) * safe

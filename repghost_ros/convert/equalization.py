@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cross-layer equalization: channels scaled so that one scale serves all of a tensor.
+"""Cross-layer equalization: scale channels so that one scale fits a whole tensor.
 
-An activation has one scale, so a channel of small values is left with few of the 256 levels. A channel
-may be divided by a number where it is made and multiplied by it where it is used: ReLU, pooling and
+An activation has one scale, so a channel of small values uses few of the 256 levels. A channel may be
+divided by a number where it is made and multiplied by it where it is used: ReLU, pooling and
 sums pass positive factors on (Nagel et al., arXiv 1906.04721, section 4.1). The ranges compared are
 those of activations, because weights have a scale per output (Xiao et al., arXiv 2211.10438).
 """
@@ -28,7 +28,7 @@ _ROUNDS = 20
 
 
 def equalize(model: Any, images: Iterable[np.ndarray]) -> Any:
-    """The same function with other weights, which quantizes at least as well.
+    """The same function with rescaled weights, which quantizes better.
 
     Args:
         model: an onnx.ModelProto of float32 whose normalizations are fused; it is not changed.
@@ -72,7 +72,7 @@ def _share(layer: Weighted) -> np.ndarray:
 
 
 def _groups(graph: Any, layers: list[Weighted]) -> list[tuple[list[Weighted], list[Weighted]]]:
-    """The layers that make, and those that use, tensors that can be scaled together."""
+    """The layers that make and those that use tensors that must be scaled together."""
     parents: dict[str, str] = {}
     fixed = {entry.name for entry in (*graph.input, *graph.output)}
 
@@ -117,7 +117,7 @@ def _groups(graph: Any, layers: list[Weighted]) -> list[tuple[list[Weighted], li
 
 
 def _fit(made: list[Weighted], used: list[Weighted]) -> bool:
-    """Whether all see the same channels: none is broadcast or flattened."""
+    """Whether all have the same channels: none is broadcast or flattened."""
     return len({*(layer.outputs for layer in made), *(layer.inputs for layer in used)}) == 1
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tensors inside a float model hold on real pictures, channel by channel."""
+"""Statistics of the tensors inside a float model on real pictures, by channel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Channels:
 
 
 def observe(model: Any, names: Iterable[str], images: Iterable[np.ndarray]) -> dict[str, Channels]:
-    """Run a model and look at tensors inside it.
+    """Run a model and collect statistics of tensors inside it.
 
     Args:
         model: an onnx.ModelProto with one input.

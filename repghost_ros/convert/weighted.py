@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weighted nodes of an ONNX graph, convolutions and matrix products, seen alike and writable."""
+"""The weighted nodes of an ONNX graph, convolutions and matrix products, behind one interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from repghost_ros.errors import need
 
 
 class Weighted:
-    """A Conv or Gemm whose weights are constants of its own.
+    """A Conv or Gemm with constant weights.
 
     Attributes:
         source: the tensor that it reads.
@@ -56,7 +56,7 @@ class Weighted:
         return values.reshape(-1, *[1] * (self.kernel.ndim - 1))
 
     def write(self, graph: Any) -> None:
-        """Put kernel and bias into the graph that the node is in, as weights of this node alone."""
+        """Store kernel and bias in the node's graph, as weights of this node only."""
         onnx = need("onnx", "pip install onnx")
         kernel = self.kernel.T if self._transposed else self.kernel
         names = [f"{self.target}/{part}" for part in ("kernel", "bias")]
@@ -68,7 +68,7 @@ class Weighted:
 
 
 def weighted_nodes(graph: Any) -> list[Weighted]:
-    """Those of an onnx.GraphProto, in its order; of a Gemm only plain ones."""
+    """The weighted nodes of an onnx.GraphProto in its order; only plain Gemms."""
     weights = constants(graph)
     return [
         Weighted(node, weights)

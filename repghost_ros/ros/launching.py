@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launch files share: the node's arguments, and the refusal of unknown ones."""
+"""Shared by the launch files: the node's arguments, and the refusal of unknown ones."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ARGUMENTS = {
 
 
 def refuse_unknown(file: str, given: Iterable[str], own: Iterable[str] = ()) -> None:
-    """Refuse arguments that were misspelt, where this is the launch file of the command line.
+    """Refuse misspelt arguments if this is the launch file named on the command line.
 
-    Another launch file that includes this one may have arguments of its own, so nothing is refused.
+    A launch file that includes this one may have its own arguments, so nothing is refused then.
 
     Args:
         file: the launch file; its XML and YAML versions count as the same.
         given: the command line's `name:=value`.
-        own: the arguments that it has besides those of the node.
+        own: its arguments besides the node's.
 
     Raises:
         ParameterError: an argument is unknown.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the library logs with Python's `logging` reaches /rosout under the node's name."""
+"""Forwards the library's Python `logging` to /rosout under the node's name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LIBRARY = logging.getLogger("repghost_ros")
 
 
 class ToRosout(logging.Handler):
-    """Passes the library's log on to a node's logger, until closed.
+    """Forwards the library's log to a node's logger until closed.
 
     Args:
         node: whose logger is told.
@@ -24,7 +24,7 @@ class ToRosout(logging.Handler):
         _LIBRARY.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a record; on one line for each level, for rclpy wants it so."""
+        """Log a record; one call per level, because rclpy requires distinct call sites."""
         message = self.format(record)
         if record.levelno >= logging.ERROR:
             self._logger.error(message)
@@ -34,6 +34,6 @@ class ToRosout(logging.Handler):
             self._logger.info(message)
 
     def close(self) -> None:
-        """Pass nothing on any more."""
+        """Stop forwarding."""
         _LIBRARY.removeHandler(self)
         super().close()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serialized messages by way of rcl's C interface, which rclpy has loaded, with Python's lock free.
+"""Take and publish serialized messages through rcl's C interface, without Python's lock.
 
-rclpy holds the lock while it copies a message twice, and while DDS sends one. The functions and
-structures below are the same from Humble to Kilted.
+rclpy holds the lock while it copies a message twice, and while DDS sends one. It has loaded rcl
+already. The functions and structures below are the same from Humble to Kilted.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _check(status: int, what: str) -> None:
 
 
 class _Memory:
-    """What one message after the other is taken into."""
+    """Reusable memory into which messages are taken."""
 
     def __init__(self) -> None:
         self.message = _SerializedMessage(allocator=_rcutils.rcutils_get_default_allocator())
@@ -80,7 +80,7 @@ class _Memory:
         self._whole: type[ctypes.Array[c_uint8]] = c_uint8 * 0
 
     def view(self, loan: _Loan) -> memoryview:
-        """The message; the loan lasts for as long as there is a view of it."""
+        """The message; the loan lasts as long as a view of it exists."""
         capacity = self.message.buffer_capacity
         if self._whole._length_ != capacity:
             self._whole = c_uint8 * capacity
@@ -93,7 +93,7 @@ class _Memory:
 
 
 class _Loan:
-    """Memory that is idle again once nothing refers to this."""
+    """Returns its memory to the idle list once nothing refers to it."""
 
     __slots__ = ("_idle", "_memory")
 
@@ -106,10 +106,10 @@ class _Loan:
 
 
 class Taker:
-    """Takes the messages of a subscription as they were sent, into memory that is used again.
+    """Takes a subscription's messages, still serialized, into reused memory.
 
     Args:
-        subscription: rclpy's, which stays the caller's.
+        subscription: rclpy's; the caller destroys it.
 
     """
 
@@ -118,7 +118,7 @@ class Taker:
         self._idle: list[_Memory] = []
 
     def take(self) -> memoryview | None:
-        """The next message, None where there is none. Its memory lasts as long as a view of it.
+        """The next message, or None. Its memory is valid as long as a view of it exists.
 
         Raises:
             RCLError: the middleware failed.

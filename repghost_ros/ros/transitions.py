@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lifecycle transitions that hold nothing else up.
+"""Lifecycle transitions that block nothing else.
 
-A transition takes as long as a model's download does. rclpy runs it in the node's executor, which then
-serves nothing else; awaiting it there would keep a core busy. So a thread takes the requests, and each
-is answered from a thread of its own, whatever executor the node is added to: parameters, `get_state`
-and timers go on meanwhile. rcl's state machine refuses a transition that comes amid another.
+A transition takes as long as a model's download. rclpy runs it in the node's executor, which then
+serves nothing else; awaiting it there would keep a core busy. So one thread takes the requests, and
+each is answered from its own thread, whatever executor the node is added to: parameters, `get_state`
+and timers keep working. rcl's state machine refuses a transition during another.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from rclpy.lifecycle import LifecycleNode
 
 from repghost_ros.ros.compat import WaitSet, give_back, serve_transitions_aside, take_request
 
-_PERIOD = 0.5  # seconds until it is seen at the latest that ROS was shut down
+_PERIOD = 0.5  # seconds until a shutdown of ROS is noticed, at most
 
 
 class Transitions:
     """Serves a node's `~/change_state` until closed.
 
     Args:
-        node: whose transitions are asked for.
+        node: the node whose transitions are requested.
 
     """
 
@@ -44,7 +44,7 @@ class Transitions:
                     if taken is not None:
                         self._begin(*taken)
         except Exception:
-            # A signal that shuts the context down may catch rclpy anywhere.
+            # A signal that shuts the context down may interrupt rclpy anywhere.
             if self._node.context.ok() and not self._closing:
                 raise
 
@@ -65,7 +65,7 @@ class Transitions:
                 raise
 
     def close(self) -> None:
-        """Take no further requests; returns once those that were taken are answered."""
+        """Take no more requests; returns once those already taken are answered."""
         self._closing = True
         self._wait_set.wake()
         self._thread.join()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG -> planes of Y, U and V through libturbojpeg's C interface, where that is installed.
+"""JPEG -> planes of Y, U and V through libturbojpeg's C interface, if installed.
 
-A JPEG stores Y, U and V of full-range BT.601. OpenCV decodes to BGR only, which takes twice the time
-and says nothing of missing data. The functions used here exist from libjpeg-turbo 2.0 to 3.x.
-PyTurboJPEG does not serve: its releases need either 2.x or 3.x, and report damage as Python warnings
-of the whole process.
+A JPEG stores Y, U and V of full-range BT.601. OpenCV decodes to BGR only, which takes longer
+and does not report missing data. The functions used here exist from libjpeg-turbo 2.0 to 3.x.
+PyTurboJPEG is not used: each release needs either 2.x or 3.x, and it reports damage as process-wide
+Python warnings.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SIGNATURES = {
 
 
 class Decoded(NamedTuple):
-    """A picture, and what libjpeg thought of its data."""
+    """A picture, and libjpeg's warning about its data."""
 
     planes: tuple[np.ndarray, ...]
     """uint8 (height, width) of Y alone or of Y, U and V; U and V may be smaller."""
@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library; None where it is not installed, or too old."""
+    """The library; None if it is not installed or too old."""
     try:
         loaded = ctypes.CDLL(LIBRARY)
         for name, (arguments, result) in _SIGNATURES.items():
@@ -59,10 +59,10 @@ def library() -> ctypes.CDLL | None:
 
 
 def decode(data: bytes, shrink: int = 1) -> Decoded | None:
-    """The planes of a JPEG, or None where OpenCV has to decode it.
+    """The planes of a JPEG, or None if OpenCV has to decode it.
 
-    That is where the library is missing, where the JPEG holds no Y, U and V (but RGB or CMYK), has
-    sampling factors that the library does not name, or is so broken that it cannot be decoded.
+    That is if the library is missing, or if the JPEG holds RGB or CMYK, has sampling factors that
+    the library does not support, or is too broken to be decoded.
 
     Args:
         data: the JPEG.
@@ -76,7 +76,7 @@ def decode(data: bytes, shrink: int = 1) -> Decoded | None:
     try:
         width, height, sampling, colors = (c_int() for _ in range(4))
         read = (handle, data, len(data))
-        # Warnings about the header, too, are a status other than 0: its values are there all the same.
+        # Warnings about the header also give a non-zero status, but its values are valid.
         status = turbo.tjDecompressHeader3(
             *read, byref(width), byref(height), byref(sampling), byref(colors)
         )
@@ -101,7 +101,7 @@ def decode(data: bytes, shrink: int = 1) -> Decoded | None:
             if turbo.tjGetErrorCode(handle) != _WARNING:
                 return None
             warning = turbo.tjGetErrorStr2(handle).decode()
-        # Y has as many pixels as U and V stand for, which may be more than the picture's.
+        # Y covers as many pixels as U and V, which may be more than the picture's.
         return Decoded((planes[0][: height.value, : width.value], *planes[1:]), warning)
     finally:
         turbo.tjDestroy(handle)

@@ -93,7 +93,7 @@ def _jpeg_decoder() -> Finding:
     return Finding(
         "JPEG decoder",
         NOTE,
-        "OpenCV: twice the time, and some damaged JPEGs go unnoticed",
+        "OpenCV: slower, and some damaged JPEGs go unnoticed",
         turbojpeg.INSTALL,
     )
 

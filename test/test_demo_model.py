@@ -37,7 +37,7 @@ def name_of(slot, bgr):
 def test_the_file_is_small_and_whole(model_path):
     assert 1_000_000 < model_path.stat().st_size < 10_000_000
     files = sorted(path.name for path in model_path.parent.glob("demo*"))
-    assert files == ["demo.onnx", "demo_224x224_nv12.bin"]
+    assert files == ["demo.onnx", "demo_224x224_nv12.bin", "demo_certified.npz"]
 
 
 def test_inputs_and_outputs(session):

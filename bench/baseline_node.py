@@ -7,7 +7,9 @@ goes to pyeasy_dnn, all in one callback served by a MultiThreadedExecutor.
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import redirect_stderr
 
 import cv2
 import numpy as np
@@ -74,10 +76,11 @@ def main() -> None:
     executor = MultiThreadedExecutor(4)
     executor.add_node(node)
     spin(executor, node.context, interrupted)
-    # The callbacks that run still publish.
-    executor.shutdown()
-    node.destroy_node()
-    shutdown()
+    # The callbacks that run still publish, and rclpy's threads print what they raise as they end.
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        executor.shutdown()
+        node.destroy_node()
+        shutdown()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import remove_unused
+from repghost_ros.convert.graph import copy_of
 from repghost_ros.convert.observation import observe
-from repghost_ros.convert.weighted import Weighted, weighted_nodes
+from repghost_ros.convert.weighted import Weighted, weighted_nodes, write
 
 _LARGEST = 127  # of a weight's integers
 
@@ -29,16 +29,14 @@ def correct_biases(model: Any, images: Iterable[np.ndarray]) -> Any:
         ConversionError: onnx or ONNX Runtime is missing, or the model cannot be run.
 
     """
-    corrected = type(model)()
-    corrected.CopyFrom(model)
+    corrected = copy_of(model)
     layers = weighted_nodes(corrected.graph)
     seen = observe(corrected, [layer.source for layer in layers], images)
     for layer in layers:
         errors = _rounded(layer) - layer.kernel
         means = layer.of_inputs(seen[layer.source].mean)
         layer.bias = layer.bias - (errors * means).reshape(layer.outputs, -1).sum(axis=1)
-        layer.write(corrected.graph)
-    remove_unused(corrected.graph)
+    write(layers, corrected.graph)
     return corrected
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import attributes_of, remove_unused
+from repghost_ros.convert.graph import attributes_of, copy_of
 from repghost_ros.convert.observation import observe
-from repghost_ros.convert.weighted import Weighted, weighted_nodes
+from repghost_ros.convert.weighted import Weighted, weighted_nodes, write
 
 _PASS_ON = {
     *("Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool"),
@@ -38,8 +38,7 @@ def equalize(model: Any, images: Iterable[np.ndarray]) -> Any:
         ConversionError: onnx or ONNX Runtime is missing, or the model cannot be run.
 
     """
-    equal = type(model)()
-    equal.CopyFrom(model)
+    equal = copy_of(model)
     layers = weighted_nodes(equal.graph)
     groups = _groups(equal.graph, layers)
     seen = observe(equal, [layer.source for made, used in groups for layer in used], images)
@@ -56,9 +55,7 @@ def equalize(model: Any, images: Iterable[np.ndarray]) -> Any:
                 layer.bias = layer.bias / factor
             for layer in used:
                 layer.kernel = layer.kernel * layer.of_inputs(factor)
-    for layer in layers:
-        layer.write(equal.graph)
-    remove_unused(equal.graph)
+    write(layers, equal.graph)
     return equal
 
 

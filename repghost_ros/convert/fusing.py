@@ -20,6 +20,7 @@ import numpy as np
 from repghost_ros.convert.graph import (
     attributes_of,
     constants,
+    copy_of,
     fixed_shape,
     load,
     names_used,
@@ -103,8 +104,7 @@ def fuse(model: Any) -> Any:
     onnx = need("onnx", "pip install onnx")
     refuse_quantized(model)
     fusable = _fusable(model.graph)
-    fused = onnx.ModelProto()
-    fused.CopyFrom(model)
+    fused = copy_of(model)
     graph = fused.graph
     replaced = {place: tensor for tensor, found in fusable.items() for place in found.nodes}
     del graph.node[:]

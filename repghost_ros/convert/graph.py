@@ -73,6 +73,13 @@ def names_used(graph: Any) -> Iterator[str]:
                 yield from names_used(inner)
 
 
+def copy_of(model: Any) -> Any:
+    """A copy of an onnx.ModelProto."""
+    copied = type(model)()
+    copied.CopyFrom(model)
+    return copied
+
+
 def remove_unused(graph: Any) -> None:
     """Drop the weights and constant nodes of an onnx.GraphProto that nothing reads any more."""
     used = set(names_used(graph))

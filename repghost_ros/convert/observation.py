@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from repghost_ros.convert.graph import copy_of
 from repghost_ros.errors import ConversionError, need
 
 
@@ -39,8 +40,7 @@ def observe(model: Any, names: Iterable[str], images: Iterable[np.ndarray]) -> d
     names = list(dict.fromkeys(names))
     if not names:
         return {}
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
+    opened = copy_of(model)
     outputs = [onnx.ValueInfoProto(name=name) for name in names]
     del opened.graph.output[:]
     opened.graph.output.extend(outputs)

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import attributes_of, constants
+from repghost_ros.convert.graph import attributes_of, constants, remove_unused
 from repghost_ros.errors import need
 
 
@@ -75,6 +76,13 @@ def weighted_nodes(graph: Any) -> list[Weighted]:
         for node in graph.node
         if _is_plain(node) and all(name in weights for name in node.input[1:] if name)
     ]
+
+
+def write(layers: Iterable[Weighted], graph: Any) -> None:
+    """Store the layers of an onnx.GraphProto, and drop the weights that nothing reads any more."""
+    for layer in layers:
+        layer.write(graph)
+    remove_unused(graph)
 
 
 def _is_plain(node: Any) -> bool:

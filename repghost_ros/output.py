@@ -36,9 +36,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         OutputError: it cannot be written.
 
     """
-    partial = path.with_name(
-        f"{path.stem}.partial{path.suffix}"
-    )  # writers choose the format by suffix
+    # The suffix stays, because writers choose the format by it.
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     with named_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -462,10 +462,8 @@ class Scene:
             raise ValueError(f"{width}x{height} is too small, {MIN_SIDE} pixels a side at least")
         self.label, self.width, self.height = label, width, height
 
-        self._margin = (
-            max(1, width // 16),
-            max(1, height // 16),
-        )  # the area that the camera can pan over
+        # The area that the camera can pan over.
+        self._margin = (max(1, width // 16), max(1, height // 16))
         place = _street if rng.random() < 0.65 else _wall
         self._background = place(rng, width + self._margin[0], height + self._margin[1])
         for _ in range(rng.poisson(2.0 if label != NO_SIGN else 4.0)):

@@ -34,7 +34,7 @@ class Camera:
     Args:
         node: which publishes.
         name: prefix of the topics, or empty for the only camera.
-        parameters: called for the node's current parameters, once a frame.
+        parameters: called for the node's current parameters.
         enabled: called, once a frame, for whether frames are wanted; others are skipped.
 
     """

@@ -9,7 +9,6 @@ message costs no more than the middleware needs, on Humble as on newer distribut
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from rclpy.qos import QoSProfile
 from repghost_ros.ros.compat import WaitSet, subscribe_aside, unsubscribe
 from repghost_ros.ros.rcl import Taker
 from repghost_ros.ros.topics import Source, complaint, published
+from repghost_ros.ros.waiting import WaitingThread
 from repghost_ros.vision.cdr import Serialized
 
 _PERIOD = 0.5  # seconds between checks of what is published
@@ -36,11 +36,8 @@ class Intake:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._wait_set = WaitSet(node.context)
         self._subscriptions: list[Subscription] = []
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
-        self._thread.start()
+        self._thread = WaitingThread(node.context, "subscription", "intake", self._serve)
 
     def subscribe(
         self, candidates: list[Source], qos: QoSProfile, callback: Callable[[Serialized], None]
@@ -49,28 +46,19 @@ class Intake:
         subscription = Subscription(self._node, qos, candidates, callback)
         # A new list, because the thread may be iterating over the old one.
         self._subscriptions = [*self._subscriptions, subscription]
-        self._wait_set.wake()
+        self._thread.wake()
         return subscription
 
     def pause(self, subscription: Subscription, *, paused: bool) -> None:
         """Unsubscribe, or subscribe again."""
         if subscription.paused != paused:
             subscription.paused = paused
-            self._wait_set.wake()
+            self._thread.wake()
 
-    def _run(self) -> None:
-        try:
-            while not self._closing and self._node.context.ok():
-                self._serve()
-        except Exception:
-            # A signal that shuts the context down may interrupt rclpy anywhere.
-            if self._node.context.ok() and not self._closing:
-                raise
-
-    def _serve(self) -> None:
+    def _serve(self, wait_set: WaitSet) -> None:
         """Wait for messages and pass on all that have arrived."""
         followed = {each.handle: each for each in self._subscriptions if each.handle is not None}
-        for handle in self._wait_set.wait(list(followed), _PERIOD):
+        for handle in wait_set.wait(list(followed), _PERIOD):
             followed[handle].take_all()
         now = time.monotonic()
         for subscription in self._subscriptions:
@@ -78,12 +66,9 @@ class Intake:
 
     def close(self) -> None:
         """Take no further messages; returns once no callback runs."""
-        self._closing = True
-        self._wait_set.wake()
-        self._thread.join()
+        self._thread.close()
         for subscription in self._subscriptions:
             subscription.close()
-        self._wait_set.close()
 
 
 class Subscription:
@@ -145,7 +130,7 @@ class Subscription:
             self.close()
             self._seen, self._last = None, now
             return
-        if self.handle is None and self._seen is None:
+        if self.handle is None and self._seen is None:  # it was paused
             self._subscribe()
         if now - self._looked < _PERIOD:
             return

@@ -39,9 +39,7 @@ from repghost_ros.stream.pipeline import Pipeline
 _RETRY_AFTER = (1.0, 60.0)  # seconds until a failed download is begun again: at first, at most
 _WATCH_PERIOD = 0.1  # seconds
 _POLL = 0.05  # seconds until an interrupt is seen while a model is opened
-_PATIENCE = (
-    2.0  # seconds that a parameter request waits for a model; what takes longer goes on alone
-)
+_PATIENCE = 2.0  # seconds that a parameter request waits for a model, which may take longer
 
 
 class ClassifierNode(LifecycleNode):

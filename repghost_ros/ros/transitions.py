@@ -15,6 +15,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 
 from repghost_ros.ros.compat import WaitSet, give_back, serve_transitions_aside, take_request
+from repghost_ros.ros.waiting import WaitingThread
 
 _PERIOD = 0.5  # seconds until a shutdown of ROS is noticed, at most
 
@@ -30,23 +31,14 @@ class Transitions:
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
         self._service = serve_transitions_aside(node)
-        self._wait_set = WaitSet(node.context, "service")
         self._answering: list[threading.Thread] = []
-        self._closing = False
-        self._thread = threading.Thread(target=self._serve, name="transitions", daemon=True)
-        self._thread.start()
+        self._thread = WaitingThread(node.context, "service", "transitions", self._serve)
 
-    def _serve(self) -> None:
-        try:
-            while not self._closing and self._node.context.ok():
-                for service in self._wait_set.wait([self._service], _PERIOD):
-                    taken = take_request(service)
-                    if taken is not None:
-                        self._begin(*taken)
-        except Exception:
-            # A signal that shuts the context down may interrupt rclpy anywhere.
-            if self._node.context.ok() and not self._closing:
-                raise
+    def _serve(self, wait_set: WaitSet) -> None:
+        for service in wait_set.wait([self._service], _PERIOD):
+            taken = take_request(service)
+            if taken is not None:
+                self._begin(*taken)
 
     def _begin(self, request: Any, header: Any) -> None:
         self._answering = [thread for thread in self._answering if thread.is_alive()]
@@ -66,10 +58,7 @@ class Transitions:
 
     def close(self) -> None:
         """Take no more requests; returns once those already taken are answered."""
-        self._closing = True
-        self._wait_set.wake()
-        self._thread.join()
+        self._thread.close()
         for thread in self._answering:
             thread.join()
-        self._wait_set.close()
         give_back(self._node, self._service)

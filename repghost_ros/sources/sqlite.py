@@ -55,9 +55,8 @@ class SqliteFile:
             raise
 
     def _read_channels(self) -> None:
-        self._database.execute(
-            "PRAGMA writable_schema = ON"
-        )  # otherwise SQLite refuses a truncated file
+        # Otherwise SQLite refuses a truncated file.
+        self._database.execute("PRAGMA writable_schema = ON")
         tables = {name for (name,) in self._database.execute("SELECT name FROM sqlite_master")}
         if not {"topics", "messages"} <= tables:
             raise ValueError("its tables are not those of a bag")

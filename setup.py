@@ -4,7 +4,7 @@
 from pathlib import Path
 from runpy import run_path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 PACKAGE = "repghost_ros"
 VERSION = run_path(f"{PACKAGE}/version.py")["__version__"]
@@ -46,5 +46,17 @@ setup(
     ],
     entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:command"]},
     package_data={PACKAGE: ["py.typed"]},
+    ext_modules=[
+        # No Python module, but a library that repghost_ros/native loads. Optional: Python can do its work.
+        Extension(
+            f"{PACKAGE}.native.compiled",
+            sorted(map(str, Path(PACKAGE, "native").glob("*.c"))),
+            depends=sorted(map(str, Path(PACKAGE, "native").glob("*.h"))),
+            # Scores do not depend on the processor: no fused multiplication and addition.
+            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-ffp-contract=off"],
+            libraries=["m"],
+            optional=True,
+        )
+    ],
     zip_safe=False,
 )

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Waits for the messages of several subscriptions and takes them, through rcl, without Python.
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TIMEOUT = 2, TAKE_FAILED = 401 };  // RCL_RET_*
+enum { NOTHING = -1, FAILED = -2 };
+
+struct repghost_receiver {
+  int32_t (*wait)(void *set, int64_t nanoseconds);
+  int32_t (*clear)(void *set);
+  int32_t (*add_subscription)(void *set, const void *subscription, size_t *index);
+  int32_t (*add_guard)(void *set, const void *guard, size_t *index);
+  int32_t (*take)(const void *subscription, void *message, void *info, void *allocation);
+  void *set;
+  const void *guard;
+  const void *const *subscriptions;
+  int32_t count;
+  int32_t turn;    // the subscription to ask next
+  int32_t untold;  // how many may have a message
+  int32_t status;  // of rcl, where it failed
+};
+
+static int32_t take(struct repghost_receiver *r, void *message) {
+  for (; r->untold > 0; --r->untold) {
+    const int32_t asked = r->turn;
+    r->turn = (asked + 1) % r->count;
+    r->status = r->take(r->subscriptions[asked], message, NULL, NULL);
+    if (!r->status) {
+      r->untold = r->count;
+      return asked;
+    }
+    if (r->status != TAKE_FAILED) return FAILED;
+  }
+  return NOTHING;
+}
+
+static int32_t wait(struct repghost_receiver *r, int64_t nanoseconds) {
+  if ((r->status = r->clear(r->set))) return FAILED;
+  for (int32_t i = 0; i < r->count; ++i)
+    if ((r->status = r->add_subscription(r->set, r->subscriptions[i], NULL))) return FAILED;
+  if ((r->status = r->add_guard(r->set, r->guard, NULL))) return FAILED;
+  r->status = r->wait(r->set, nanoseconds);
+  if (r->status == TIMEOUT) return NOTHING;
+  if (r->status) return FAILED;
+  r->untold = r->count;
+  return 0;
+}
+
+// Takes a message into `message`, an rcl_serialized_message_t, and returns its subscription's place; NOTHING
+// once the time is over or the guard condition was triggered; FAILED with rcl's status.
+int32_t repghost_receive(struct repghost_receiver *r, void *message, int64_t nanoseconds) {
+  const int32_t taken = take(r, message);
+  if (taken != NOTHING) return taken;
+  const int32_t waited = wait(r, nanoseconds);
+  return waited ? waited : take(r, message);
+}

@@ -47,7 +47,7 @@ setup(
     entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:command"]},
     package_data={PACKAGE: ["py.typed"]},
     ext_modules=[
-        # No Python module, but a library that repghost_ros/native loads. Optional: Python can do its work.
+        # No Python module, but a library that repghost_ros/native loads where it was built.
         Extension(
             f"{PACKAGE}.native.compiled",
             sorted(map(str, Path(PACKAGE, "native").glob("*.c"))),

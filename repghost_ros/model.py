@@ -8,17 +8,27 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.base import DEFAULTS, Backend, BackendOptions, Runtime, Slot
+from repghost_ros import native
+from repghost_ros.backends.base import (
+    DEFAULTS,
+    Backend,
+    BackendOptions,
+    NativeSlot,
+    Runtime,
+    Slot,
+)
 from repghost_ros.backends.onnx_graph import gives_probabilities
 from repghost_ros.backends.registry import choose
 from repghost_ros.errors import BackendError, LabelsError
 from repghost_ros.results import Reporting, Result, are_probabilities
 from repghost_ros.stream.job import Job, Outcome
+from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.vision.view import View
@@ -133,6 +143,9 @@ class Model(AbstractContextManager["Model"]):
             slot: the caller's.
 
         """
+        if slot.native is not None:
+            self._run_native(batch, slot, slot.native)
+            return
         converted: list[Job[Any]] = []
         for job, read in batch:
             if self._convert(job, read, slot.inputs[len(converted)]):
@@ -149,6 +162,54 @@ class Model(AbstractContextManager["Model"]):
         for job, logits in zip(converted, answers):
             job.inferred, job.logits, job.model = inferred, logits, self
             self._name(job)
+
+    def _run_native(
+        self, batch: Sequence[tuple[Job[Any], Read]], slot: Slot, through: NativeSlot
+    ) -> None:
+        """Do the same with the compiled helper, which leaves to Python what is not the common case."""
+        jobs: list[tuple[Job[Any], Read]] = []
+        frames: list[native.Frame] = []
+        for job, read in batch:
+            frame = through.frame()
+            if self._is_copied(job):
+                frame.message, frame.length = job.message.memory.address, job.message.memory.size
+                job.started = time.monotonic()
+            elif not self._convert(job, read, slot.inputs[len(jobs)]):
+                continue
+            if self.activation == "softmax" and job.reporting.is_plain:
+                frame.wanted, frame.threshold = job.reporting.top_k, job.reporting.score_threshold
+            jobs.append((job, read))
+            frames.append(frame)
+        try:
+            while jobs and (place := through.run(frames)) is not None:
+                frames[place].message = None
+                if not self._convert(*jobs[place], slot.inputs[place]):
+                    del jobs[place], frames[place]
+        except Exception as error:
+            for job, _ in jobs:
+                job.end(Outcome.FAILED, error)
+            return
+        for (job, _), frame in zip(jobs, frames):
+            job.inferred, job.model = frame.inferred, self
+            job.converted = frame.converted or job.converted
+            job.logits = frame.read_logits()
+            if frame.wanted and frame.named >= 0:
+                job.named = frame
+                job.end(Outcome.ANSWERED)
+            else:
+                self._name(job)
+
+    def _is_copied(self, job: Job[Any]) -> bool:
+        """Whether the model sees a message's NV12 as it is, if that has the model's size."""
+        view, message = job.view, job.message
+        return (
+            isinstance(message, Serialized)
+            and message.memory is not None
+            and not message.compressed
+            and view.resize != "crop"
+            and view.source_color_range == self.color_range
+            and not any(view.roi)
+        )
 
     def _convert(self, job: Job[Any], read: Read, nv12: np.ndarray) -> bool:
         """Write what the model sees of a job's frame into a buffer; False if the job is refused."""
@@ -171,6 +232,11 @@ class Model(AbstractContextManager["Model"]):
             job.end(Outcome.FAILED, error)
         else:
             job.end(Outcome.ANSWERED)
+
+    @cached_property
+    def label_table(self) -> native.Labels:
+        """The class names for the compiled helper."""
+        return native.Labels(self.labels)
 
     def open_slot(self) -> Slot:
         """Allocate the buffers of one worker; its owner closes it before the model."""

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
 
+from repghost_ros import native
 from repghost_ros.errors import BackendError, ParameterError
 
 ClassId = Literal["label", "index"]
@@ -202,10 +203,28 @@ class Reporting:
         scores = scores.copy()
         if self.class_allow or self.class_deny:
             scores[_hidden(self.class_allow, self.class_deny, tuple(labels))] = -1.0
+        return self.named(_best(scores, self.top_k, self.score_threshold), labels)
+
+    def named(self, best: Sequence[tuple[int, float]], labels: Sequence[str]) -> tuple[Result, ...]:
+        """Results of the index and probability of classes, in their order.
+
+        Args:
+            best: the classes to report.
+            labels: class names in index order.
+
+        """
         by_label = self.class_id == "label"
         return tuple(
-            Result(labels[index] if by_label else str(index), score, index)
-            for index, score in _best(scores, self.top_k, self.score_threshold)
+            Result(labels[index] if by_label else str(index), score, index) for index, score in best
+        )
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether they are the few best of the model's own probabilities."""
+        return (
+            self.temperature == 1.0
+            and not (self.class_allow or self.class_deny)
+            and self.top_k <= native.MOST_CLASSES
         )
 
     def check(self, labels: Sequence[str]) -> None:

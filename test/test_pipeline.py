@@ -59,6 +59,8 @@ class HeldBackend:
 
 
 class HeldSlot:
+    native = None
+
     def __init__(self, backend: HeldBackend) -> None:
         self.backend = backend
         self.inputs = tuple(np.zeros((backend.batch, 3, 2), np.uint8))

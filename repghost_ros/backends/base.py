@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from repghost_ros import native
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import ColorRange
 
@@ -30,6 +31,10 @@ class Slot(Protocol):
     @property
     def inputs(self) -> tuple[np.ndarray, ...]:
         """Such buffers for as many frames as the backend's `batch`; the first is `nv12`."""
+
+    @property
+    def native(self) -> NativeSlot | None:
+        """What takes whole frames through this slot in C, None where nothing does."""
 
     def infer(self) -> np.ndarray:
         """Run the model on `nv12`.
@@ -58,10 +63,30 @@ class Slot(Protocol):
         """Give the slot's buffers back; further calls do nothing."""
 
 
+class NativeSlot(Protocol):
+    """A slot's way from serialized images to the best classes in C; see `native`."""
+
+    def frame(self) -> native.Frame:
+        """A new frame, with room for its logits."""
+
+    def run(self, frames: Sequence[native.Frame]) -> int | None:
+        """Fill the inputs of those frames that have a message, infer, and name what is wanted.
+
+        Returns:
+            None once all is done, or which frame's message is no NV12 of the model's size: its input
+            is to be filled and its message removed, and then this is to be called again.
+
+        Raises:
+            BackendError: the device refused, failed or timed out: none of the frames has an answer.
+
+        """
+
+
 class SingleSlot:
     """What a slot of a runtime that takes one frame at a time makes of a batch."""
 
     nv12: np.ndarray
+    native: NativeSlot | None = None
 
     @property
     def inputs(self) -> tuple[np.ndarray, ...]:

@@ -12,11 +12,14 @@ import ctypes
 import ctypes.util
 import os
 import threading
+from collections.abc import Sequence
 from ctypes import (
     POINTER,
     Structure,
+    addressof,
     byref,
     c_char_p,
+    c_double,
     c_float,
     c_int8,
     c_int16,
@@ -26,13 +29,16 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    cast,
 )
+from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from repghost_ros import native
 from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
 from repghost_ros.backends.hybrid import look_at
 from repghost_ros.errors import BackendError
@@ -49,6 +55,23 @@ _NO_QUANTIZATION, _SHIFT, _SCALE = 0, 1, 2
 _ELEMENTS: dict[int, Any] = {8: c_int8, 11: c_int16, 13: c_float, 14: c_int32}  # S8 S16 F32 S32
 _MAX_BATCH = 256  # more is no batch but a corrupt file
 _INVALIDATE, _CLEAN = 1, 2  # HB_SYS_MEM_CACHE_*
+
+
+class Step(IntEnum):
+    """The steps of an inference, as native/infer.c counts them."""
+
+    FLUSHING = 1
+    SUBMITTING = 2
+    WAITING = 3
+    INVALIDATING = 4
+
+
+_FAILED = {
+    Step.FLUSHING: "the frame cannot be flushed",
+    Step.SUBMITTING: "the BPU refused the inference",
+    Step.WAITING: "the BPU did not finish within {} ms",
+    Step.INVALIDATING: "the answer cannot be read",
+}
 
 
 class SysMem(Structure):
@@ -435,6 +458,11 @@ class LibdnnBackend:
         """Raise a BackendError with the vendor's words unless `status` is 0."""
         check(self.dnn, status, what)
 
+    def check_step(self, step: Step, status: int) -> None:
+        """Raise a BackendError for a failed step of an inference unless `status` is 0."""
+        if status:
+            self.check(status, _FAILED[step].format(self.timeout_ms))
+
     def open_slot(self) -> LibdnnSlot:
         """Allocate one worker's buffers in the BPU's memory."""
         with self._lock:
@@ -469,25 +497,27 @@ class LibdnnSlot:
     """
 
     def __init__(self, backend: LibdnnBackend) -> None:
-        self._backend = backend
+        self.backend = backend
         self._memory: list[SysMem] = []
         largest = backend.programs[-1]
         input_bytes = max(program.input_bytes for program in backend.programs)
         output_bytes = max(program.output.alignedByteSize for program in backend.programs)
         try:
-            self._images = [self._allocate(input_bytes) for _ in range(largest.batch)]
-            self._logits = self._allocate(output_bytes)
+            self.images = [self._allocate(input_bytes) for _ in range(largest.batch)]
+            self.answer = self._allocate(output_bytes)
         except BackendError:
             self._free()
             raise
-        self.inputs = tuple(self._view(image, largest) for image in self._images)
+        self.inputs = tuple(self._view(image, largest) for image in self.images)
         self.nv12: np.ndarray = self.inputs[0]
-        self._tasks = {program.batch: self._task(program) for program in backend.programs}
+        self.tasks = {program.batch: self._task(program) for program in backend.programs}
+        helper = native.library()
+        self.native = None if helper is None else NativeLibdnnSlot(helper, self)
 
     def _allocate(self, size: int) -> SysMem:
         memory = SysMem()
-        self._backend.check(
-            self._backend.dnn.hbSysAllocCachedMem(byref(memory), size),
+        self.backend.check(
+            self.backend.dnn.hbSysAllocCachedMem(byref(memory), size),
             f"the BPU has no {size} bytes for another worker",
         )
         self._memory.append(memory)
@@ -504,7 +534,7 @@ class LibdnnSlot:
     def _task(self, program: Program) -> tuple[Any, Any, np.ndarray]:
         """A program's input tensors, output tensor, and logits in memory."""
         images = (Tensor * program.batch)()
-        for image, tensor in zip(self._images, images):
+        for image, tensor in zip(self.images, images):
             tensor.properties = program.input
             tensor.sysMem[0] = image
             if program.input.tensorType == _NV12_SEPARATE:
@@ -513,8 +543,8 @@ class LibdnnSlot:
                 tensor.sysMem[0].memSize = luma
                 tensor.sysMem[1] = SysMem(image.phyAddr + luma, image.virAddr + luma, luma // 2)
         output = Tensor(properties=program.output)
-        output.sysMem[0] = self._logits
-        return images, POINTER(Tensor)(output), program.logits(self._logits.virAddr)
+        output.sysMem[0] = self.answer
+        return images, POINTER(Tensor)(output), program.logits(self.answer.virAddr)
 
     def infer(self) -> np.ndarray:
         """Run the model on `nv12` and wait: float32 (classes,).
@@ -533,21 +563,21 @@ class LibdnnSlot:
             BackendError: the BPU refused, failed or timed out.
 
         """
-        backend, dnn = self._backend, self._backend.dnn
+        backend, dnn = self.backend, self.backend.dnn
         program = backend.program_for(count)
-        images, outputs, values = self._tasks[program.batch]
-        for image in self._images[: program.batch]:
-            backend.check(dnn.hbSysFlushMem(byref(image), _CLEAN), "the frame cannot be flushed")
+        images, outputs, values = self.tasks[program.batch]
+        for image in self.images[: program.batch]:
+            backend.check_step(Step.FLUSHING, dnn.hbSysFlushMem(byref(image), _CLEAN))
         task = c_void_p()
         status = dnn.hbDNNInfer(
             byref(task), byref(outputs), images, program.handle, byref(backend.control)
         )
-        backend.check(status, "the BPU refused the inference")
+        backend.check_step(Step.SUBMITTING, status)
         status = dnn.hbDNNWaitTaskDone(task, backend.timeout_ms)
         dnn.hbDNNReleaseTask(task)
-        backend.check(status, f"the BPU did not finish within {backend.timeout_ms} ms")
-        status = dnn.hbSysFlushMem(byref(self._logits), _INVALIDATE)
-        backend.check(status, "the answer cannot be read")
+        backend.check_step(Step.WAITING, status)
+        status = dnn.hbSysFlushMem(byref(self.answer), _INVALIDATE)
+        backend.check_step(Step.INVALIDATING, status)
         logits: np.ndarray = np.subtract(values[:count], program.offset, dtype=np.float32)
         logits *= program.factor
         return logits
@@ -556,12 +586,79 @@ class LibdnnSlot:
         """Free the buffers; further calls do nothing."""
         if self._memory:
             self._free()
-            self._backend.slot_closed()
+            self.backend.slot_closed()
 
     def _free(self) -> None:
         for memory in self._memory:
-            self._backend.dnn.hbSysFreeMem(byref(memory))
+            self.backend.dnn.hbSysFreeMem(byref(memory))
         self._memory = []
+
+
+class NativeLibdnnSlot:
+    """The same slot for the compiled helper.
+
+    Args:
+        helper: the compiled helper.
+        slot: whose memory it uses; it is closed first.
+
+    """
+
+    def __init__(self, helper: ctypes.CDLL, slot: LibdnnSlot) -> None:
+        self._run = helper.repghost_run
+        self._backend = slot.backend
+        programs = {each.batch: self._program(slot, each) for each in slot.backend.programs}
+        counts = range(1, slot.backend.batch + 1)
+        self._programs = [programs[slot.backend.program_for(count).batch] for count in counts]
+        self.frame = native.frame_type(slot.backend.classes)
+
+    def _program(self, slot: LibdnnSlot, program: Program) -> native.Program:
+        dnn = slot.backend.dnn
+        tensors, outputs, values = slot.tasks[program.batch]
+        scores = (c_double * program.classes)()
+        used = slot.images[: program.batch]
+        images = (c_void_p * program.batch)(*map(addressof, used))
+        nv12 = (c_void_p * program.batch)(*(image.virAddr for image in used))
+        made = native.Program(
+            flush=cast(dnn.hbSysFlushMem, c_void_p),
+            infer=cast(dnn.hbDNNInfer, c_void_p),
+            wait=cast(dnn.hbDNNWaitTaskDone, c_void_p),
+            release=cast(dnn.hbDNNReleaseTask, c_void_p),
+            model=program.handle,
+            control=addressof(slot.backend.control),
+            outputs=addressof(outputs),
+            answer=addressof(slot.answer),
+            inputs=addressof(tensors),
+            images=addressof(images),
+            nv12=addressof(nv12),
+            values=slot.answer.virAddr,
+            factors=program.factor.ctypes.data,
+            offsets=program.offset.ctypes.data,
+            scores=addressof(scores),
+            image_step=program.image_step,
+            class_step=program.class_step,
+            batch=program.batch,
+            timeout_ms=slot.backend.timeout_ms,
+            width=program.width,
+            height=program.height,
+            stride=program.stride,
+            classes=program.classes,
+            element=program.output.tensorType,
+            one_factor=program.factor.size == 1,
+            one_offset=program.offset.size == 1,
+        )
+        made.kept = (tensors, outputs, values, scores, images, nv12, program)
+        return made
+
+    def run(self, frames: Sequence[native.Frame]) -> int | None:
+        """See NativeSlot."""
+        count = len(frames)
+        program = self._programs[count - 1]
+        result = self._run(byref(program), (c_void_p * count)(*map(addressof, frames)), count)
+        if result < 0:
+            return -1 - result
+        if result:
+            self._backend.check_step(Step(result), program.status)
+        return None
 
 
 RUNTIME = Runtime("libdnn", "bpu", (".bin",), available, version, LibdnnBackend)

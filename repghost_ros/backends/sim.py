@@ -124,6 +124,8 @@ class CompiledBackend:
 class CompiledSlot:
     """One worker's frames and folder. Unused places of a batch stay grey."""
 
+    native = None
+
     def __init__(self, backend: CompiledBackend) -> None:
         self._backend = backend
         self._folder = tempfile.TemporaryDirectory(prefix="repghost_sim_")

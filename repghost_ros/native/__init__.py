@@ -32,6 +32,7 @@ from ctypes import (
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class Frame(Structure):
         ("score", c_double * MOST_CLASSES),
     )
     logits: ctypes.Array[c_float]
+
+    def read_logits(self) -> np.ndarray:
+        """The logits in its memory, float32 (classes,)."""
+        memory: Any = self
+        return np.frombuffer(memory, np.float32, offset=ctypes.sizeof(Frame))
 
     def best(self) -> list[tuple[int, float]]:
         """Index and probability of the classes that it named, best first."""

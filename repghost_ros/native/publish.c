@@ -8,6 +8,7 @@
 #include "native.h"
 
 enum { BAD_ALLOC = 10 };  // RCL_RET_BAD_ALLOC
+enum { UNREADABLE = -1 };  // the image has no header in little-endian CDR
 
 // rcl_serialized_message_t
 struct serialized {
@@ -74,10 +75,11 @@ size_t repghost_serialize(const uint8_t *image, size_t length, const struct repg
   return (size_t)(at - out);
 }
 
-// Serializes and publishes with rcl_publish_serialized_message; returns its status.
+// Serializes and publishes with rcl_publish_serialized_message; returns its status, or UNREADABLE.
 int32_t repghost_publish(int32_t (*publish)(const void *publisher, const void *message, void *allocation),
                          const void *publisher, const uint8_t *image, size_t length, const struct repghost_frame *frame,
                          const struct repghost_labels *labels) {
+  if (!cdr_header_end(image, length)) return UNREADABLE;
   uint8_t small[2048];
   struct serialized message = {.buffer = small, .capacity = sizeof small};
   message.length = repghost_serialize(image, length, frame, labels, small, sizeof small);

@@ -7,13 +7,20 @@
 enum { TIMEOUT = 2, TAKE_FAILED = 401 };  // RCL_RET_*
 enum { NOTHING = -1, FAILED = -2 };
 
+// What rcl_wait_set_t begins with.
+struct wait_set {
+  const void **subscriptions;
+  size_t subscription_count;
+  const void **guards;
+};
+
 struct repghost_receiver {
-  int32_t (*wait)(void *set, int64_t nanoseconds);
-  int32_t (*clear)(void *set);
-  int32_t (*add_subscription)(void *set, const void *subscription, size_t *index);
-  int32_t (*add_guard)(void *set, const void *guard, size_t *index);
+  int32_t (*wait)(struct wait_set *set, int64_t nanoseconds);
+  int32_t (*clear)(struct wait_set *set);
+  int32_t (*add_subscription)(struct wait_set *set, const void *subscription, size_t *index);
+  int32_t (*add_guard)(struct wait_set *set, const void *guard, size_t *index);
   int32_t (*take)(const void *subscription, void *message, void *info, void *allocation);
-  void *set;
+  struct wait_set *set;
   const void *guard;
   const void *const *subscriptions;
   int32_t count;
@@ -36,6 +43,7 @@ static int32_t take(struct repghost_receiver *r, void *message) {
   return NOTHING;
 }
 
+// 0 once there may be messages, NOTHING where there are none or somebody wants the caller back.
 static int32_t wait(struct repghost_receiver *r, int64_t nanoseconds) {
   if ((r->status = r->clear(r->set))) return FAILED;
   for (int32_t i = 0; i < r->count; ++i)
@@ -45,7 +53,7 @@ static int32_t wait(struct repghost_receiver *r, int64_t nanoseconds) {
   if (r->status == TIMEOUT) return NOTHING;
   if (r->status) return FAILED;
   r->untold = r->count;
-  return 0;
+  return r->set->guards[0] ? NOTHING : 0;
 }
 
 // Takes a message into `message`, an rcl_serialized_message_t, and returns its subscription's place; NOTHING

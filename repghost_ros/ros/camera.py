@@ -171,15 +171,15 @@ class Camera:
 
     def _publish(self, job: Job[Any]) -> None:
         now = self._parameters()
-        stamp = job.message.header.stamp
-        seconds = stamp.sec + stamp.nanosec / 1e9
         if now.smoothing:
-            self._smoothing.update(job, seconds, now.smoothing)
-        answer = messages.serialized_classification(job.message, job.results)
-        rcl.publish(self._classifications, answer)
+            self._smoothing.update(job, _stamp(job), now.smoothing)
+        if not rcl.publish_best(self._classifications, job):
+            answer = messages.serialized_classification(job.message, job.results)
+            rcl.publish(self._classifications, answer)
         if self._changed is not None:
             top = job.results[0].class_id if job.results else None
-            if self._change.update(top, seconds, now.hold):
+            if self._change.update(top, _stamp(job), now.hold):
+                answer = messages.serialized_classification(job.message, job.results)
                 rcl.publish(self._changed, answer)
         if self._perception is not None:
             header = messages.header(job.message)
@@ -187,8 +187,9 @@ class Camera:
             self._perception.publish(perception.targets(job, header, model, clock))
         raw, packed = self._overlay_watched()
         if raw or packed:
-            assert job.frame is not None
-            rgb = picture(job.frame, job.view.source_color_range)
+            # The compiled helper made none: it copies pixels from the message into the model's input.
+            frame = job.frame or job.view.crop(self._read(job.message))
+            rgb = picture(frame, job.view.source_color_range)
             draw_overlay(rgb, job.results)
             header = messages.header(job.message)
             if raw:
@@ -212,6 +213,12 @@ class Camera:
         frame = from_compressed(message) if received.compressed else from_image(message)
         # The overlay needs the whole picture: decode it once.
         return frame.decoded() if any(self._overlay_watched()) else frame
+
+
+def _stamp(job: Job[Serialized]) -> float:
+    """Of its image, in seconds."""
+    stamp = job.message.header.stamp
+    return stamp.sec + stamp.nanosec / 1e9
 
 
 def _summary(job: Job[Any]) -> str:

@@ -38,7 +38,7 @@ class PassedOver(CallbackGroup):
 def subscribe_aside(node: Node, message_type: Any, topic: str, qos: Any) -> Any:
     """A subscription of the node, visible as such in the graph, that no executor serves.
 
-    Its messages are taken by an `rcl.Taker`. Its events, such as incompatible QoS, stay with the node.
+    An `rcl.Receiver` takes its messages. Its events, such as incompatible QoS, stay with the node.
     """
     subscription: Any = node.create_subscription(
         message_type,
@@ -81,19 +81,17 @@ def give_back(node: Node, service: Any) -> None:
 
 
 class WaitSet:
-    """Waits for subscriptions or services without an executor, which would cost more than taking them.
+    """Waits for services without an executor.
 
     rclpy's own wait set and how its executors use it are the same from Humble to Kilted.
 
     Args:
         context: of the node.
-        kind: what it waits for, `subscription` or `service`.
 
     """
 
-    def __init__(self, context: Context, kind: str = "subscription") -> None:
+    def __init__(self, context: Context) -> None:
         self._context: Any = context
-        self._kind = kind
         self._guard = GuardCondition(None, None, context)
         self._size = -1
         self._set: Any = None
@@ -102,24 +100,22 @@ class WaitSet:
         """Make `wait` return at once, from any thread."""
         self._guard.trigger()
 
-    def wait(self, entities: Sequence[Any], seconds: float) -> list[Any]:
-        """The entities that have something, once there is one or the time is over."""
-        if len(entities) != self._size:
-            self._size = len(entities)
-            sizes = (self._size, 0) if self._kind == "subscription" else (0, self._size)
-            self._set = _rclpy.WaitSet(sizes[0], 1, 0, 0, sizes[1], 0, self._context.handle)
-        add = getattr(self._set, f"add_{self._kind}")
+    def wait(self, services: Sequence[Any], seconds: float) -> list[Any]:
+        """The services that have a request, once there is one or the time is over."""
+        if len(services) != self._size:
+            self._size = len(services)
+            self._set = _rclpy.WaitSet(0, 1, 0, 0, self._size, 0, self._context.handle)
         with ExitStack() as used:
             used.enter_context(self._context.handle)
             used.enter_context(self._guard.handle)
             self._set.clear_entities()
-            for entity in entities:
-                used.enter_context(entity.handle)
-                add(entity.handle)
+            for service in services:
+                used.enter_context(service.handle)
+                self._set.add_service(service.handle)
             self._set.add_guard_condition(self._guard.handle)
             self._set.wait(int(seconds * 1e9))
-            ready = self._set.get_ready_entities(self._kind)
-        return [each for each in entities if each.handle.pointer in ready]
+            ready = self._set.get_ready_entities("service")
+        return [each for each in services if each.handle.pointer in ready]
 
     def close(self) -> None:
         """Release its middleware resources."""

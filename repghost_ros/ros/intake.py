@@ -16,8 +16,8 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from repghost_ros.ros.compat import WaitSet, subscribe_aside, unsubscribe
-from repghost_ros.ros.rcl import Taker
+from repghost_ros.ros.compat import subscribe_aside, unsubscribe
+from repghost_ros.ros.rcl import Receiver, Taken
 from repghost_ros.ros.topics import Source, complaint, published
 from repghost_ros.ros.waiting import WaitingThread
 from repghost_ros.vision.cdr import Serialized
@@ -37,7 +37,9 @@ class Intake:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._subscriptions: list[Subscription] = []
-        self._thread = WaitingThread(node.context, "subscription", "intake", self._serve)
+        self._closing = False
+        self._receiver = Receiver(node.context)
+        self._thread = WaitingThread(node.context, self._receiver, "intake", self._serve)
 
     def subscribe(
         self, candidates: list[Source], qos: QoSProfile, callback: Callable[[Serialized], None]
@@ -55,17 +57,25 @@ class Intake:
             subscription.paused = paused
             self._thread.wake()
 
-    def _serve(self, wait_set: WaitSet) -> None:
-        """Wait for messages and pass on all that have arrived."""
-        followed = {each.handle: each for each in self._subscriptions if each.handle is not None}
-        for handle in wait_set.wait(list(followed), _PERIOD):
-            followed[handle].take_all()
+    def _serve(self) -> None:
+        """Pass messages on as they arrive, for a while, then look after the subscriptions."""
+        followed = [each for each in self._subscriptions if each.handle is not None]
+        handles = [each.handle for each in followed]
         now = time.monotonic()
+        until = now + _PERIOD
+        while now < until and not self._closing:
+            received = self._receiver.receive(handles, until - now)
+            now = time.monotonic()
+            if received is None:
+                break
+            place, message = received
+            followed[place].pass_on(message, now)
         for subscription in self._subscriptions:
             subscription.look(now)
 
     def close(self) -> None:
         """Take no further messages; returns once no callback runs."""
+        self._closing = True
         self._thread.close()
         for subscription in self._subscriptions:
             subscription.close()
@@ -106,17 +116,11 @@ class Subscription:
     def _subscribe(self) -> None:
         source = self.source
         self.handle = subscribe_aside(self._node, source.message_type, source.topic, self.qos)
-        self._taker = Taker(self.handle)
 
-    def take_all(self) -> None:
-        """Call back with every message that has arrived."""
-        # Limited, so that the other cameras have their turn; keep_all has no depth.
-        for _ in range(max(1, self.qos.depth)):
-            raw = self._taker.take()
-            if raw is None:
-                break
-            self._last = time.monotonic()
-            self._callback(self.source.read(raw))
+    def pass_on(self, message: Taken, now: float) -> None:
+        """Call back with a message that has arrived."""
+        self._last = now
+        self._callback(self.source.read(message))
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -8,13 +8,17 @@ already. The functions and structures below are the same from Humble to Kilted.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from contextlib import ExitStack
 from ctypes import (
     POINTER,
     Structure,
+    addressof,
     byref,
     c_char,
     c_char_p,
     c_int,
+    c_int64,
     c_size_t,
     c_uint8,
     c_void_p,
@@ -22,9 +26,16 @@ from ctypes import (
 )
 from typing import Any
 
+from rclpy.context import Context
+from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
-_TAKE_FAILED = 401  # RCL_RET_SUBSCRIPTION_TAKE_FAILED: there was no message
+from repghost_ros import native
+from repghost_ros.stream.job import Job
+from repghost_ros.vision.cdr import Serialized
+
+_TIMEOUT, _TAKE_FAILED = 2, 401  # RCL_RET_TIMEOUT, RCL_RET_SUBSCRIPTION_TAKE_FAILED: no message
+_NOTHING, _FAILED = -1, -2  # as in native/receive.c
 
 
 class _Allocator(Structure):
@@ -44,6 +55,16 @@ class _SerializedMessage(Structure):
     )
 
 
+class _WaitSetStart(Structure):
+    """What rcl_wait_set_t begins with."""
+
+    _fields_ = (
+        ("subscriptions", POINTER(c_void_p)),
+        ("subscription_count", c_size_t),
+        ("guards", POINTER(c_void_p)),
+    )
+
+
 class _ErrorString(Structure):
     """rcutils_error_string_t."""
 
@@ -58,6 +79,18 @@ _take.restype = c_int
 _publish = _rcl.rcl_publish_serialized_message
 _publish.argtypes = (c_void_p, POINTER(_SerializedMessage), c_void_p)
 _publish.restype = c_int
+_publish_function = cast(_publish, c_void_p)
+_WAITING = {
+    "wait": _rcl.rcl_wait,
+    "clear": _rcl.rcl_wait_set_clear,
+    "add_subscription": _rcl.rcl_wait_set_add_subscription,
+    "add_guard": _rcl.rcl_wait_set_add_guard_condition,
+    "take": _take,
+}
+_rcl.rcl_wait.argtypes = (c_void_p, c_int64)
+_rcl.rcl_wait_set_clear.argtypes = (c_void_p,)
+_rcl.rcl_wait_set_add_subscription.argtypes = (c_void_p, c_void_p, c_void_p)
+_rcl.rcl_wait_set_add_guard_condition.argtypes = (c_void_p, c_void_p, c_void_p)
 _free = _rcutils.rcutils_uint8_array_fini
 _free.argtypes = (POINTER(_SerializedMessage),)
 _rcutils.rcutils_get_default_allocator.restype = _Allocator
@@ -79,7 +112,7 @@ class _Memory:
         self.reference = byref(self.message)
         self._whole: type[ctypes.Array[c_uint8]] = c_uint8 * 0
 
-    def view(self, loan: _Loan) -> memoryview:
+    def view(self, loan: Taken) -> memoryview:
         """The message; the loan lasts as long as a view of it exists."""
         capacity = self.message.buffer_capacity
         if self._whole._length_ != capacity:
@@ -92,8 +125,8 @@ class _Memory:
         free(self.reference)
 
 
-class _Loan:
-    """Returns its memory to the idle list once nothing refers to it."""
+class Taken:
+    """A message in memory that returns to the idle list once nothing refers to it."""
 
     __slots__ = ("_idle", "_memory")
 
@@ -101,37 +134,130 @@ class _Loan:
         self._memory = memory
         self._idle = idle
 
+    @property
+    def address(self) -> int:
+        """Of its first byte."""
+        return int(self._memory.message.buffer)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return int(self._memory.message.buffer_length)
+
+    def view(self) -> memoryview:
+        """Its bytes; the memory lasts as long as a view of it exists."""
+        return self._memory.view(self)
+
     def __del__(self) -> None:
         self._idle.append(self._memory)
 
 
-class Taker:
-    """Takes a subscription's messages, still serialized, into reused memory.
+class Receiver:
+    """Takes the messages of subscriptions as they arrive, still serialized, into reused memory.
+
+    Each call asks the subscription after the one that had the last message first. The compiled helper
+    does all of it without Python's lock.
 
     Args:
-        subscription: rclpy's; the caller destroys it.
+        context: of the node.
 
     """
 
-    def __init__(self, subscription: Any) -> None:
-        self._handle = subscription.handle
+    def __init__(self, context: Context) -> None:
+        self._context: Any = context
+        self._guard: Any = GuardCondition(None, None, context)
         self._idle: list[_Memory] = []
+        self._followed: Sequence[Any] = ()
+        self._used = ExitStack()
+        self._set: Any = None
+        self._state = native.Receiver()
+        helper = native.library()
+        self._receive = self._receive_in_python if helper is None else helper.repghost_receive
 
-    def take(self) -> memoryview | None:
-        """The next message, or None. Its memory is valid as long as a view of it exists.
+    def wake(self) -> None:
+        """Make `receive` return, from any thread."""
+        self._guard.trigger()
+
+    def receive(self, subscriptions: Sequence[Any], seconds: float) -> tuple[int, Taken] | None:
+        """A subscription's place and its next message; None once the time is over or after `wake`.
+
+        Args:
+            subscriptions: rclpy's. They stay in use until other ones are given.
+            seconds: how long to wait, if nothing has arrived.
 
         Raises:
             RCLError: the middleware failed.
 
         """
+        if subscriptions != self._followed:
+            self._follow(subscriptions)
         memory = self._idle.pop() if self._idle else _Memory()
-        with self._handle:
-            status = _take(self._handle.pointer, memory.reference, None, None)
-        if status == _TAKE_FAILED:
-            self._idle.append(memory)
-            return None
-        _check(status, "a message cannot be taken")
-        return memory.view(_Loan(memory, self._idle))
+        place = self._receive(self._reference, memory.reference, int(seconds * 1e9))
+        if place >= 0:
+            return place, Taken(memory, self._idle)
+        self._idle.append(memory)
+        if place == _FAILED:
+            _check(self._state.status, "a message cannot be taken")
+        return None
+
+    def _follow(self, subscriptions: Sequence[Any]) -> None:
+        self.release()
+        self._followed = list(subscriptions)
+        self._set = _rclpy.WaitSet(len(subscriptions), 1, 0, 0, 0, 0, self._context.handle)
+        handles = [each.handle for each in subscriptions]
+        for handle in (self._context.handle, self._guard.handle, self._set, *handles):
+            self._used.enter_context(handle)
+        self._pointers = (c_void_p * len(handles))(*(handle.pointer for handle in handles))
+        self._state = native.Receiver(
+            **{name: cast(function, c_void_p) for name, function in _WAITING.items()},
+            set=self._set.pointer,
+            guard=self._guard.handle.pointer,
+            subscriptions=addressof(self._pointers),
+            count=len(handles),
+        )
+        self._reference = byref(self._state)
+
+    def _receive_in_python(self, _: Any, message: Any, nanoseconds: int) -> int:
+        """What native/receive.c does."""
+        taken = self._take(message)
+        if taken != _NOTHING:
+            return taken
+        state, waiting = self._state, _WAITING
+        waiting["clear"](state.set)
+        for pointer in self._pointers:
+            waiting["add_subscription"](state.set, pointer, None)
+        waiting["add_guard"](state.set, state.guard, None)
+        state.status = waiting["wait"](state.set, nanoseconds)
+        if state.status:
+            return _NOTHING if state.status == _TIMEOUT else _FAILED
+        state.untold = state.count
+        woken = _WaitSetStart.from_address(state.set).guards[0]
+        return _NOTHING if woken else self._take(message)
+
+    def _take(self, message: Any) -> int:
+        state = self._state
+        while state.untold > 0:
+            asked = state.turn
+            state.turn = (asked + 1) % state.count
+            state.status = _take(self._pointers[asked], message, None, None)
+            if not state.status:
+                state.untold = state.count
+                return int(asked)
+            if state.status != _TAKE_FAILED:
+                return _FAILED
+            state.untold -= 1
+        return _NOTHING
+
+    def release(self) -> None:
+        """Let go of the subscriptions, which can be destroyed then."""
+        self._followed = ()
+        self._used.close()
+        self._set = None
+
+    def close(self) -> None:
+        """Release its middleware resources."""
+        self.release()
+        self._guard.destroy()
 
 
 def publish(publisher: Any, message: Any) -> None:
@@ -149,3 +275,34 @@ def publish(publisher: Any, message: Any) -> None:
         with publisher.handle:
             status = _publish(publisher.handle.pointer, byref(serialized), None)
         _check(status, "a message cannot be published")
+
+
+def publish_best(publisher: Any, job: Job[Serialized]) -> bool:
+    """Send the classification of an answered image by the compiled helper.
+
+    Returns:
+        whether it could; otherwise the message is to be made in Python.
+
+    Raises:
+        RCLError: the middleware failed.
+
+    """
+    memory, helper = job.message.memory, native.library()
+    if job.named is None or memory is None or helper is None:
+        return False
+    if not publisher.is_activated:
+        return True
+    labels = job.model.label_table if job.reporting.class_id == "label" else None
+    with publisher.handle:
+        status = helper.repghost_publish(
+            _publish_function,
+            publisher.handle.pointer,
+            memory.address,
+            memory.size,
+            byref(job.named),
+            None if labels is None else byref(labels),
+        )
+    if status == _NOTHING:  # a header that the helper does not read, such as a big-endian one
+        return False
+    _check(status, "a message cannot be published")
+    return True

@@ -11,7 +11,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.ros import hbmem
-from repghost_ros.vision.cdr import Serialized, SerializedHbm
+from repghost_ros.vision.cdr import Memory, Serialized, SerializedHbm
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _LISTED = 5  # topics that are proposed at most
@@ -33,7 +33,7 @@ class Source:
     def __str__(self) -> str:
         return f"'{self.topic}' ({self.type_name})"
 
-    def read(self, raw: bytes | memoryview) -> Serialized:
+    def read(self, raw: bytes | memoryview | Memory) -> Serialized:
         """A message as DDS delivered it."""
         if self.message_type in (Image, CompressedImage):
             return Serialized(raw, compressed=self.message_type is CompressedImage)

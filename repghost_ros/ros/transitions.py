@@ -32,10 +32,11 @@ class Transitions:
         self._node = node
         self._service = serve_transitions_aside(node)
         self._answering: list[threading.Thread] = []
-        self._thread = WaitingThread(node.context, "service", "transitions", self._serve)
+        self._wait_set = WaitSet(node.context)
+        self._thread = WaitingThread(node.context, self._wait_set, "transitions", self._serve)
 
-    def _serve(self, wait_set: WaitSet) -> None:
-        for service in wait_set.wait([self._service], _PERIOD):
+    def _serve(self) -> None:
+        for service in self._wait_set.wait([self._service], _PERIOD):
             taken = take_request(service)
             if taken is not None:
                 self._begin(*taken)

@@ -5,10 +5,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from rclpy.context import Context
 
-from repghost_ros.ros.compat import WaitSet
+
+class Waiter(Protocol):
+    """A `compat.WaitSet` or an `rcl.Receiver`."""
+
+    def wake(self) -> None:
+        """Make its waiting return, from any thread."""
+
+    def close(self) -> None:
+        """Release its middleware resources."""
 
 
 class WaitingThread:
@@ -16,30 +25,30 @@ class WaitingThread:
 
     Args:
         context: the node's.
-        kind: what is waited for, `subscription` or `service`.
+        waiter: what is waited with; it is closed in the end.
         name: of the thread.
-        serve: waits with the wait set, for a limited time, and serves what is ready.
+        serve: waits with it, for a limited time, and serves what is ready.
 
     """
 
     def __init__(
-        self, context: Context, kind: str, name: str, serve: Callable[[WaitSet], None]
+        self, context: Context, waiter: Waiter, name: str, serve: Callable[[], None]
     ) -> None:
         self._context = context
         self._serve = serve
-        self._wait_set = WaitSet(context, kind)
+        self._waiter = waiter
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
         """Let the wait return at once, from any thread."""
-        self._wait_set.wake()
+        self._waiter.wake()
 
     def _run(self) -> None:
         try:
             while not self._closing and self._context.ok():
-                self._serve(self._wait_set)
+                self._serve()
         except Exception:
             # A signal that shuts the context down may interrupt rclpy anywhere.
             if self._context.ok() and not self._closing:
@@ -48,6 +57,6 @@ class WaitingThread:
     def close(self) -> None:
         """Serve nothing more; returns once no callback runs."""
         self._closing = True
-        self._wait_set.wake()
+        self._waiter.wake()
         self._thread.join()
-        self._wait_set.close()
+        self._waiter.close()

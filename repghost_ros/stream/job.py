@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from repghost_ros import native
 from repghost_ros.results import Reporting, Result
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
@@ -54,12 +55,24 @@ class Job(Generic[Message]):
     """float32 (classes,), as the model gave them."""
     model: Any = None
     """The Model that gave them."""
-    results: tuple[Result, ...] = ()
-    """Best first; may be empty where no class reaches the threshold."""
+    named: native.Frame | None = None
+    """The best classes, where the compiled helper has found them."""
+    _results: tuple[Result, ...] = ()
     outcome: Outcome | None = None
     """None while the frame is in flight."""
     error: Exception | None = None
     """Why it was refused or failed."""
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """Best first; may be empty where no class reaches the threshold."""
+        if self.named is not None and not self._results:
+            self._results = self.reporting.named(self.named.best(), self.model.labels)
+        return self._results
+
+    @results.setter
+    def results(self, results: tuple[Result, ...]) -> None:
+        self._results, self.named = results, None
 
     def end(self, outcome: Outcome, error: Exception | None = None) -> None:
         """Record the frame's outcome."""

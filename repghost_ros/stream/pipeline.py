@@ -216,14 +216,19 @@ class _Worker(threading.Thread):
 
     def _take(self) -> list[_Ticket]:
         streams = self._shop.streams
-        # Idle workers get their share: converting one after another takes longer than a batch saves.
-        share = math.ceil(sum(stream.ready for stream in streams) / (1 + self._shop.idle))
+        share = 1
+        if self.batch > 1:
+            # Idle workers get theirs: converting one after another takes longer than a batch saves.
+            ready = sum(stream.ready for stream in streams)
+            share = min(self.batch, math.ceil(ready / (1 + self._shop.idle)))
         taken: list[_Ticket] = []
-        while len(taken) < min(share, self.batch):
-            stream = next(stream for stream in streams if stream.ready)
-            streams.remove(stream)
-            streams.append(stream)
-            taken.append(stream.take())
+        for _ in range(share):
+            for stream in streams:
+                if stream.ready:
+                    streams.remove(stream)
+                    streams.append(stream)
+                    taken.append(stream.take())
+                    break
         return taken
 
 

@@ -8,7 +8,7 @@ delivers it, in either byte order. The result has the fields of the ROS message.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from repghost_ros.errors import FrameError
 
@@ -59,6 +59,21 @@ class CompressedImageView(NamedTuple):
     data: memoryview
 
 
+class Memory(Protocol):
+    """Where a message lies, for as long as this object exists."""
+
+    @property
+    def address(self) -> int:
+        """Of its first byte."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def view(self) -> memoryview:
+        """Its bytes; the memory lasts as long as a view of it exists."""
+
+
 class Serialized:
     """A message as DDS delivered it, parsed on first use.
 
@@ -68,14 +83,28 @@ class Serialized:
 
     """
 
-    __slots__ = ("_end", "_message", "_order", "compressed", "raw")
+    __slots__ = ("_end", "_message", "_order", "_raw", "compressed", "memory")
 
-    def __init__(self, raw: bytes | memoryview, *, compressed: bool) -> None:
-        self.raw = memoryview(raw)
+    def __init__(self, raw: bytes | memoryview | Memory, *, compressed: bool) -> None:
+        self._raw: memoryview | None = None
+        self.memory: Memory | None = None
+        """What holds it, where the compiled helper may read it there."""
+        if isinstance(raw, (bytes, memoryview)):
+            self._raw = memoryview(raw)
+        else:
+            self.memory = raw
         self.compressed = compressed
         self._message: ImageView | CompressedImageView | None = None
         self._end = 0
         """Of the header."""
+
+    @property
+    def raw(self) -> memoryview:
+        """Its bytes, with the encapsulation header."""
+        if self._raw is None:
+            assert self.memory is not None
+            self._raw = self.memory.view()
+        return self._raw
 
     @property
     def message(self) -> ImageView | CompressedImageView:
@@ -166,8 +195,9 @@ class SerializedHbm(Serialized):
 
     __slots__ = ()
 
-    def __init__(self, raw: bytes | memoryview) -> None:
+    def __init__(self, raw: bytes | memoryview | Memory) -> None:
         super().__init__(raw, compressed=False)
+        _, self.memory = self.raw, None
 
     @property
     def serialized_header(self) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros import native
+import repghost_ros.native as native
 from repghost_ros.backends.base import (
     DEFAULTS,
     Backend,
@@ -192,11 +192,11 @@ class Model(AbstractContextManager["Model"]):
         for (job, _), frame in zip(jobs, frames):
             job.inferred, job.model = frame.inferred, self
             job.converted = frame.converted or job.converted
-            job.logits = frame.read_logits()
             if frame.wanted and frame.named >= 0:
                 job.named = frame
                 job.end(Outcome.ANSWERED)
             else:
+                job.logits = frame.read_logits()
                 self._name(job)
 
     def _is_copied(self, job: Job[Any]) -> bool:

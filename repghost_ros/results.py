@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from repghost_ros import native
+import repghost_ros.native as native
 from repghost_ros.errors import BackendError, ParameterError
 
 ClassId = Literal["label", "index"]

@@ -43,7 +43,8 @@ MODEL = SimpleNamespace(labels=LABELS, activation="none")
 
 def smoothed(smoothing: Smoothing, cat: float, stamp: float, model: Any = MODEL) -> float:
     """The cat's score after an answer with this probability."""
-    job: Job[None] = Job(None, logits=np.array([cat, 1 - cat], np.float32), model=model)
+    job: Job[None] = Job(None, model=model)
+    job.logits = np.array([cat, 1 - cat], np.float32)
     smoothing.update(job, stamp, 0.75)
     (score,) = (result.score for result in job.results if result.class_id == "cat")
     return score

@@ -19,7 +19,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification
 
-from repghost_ros import native
+import repghost_ros.native as native
 from repghost_ros.ros import rcl
 
 QOS = QoSProfile(depth=20)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from repghost_ros import native
+import repghost_ros.native as native
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import ColorRange
 

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros import native
+import repghost_ros.native as native
 from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
 from repghost_ros.backends.hybrid import look_at
 from repghost_ros.errors import BackendError

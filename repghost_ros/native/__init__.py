@@ -62,7 +62,7 @@ class Frame(Structure):
     def read_logits(self) -> np.ndarray:
         """The logits in its memory, float32 (classes,)."""
         memory: Any = self
-        return np.frombuffer(memory, np.float32, offset=ctypes.sizeof(Frame))
+        return np.frombuffer(memory, np.float32, len(self.logits), ctypes.sizeof(Frame))
 
     def best(self) -> list[tuple[int, float]]:
         """Index and probability of the classes that it named, best first."""

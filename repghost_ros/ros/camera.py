@@ -56,6 +56,8 @@ class Camera:
         self._prefix = f"{name}/" if name else ""
         self._note = ""
         self._watchers = (0, 0)
+        self._debugs = False
+        """Whether the log wants each frame."""
         self._counted = 0.0
         now = parameters()
         self.sources = sources(node, f"{self._prefix}image", now.image_transport)
@@ -162,8 +164,7 @@ class Camera:
                     f"frame of '{self.sources[0].topic}': {self._note}", throttle_duration_sec=1.0
                 )
         self._monitor.record(job)
-        # Asked here, for rclpy looks for its caller before it looks at the level.
-        if self._node.get_logger().is_enabled_for(LoggingSeverity.DEBUG):
+        if self._debugs:
             self._node.get_logger().debug(
                 f"frame of '{self.sources[0].topic}': {_summary(job)}", throttle_duration_sec=1.0
             )
@@ -198,10 +199,13 @@ class Camera:
                 self._packed_overlay.publish(messages.compressed_image(header, rgb))
 
     def _overlay_watched(self) -> tuple[int, int]:
-        """Who watches the overlay, raw and compressed; asked now and then, for it takes its time."""
+        """Who watches the overlay, raw and compressed."""
         now = time.monotonic()
+        # Only now and then, for it takes its time. So does the log's level, and rclpy looks for the
+        # caller before it looks at that.
         if now - self._counted > _COUNT_PERIOD:
             self._counted = now
+            self._debugs = self._node.get_logger().is_enabled_for(LoggingSeverity.DEBUG)
             self._watchers = (
                 self._overlay.get_subscription_count(),
                 self._packed_overlay.get_subscription_count(),

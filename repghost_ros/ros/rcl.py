@@ -30,12 +30,13 @@ from rclpy.context import Context
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
-from repghost_ros import native
+import repghost_ros.native as native
 from repghost_ros.stream.job import Job
 from repghost_ros.vision.cdr import Serialized
 
 _TIMEOUT, _TAKE_FAILED = 2, 401  # RCL_RET_TIMEOUT, RCL_RET_SUBSCRIPTION_TAKE_FAILED: no message
 _NOTHING, _FAILED = -1, -2  # as in native/receive.c
+_UNREADABLE = -1  # as in native/publish.c: a header in big-endian CDR
 
 
 class _Allocator(Structure):
@@ -128,21 +129,13 @@ class _Memory:
 class Taken:
     """A message in memory that returns to the idle list once nothing refers to it."""
 
-    __slots__ = ("_idle", "_memory")
+    __slots__ = ("_idle", "_memory", "address", "size")
 
     def __init__(self, memory: _Memory, idle: list[_Memory]) -> None:
         self._memory = memory
         self._idle = idle
-
-    @property
-    def address(self) -> int:
-        """Of its first byte."""
-        return int(self._memory.message.buffer)
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return int(self._memory.message.buffer_length)
+        self.address: int = memory.message.buffer
+        self.size: int = memory.message.buffer_length
 
     def view(self) -> memoryview:
         """Its bytes; the memory lasts as long as a view of it exists."""
@@ -293,16 +286,18 @@ def publish_best(publisher: Any, job: Job[Serialized]) -> bool:
     if not publisher.is_activated:
         return True
     labels = job.model.label_table if job.reporting.class_id == "label" else None
-    with publisher.handle:
+    handle = publisher.handle
+    with handle:
         status = helper.repghost_publish(
             _publish_function,
-            publisher.handle.pointer,
+            handle.pointer,
             memory.address,
             memory.size,
             byref(job.named),
             None if labels is None else byref(labels),
         )
-    if status == _NOTHING:  # a header that the helper does not read, such as a big-endian one
+    if status == _UNREADABLE:
         return False
-    _check(status, "a message cannot be published")
+    if status:
+        _check(status, "a message cannot be published")
     return True

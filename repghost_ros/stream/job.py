@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from repghost_ros import native
+import repghost_ros.native as native
 from repghost_ros.results import Reporting, Result
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
@@ -20,6 +20,9 @@ Message = TypeVar("Message")
 
 class Outcome(Enum):
     """How a frame ended; the values are the field names of `Counts`."""
+
+    # In C, for it is needed for each frame: Enum's own is in Python.
+    __hash__ = object.__hash__
 
     ANSWERED = "answered"
     """Its results were delivered."""
@@ -51,12 +54,11 @@ class Job(Generic[Message]):
     """Of all frames of a batch together."""
     frame: Frame | None = None
     """What of the message the model saw, before it was scaled."""
-    logits: np.ndarray | None = None
-    """float32 (classes,), as the model gave them."""
     model: Any = None
     """The Model that gave them."""
     named: native.Frame | None = None
     """The best classes, where the compiled helper has found them."""
+    _logits: np.ndarray | None = None
     _results: tuple[Result, ...] = ()
     outcome: Outcome | None = None
     """None while the frame is in flight."""
@@ -64,15 +66,26 @@ class Job(Generic[Message]):
     """Why it was refused or failed."""
 
     @property
+    def logits(self) -> np.ndarray | None:
+        """float32 (classes,), as the model gave them; None without an answer."""
+        if self._logits is None and self.named is not None:
+            self._logits = self.named.read_logits()
+        return self._logits
+
+    @logits.setter
+    def logits(self, logits: np.ndarray) -> None:
+        self._logits = logits
+
+    @property
     def results(self) -> tuple[Result, ...]:
         """Best first; may be empty where no class reaches the threshold."""
-        if self.named is not None and not self._results:
+        if not self._results and self.named is not None:
             self._results = self.reporting.named(self.named.best(), self.model.labels)
         return self._results
 
     @results.setter
     def results(self, results: tuple[Result, ...]) -> None:
-        self._results, self.named = results, None
+        self._logits, self._results, self.named = self.logits, results, None
 
     def end(self, outcome: Outcome, error: Exception | None = None) -> None:
         """Record the frame's outcome."""

@@ -127,6 +127,8 @@ class Stream(Generic[Message]):
     @property
     def ready(self) -> int:
         """How many frames a worker could take now. Called with the lock held."""
+        if not self._waiting:
+            return 0
         # More than the limit may be in flight after a swap to a smaller batch.
         return max(0, min(len(self._waiting), self._shop.limit - len(self._in_order)))
 
@@ -196,7 +198,7 @@ class _Worker(threading.Thread):
                 self.tickets = []
                 for ticket in tickets:
                     ticket.stream.end(ticket, ticket.job)
-            for stream in dict.fromkeys(ticket.stream for ticket in tickets):
+            for stream in {ticket.stream: None for ticket in tickets}:
                 stream.deliver()
         self._slot.close()
 

@@ -62,13 +62,10 @@ class CompressedImageView(NamedTuple):
 class Memory(Protocol):
     """Where a message lies, for as long as this object exists."""
 
-    @property
-    def address(self) -> int:
-        """Of its first byte."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
+    address: int
+    """Of its first byte."""
+    size: int
+    """In bytes."""
 
     def view(self) -> memoryview:
         """Its bytes; the memory lasts as long as a view of it exists."""

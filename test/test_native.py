@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled helper against the Python that does the same: outcomes, errors, logits, scores, bytes.
+
+Messages and answers lie at the end of a page that nothing may be read behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import repghost_ros.native as native
+from emulator.board import Emulator, write_model
+from repghost_ros.errors import BackendError
+from repghost_ros.model import Model, open_model
+from repghost_ros.results import Reporting, top_k
+from repghost_ros.stream.job import Job, Outcome
+from repghost_ros.vision.cdr import Serialized
+from repghost_ros.vision.frame import from_image
+from repghost_ros.vision.view import View
+
+HELPER = native.library()
+WIDTH, HEIGHT, CLASSES = 32, 18, 17
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class Guarded:
+    """Bytes in front of a page that must not be touched."""
+
+    def __init__(self, content: bytes) -> None:
+        page = mmap.PAGESIZE
+        room = -(-max(1, len(content)) // page) * page
+        self._map = mmap.mmap(-1, room + page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        assert not _libc.mprotect(start + room, page, 0)
+        self.size = len(content)
+        self.address = start + room - self.size
+        self._map[room - self.size : room] = content
+
+    def view(self) -> memoryview:
+        array = (ctypes.c_uint8 * self.size).from_address(self.address)
+        array.keeps = self  # type: ignore[attr-defined]
+        return memoryview(array).cast("B")
+
+
+def serialized(
+    frame_id: str = "camera",
+    encoding: str = "nv12",
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    step: int = WIDTH,
+    data: bytes | None = None,
+    order: str = "<",
+) -> bytes:
+    """An Image as DDS delivers it."""
+    if data is None:
+        data = (
+            np.random.default_rng(step).integers(0, 256, step * height * 3 // 2, np.uint8).tobytes()
+        )
+    out = bytearray(b"\0\1\0\0" if order == "<" else b"\0\0\0\0")
+
+    def number(format: str, value: int) -> None:
+        out.extend(bytes(-(len(out) - 4) % struct.calcsize(format)))
+        out.extend(struct.pack(order + format, value))
+
+    for text, before, after in (
+        (frame_id, (("i", 7), ("I", 8)), (("I", height), ("I", width))),
+        (encoding, (), (("B", 0), ("I", step), ("I", len(data)))),
+    ):
+        for each in before:
+            number(*each)
+        encoded = text.encode() + b"\0"
+        number("I", len(encoded))
+        out += encoded
+        for each in after:
+            number(*each)
+    return bytes(out) + data
+
+
+@pytest.fixture
+def models(board: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Opens the same model twice: with the helper, and without it."""
+    opened: list[Model] = []
+
+    def open_both(**properties: Any) -> tuple[Model, Model]:
+        shape = {"width": WIDTH, "height": HEIGHT, "classes": CLASSES, **properties}
+        path = write_model(tmp_path / "model.bin", **shape)
+        labels = tmp_path / "labels.txt"
+        labels.write_text("".join(f"class {i} é\n" for i in range(shape["classes"])))
+        for _ in range(2):
+            opened.append(open_model(model_path=str(path), labels_path=str(labels)))
+        return opened[-2], opened[-1]
+
+    yield open_both
+    for model in opened:
+        model.close()
+
+
+@contextmanager
+def without_helper() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "library", lambda: None)
+        yield
+
+
+def read(message: Serialized) -> Any:
+    return from_image(message.message)
+
+
+def both(models: tuple[Model, Model], jobs: list[Job[Serialized]]) -> list[Job[Serialized]]:
+    """The jobs after the helper, having checked that Python makes the same of them."""
+    assert HELPER is not None
+    ours, theirs = models
+    slot = ours.open_slot()
+    with without_helper():
+        reference = theirs.open_slot()
+    assert slot.native is not None
+    assert reference.native is None
+    expected = [Job(replace_memory(job.message), job.view, job.reporting) for job in jobs]
+    try:
+        ours.run_batch([(job, read) for job in jobs], slot)
+        theirs.run_batch([(job, read) for job in expected], reference)
+    finally:
+        slot.close()
+        reference.close()
+    for job, python in zip(jobs, expected):
+        assert (job.outcome, str(job.error)) == (python.outcome, str(python.error))
+        if python.logits is not None:
+            assert job.logits is not None
+            np.testing.assert_array_equal(job.logits, python.logits)
+        assert [each.class_id for each in job.results] == [each.class_id for each in python.results]
+        np.testing.assert_allclose(
+            [each.score for each in job.results], [each.score for each in python.results], 1e-12
+        )
+        for time in ("started", "converted", "inferred"):
+            assert (getattr(job, time) is None) == (getattr(python, time) is None), time
+        if job.outcome is Outcome.ANSWERED:
+            assert job.received <= job.started <= job.converted <= job.inferred  # type: ignore[operator]
+    return jobs
+
+
+def replace_memory(message: Serialized) -> Serialized:
+    return Serialized(bytes(message.raw), compressed=message.compressed)
+
+
+def job(raw: bytes, view: View = View(source_color_range="full"), **reporting: Any) -> Job[Any]:
+    return Job(Serialized(Guarded(raw), compressed=False), view, Reporting(**reporting))
+
+
+def test_the_helper_is_built_here() -> None:
+    assert HELPER is not None, "run: python setup.py build_ext --inplace"
+
+
+def test_structures_are_those_of_c(tmp_path: Path) -> None:
+    here = Path(native.__file__).parent
+    structs: dict[str, Any] = {
+        "repghost_frame": native.Frame,
+        "repghost_program": native.Program,
+        "repghost_receiver": native.Receiver,
+        "repghost_labels": native.Labels,
+    }
+    names = [(struct, name) for struct, ours in structs.items() for name, _ in ours._fields_]
+    lines = [f'  printf("%zu\\n", offsetof(struct {s}, {n}));' for s, n in names]
+    lines += [f'  printf("%zu\\n", sizeof(struct {s}));' for s in structs]
+    lines += ['  printf("%zu\\n", offsetof(struct repghost_frame, logits));']
+    sources = [f'#include "{here / name}.c"' for name in ("infer", "receive", "publish")]
+    defines = [f"#define {name} {name}_{i}" for i in range(3) for name in ("take", "wait")][:0]
+    text = [
+        *defines,
+        *sources,
+        "#include <stdio.h>",
+        "int main(void) {",
+        *lines,
+        "  return 0;",
+        "}",
+    ]
+    (tmp_path / "layout.c").write_text("\n".join(text))
+    program = str(tmp_path / "layout")
+    subprocess.run(["gcc", "-o", program, str(tmp_path / "layout.c"), "-lm"], check=True)
+    told = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+    ours = [getattr(structs[s], n).offset for s, n in names]
+    ours += [ctypes.sizeof(each) for each in structs.values()]
+    ours += [native.frame_type(CLASSES).logits.offset]  # type: ignore[attr-defined]
+    assert [int(each) for each in told] == ours
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {},
+        {"aligned_width": 64},
+        {"input_type": 2},
+        {"input_layout": 0},
+        {"class_step": 4},
+        {"output_type": 8, "quanti": 2, "scales": 1},
+        {"output_type": 11, "quanti": 2, "scales": CLASSES, "zero_points": CLASSES},
+        {"output_type": 14, "quanti": 1, "scales": CLASSES},
+        {"classes": 1000},
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_answers_alike(models: Any, properties: dict[str, int]) -> None:
+    pair = models(**properties)
+    for step in (WIDTH, WIDTH + 10):
+        (done,) = both(pair, [job(serialized(step=step))])
+        assert done.outcome is Outcome.ANSWERED
+        assert done.frame is None, "it went through Python"
+
+
+@pytest.mark.parametrize(
+    ("reporting", "view"),
+    [
+        ({"top_k": 1}, {}),
+        ({"top_k": 16}, {}),
+        ({"top_k": 17}, {}),
+        ({"top_k": 100}, {}),
+        ({"score_threshold": 0.06}, {}),
+        ({"score_threshold": 1.0}, {}),
+        ({"class_id": "index"}, {}),
+        ({"temperature": 2.0}, {}),
+        ({"class_deny": ("class 3 é",)}, {}),
+        ({}, {"resize": "crop"}),
+        ({}, {"resize": "letterbox"}),
+        ({}, {"roi": (2, 2, 8, 8)}),
+        ({}, {"roi": (100, 2, 8, 8)}),
+        ({}, {"source_color_range": "limited"}),
+    ],
+    ids=str,
+)
+def test_every_parameter_counts(
+    models: Any, reporting: dict[str, Any], view: dict[str, Any]
+) -> None:
+    seen = View(**{"source_color_range": "full", **view})
+    both(models(), [job(serialized(), seen, **reporting)])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"encoding": "nv21"},
+        {"encoding": "NV12"},
+        {"encoding": "nv12 "},
+        {"encoding": ""},
+        {"encoding": "mono8"},
+        {"encoding": "bgr8", "step": 3 * WIDTH, "data": bytes(3 * WIDTH * HEIGHT)},
+        {"width": WIDTH - 2},
+        {"height": HEIGHT + 2},
+        {"step": WIDTH - 1},
+        {"step": 0},
+        {"data": b""},
+        {"data": bytes(WIDTH * HEIGHT * 3 // 2 - 1)},
+        {"data": bytes(WIDTH * HEIGHT * 3 // 2 + 5)},
+        {"data": bytes(WIDTH * HEIGHT * 3)},
+        {"step": WIDTH + 4, "data": bytes((WIDTH + 4) * (HEIGHT * 3 // 2 - 1) + WIDTH)},
+        {"step": WIDTH + 4, "data": bytes((WIDTH + 4) * (HEIGHT * 3 // 2 - 1) + WIDTH - 1)},
+        {"order": ">"},
+        {"frame_id": ""},
+        {"frame_id": "a long name of a frame/é"},
+    ],
+    ids=str,
+)
+def test_every_message_is_taken_or_refused_alike(models: Any, message: dict[str, Any]) -> None:
+    both(models(), [job(serialized(**message))])
+
+
+def test_every_truncation_is_refused_alike(models: Any) -> None:
+    pair, whole = models(), serialized()
+    for length in (*range(90), len(whole) - 1, len(whole)):
+        (done,) = both(pair, [job(whole[:length])])
+        assert (done.outcome is Outcome.ANSWERED) == (length == len(whole))
+
+
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(changes=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=4))
+def test_damaged_headers_end_alike(models: Any, changes: list[tuple[int, int]]) -> None:
+    raw = bytearray(serialized())
+    for place, value in changes:
+        raw[place] = value
+    if not hasattr(test_damaged_headers_end_alike, "pair"):
+        test_damaged_headers_end_alike.pair = models()  # type: ignore[attr-defined]
+    both(test_damaged_headers_end_alike.pair, [job(bytes(raw))])  # type: ignore[attr-defined]
+
+
+def test_frames_of_a_batch_end_alike_each_by_itself(models: Any) -> None:
+    pair = models(batch=4)
+    mixtures: list[list[dict[str, Any]]] = [
+        [{}, {}, {}, {}],
+        [{}, {"encoding": "mono8"}, {"step": 3}, {}],
+        [{"step": 3}, {"step": 3}],
+        [{"data": b""}, {}, {"order": ">"}],
+        [{"encoding": "mono8"}],
+    ]
+    for kinds in mixtures:
+        raws = [serialized(**{"frame_id": "x" * i, **kind}) for i, kind in enumerate(kinds)]
+        both(pair, [job(raw) for raw in raws])
+
+
+@pytest.mark.parametrize("operation", ["flush", "infer", "run", "wait"])
+def test_failures_of_the_device_are_told_alike(
+    models: Any, board: Emulator, operation: str
+) -> None:
+    pair = models()
+    told = []
+    for helper in (True, False):
+        slot = pair[0].open_slot() if helper else None
+        with without_helper():
+            slot = slot or pair[1].open_slot()
+        board.fail(operation, 6001)
+        failed, after = job(serialized()), job(serialized())
+        for each in (failed, after):
+            pair[0].run_batch([(each, read)], slot)
+        slot.close()
+        assert failed.outcome is Outcome.FAILED
+        assert isinstance(failed.error, BackendError)
+        assert after.outcome is Outcome.ANSWERED
+        told.append(str(failed.error))
+    assert told[0] == told[1]
+
+
+@given(
+    st.lists(st.floats(-1e4, 1e4, width=32) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=60),
+    st.integers(1, native.MOST_CLASSES),
+    st.floats(0, 1),
+)
+def test_the_best_classes_are_those_of_numpy(
+    values: list[float], wanted: int, threshold: float
+) -> None:
+    assert HELPER is not None
+    logits = np.array(values, np.float32)
+    frame = native.Frame()
+    scores = np.empty(logits.size)
+    named = HELPER.repghost_best(
+        logits.ctypes.data,
+        logits.size,
+        wanted,
+        threshold,
+        ctypes.addressof(frame) + native.Frame.index.offset,  # type: ignore[attr-defined]
+        ctypes.addressof(frame) + native.Frame.score.offset,  # type: ignore[attr-defined]
+        scores.ctypes.data,
+    )
+    frame.named = named
+    expected = top_k(logits, wanted)
+    # Of scores at the threshold, rounding decides.
+    surely = [pair for pair in expected if pair[1] > threshold * (1 + 1e-12)]
+    perhaps = [pair for pair in expected if pair[1] >= threshold * (1 - 1e-12)]
+    assert len(surely) <= frame.named <= len(perhaps)
+    assert [index for index, _ in frame.best()] == [index for index, _ in perhaps[: frame.named]]
+    np.testing.assert_allclose(
+        [score for _, score in frame.best()], [score for _, score in perhaps[: frame.named]], 1e-12
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_are_refused(models: Any, board: Emulator, bad: float) -> None:
+    pair = models()
+
+    def compute(nv12: np.ndarray) -> np.ndarray:
+        logits = np.zeros(CLASSES, np.float32)
+        logits[3] = bad
+        return logits
+
+    board.compute(compute)
+    (done,) = both(pair, [job(serialized())])
+    assert done.outcome is Outcome.FAILED
+
+
+@given(
+    TEXTS,
+    st.lists(st.tuples(TEXTS, st.floats(0, 1)), max_size=native.MOST_CLASSES),
+    st.booleans(),
+    st.integers(0, 3000),
+)
+def test_answers_are_serialized_as_in_python(
+    frame_id: str, pairs: list[tuple[str, float]], by_label: bool, short: int
+) -> None:
+    pytest.importorskip("rclpy")
+    from repghost_ros.ros import messages
+
+    assert HELPER is not None
+    image = Guarded(serialized(frame_id, data=b"")[:])
+    labels = [name for name, _ in pairs] or ["none"]
+    frame = native.Frame(named=len(pairs))
+    for i, (_, score) in enumerate(pairs):
+        frame.index[i], frame.score[i] = i, score
+    named = Reporting(class_id="label" if by_label else "index").named(frame.best(), labels)
+    expected = messages.serialized_classification(
+        Serialized(image, compressed=False),
+        named,  # type: ignore[arg-type]
+    )
+    table = native.Labels(labels)
+    out = Guarded(b"\xee" * (len(expected) + 8 + 32 * len(pairs)))
+    size = HELPER.repghost_serialize(
+        image.address,
+        image.size,
+        ctypes.byref(frame),
+        ctypes.byref(table) if by_label else None,
+        out.address,
+        out.size,
+    )
+    assert bytes(out.view()[:size]) == expected
+    # Too little room is told, and nothing is written behind it.
+    little = Guarded(b"\xee" * min(short, len(expected) - 1))
+    assert not HELPER.repghost_serialize(
+        image.address,
+        image.size,
+        ctypes.byref(frame),
+        ctypes.byref(table) if by_label else None,
+        little.address,
+        little.size,
+    )

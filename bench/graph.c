@@ -188,10 +188,14 @@ static void load(const char *topic) {
 
 static uint8_t pixels[PIXELS];
 static rcl_serialized_message_t answer;
+static int (*classify)(const char *model, const void *image, size_t size);  // NULL: without a device
+static const char *model;
 
 // The images are the load's: their pixels are the message's last bytes.
 static void reply(rcl_serialized_message_t *image) {
-  memcpy(pixels, image->buffer + image->buffer_length - PIXELS, PIXELS);
+  const uint8_t *data = image->buffer + image->buffer_length - PIXELS;
+  if (!classify) memcpy(pixels, data, PIXELS);
+  else if (!classify(model, data, PIXELS)) exit(2);
   memcpy(answer.buffer + STAMP, image->buffer + STAMP, 8);
   check(rcl_publish_serialized_message(&publisher, &answer, NULL), "publish");
 }
@@ -213,8 +217,9 @@ static void answer_all(void) {
   serve(reply);
 }
 
-// The answers' topic for `load`, NULL for `node`.
-int run(const char *answers) {
+// The answers' topic for `load`, NULL for a node; then perhaps what infers, and its model.
+int run(const char *answers, int (*inferring)(const char *, const void *, size_t), const char *path) {
+  classify = inferring, model = path;
   signal(SIGINT, end);
   signal(SIGTERM, end);
   enter(answers ? "bench_camera" : "limit");

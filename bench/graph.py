@@ -103,7 +103,7 @@ class Load:
     def __init__(self, library: Path, topic: str, pid: int) -> None:
         self._pid = pid
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.graph", str(library), topic],
+            [sys.executable, "-m", "bench.graph", str(library), "load", topic],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -165,7 +165,10 @@ def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[
 
 
 def main() -> int:
-    """`python -m bench.graph LIBRARY [TOPIC]`: the load for whoever answers on TOPIC, else the node."""
+    """`python -m bench.graph LIBRARY load TOPIC`: the load for whoever answers on TOPIC.
+
+    `python -m bench.graph LIBRARY node [LIBDNN MODEL]`: the node, perhaps one that infers.
+    """
     from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: F401
     from sensor_msgs.msg import Image
     from vision_msgs.msg import Classification
@@ -173,9 +176,15 @@ def main() -> int:
     for message_type in (Image, Classification):  # their libraries
         message_type.__class__.__import_type_support__()
     library = ctypes.CDLL(sys.argv[1])
-    library.run.argtypes = (ctypes.c_char_p,)
-    topic = sys.argv[2].encode() if len(sys.argv) > 2 else None
-    code: int = library.run(topic)
+    library.run.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p)
+    _, _, role, *arguments = sys.argv
+    topic = infer = model = None
+    if role == "load":
+        topic = arguments[0].encode()
+    elif arguments:
+        infer = ctypes.cast(ctypes.CDLL(arguments[0]).emu_classify, ctypes.c_void_p)
+        model = arguments[1].encode()
+    code: int = library.run(topic, infer, model)
     return code
 
 

@@ -88,9 +88,14 @@ BASELINE = Program(
 
 def in_c(library: Path) -> Program:
     """The program on rcl."""
-    return Program(
-        "C on rcl", "/limit/classification", lambda _: ["-m", "bench.graph", str(library)]
-    )
+    command = ["-m", "bench.graph", str(library), "node"]
+    return Program("C on rcl", "/limit/classification", lambda _: command)
+
+
+def in_c_with_device(library: Path, libdnn: Path) -> Program:
+    """The program on rcl that infers each image, one after the other."""
+    command = ["-m", "bench.graph", str(library), "node", str(libdnn)]
+    return Program("C on rcl and libdnn", "/limit/classification", lambda m: [*command, str(m)])
 
 
 def before(folder: Path) -> Program | None:

@@ -900,34 +900,40 @@ EXPORT const char *emu_layout(void) {
   return LAYOUT(PRINT_OFFSET) SIZES(PRINT_SIZE);
 }
 
-// One thread of emu_limit: infer as fast as the device lets it until the deadline.
+// What a program in C needs to infer.
 typedef struct {
   Model *model;
+  Tensor input[MAX_BATCH], output;
   int64_t deadline, images;
 } Loop;
 
+static void open_loop(Loop *loop, Model *m) {
+  *loop = (Loop){.model = m, .output = {.properties = m->output}};
+  for (int i = 0; i < m->batch; ++i) {
+    loop->input[i].properties = m->input;
+    loop->input[i].properties.validShape.dimensionSize[0] = 1;
+    hbSysAllocCachedMem(&loop->input[i].sysMem[0], m->input.alignedByteSize / m->batch);
+  }
+  hbSysAllocCachedMem(&loop->output.sysMem[0], m->output.alignedByteSize);
+}
+
+static int infer_once(Loop *loop) {
+  Tensor *outputs = &loop->output;
+  InferControl control = {0};
+  void *task = NULL;
+  for (int i = 0; i < loop->model->batch; ++i) hbSysFlushMem(&loop->input[i].sysMem[0], CACHE_CLEAN);
+  if (hbDNNInfer(&task, &outputs, loop->input, loop->model, &control) || hbDNNWaitTaskDone(task, 0)) return 0;
+  hbDNNReleaseTask(task);
+  hbSysFlushMem(&loop->output.sysMem[0], CACHE_INVALIDATE);
+  return 1;
+}
+
+// One thread of emu_limit: infer as fast as the device lets it until the deadline.
 static void *run_loop(void *argument) {
   Loop *loop = argument;
-  Model *m = loop->model;
-  Tensor input[MAX_BATCH] = {0}, output = {.properties = m->output}, *outputs = &output;
-  InferControl control = {0};
-  for (int i = 0; i < m->batch; ++i) {
-    input[i].properties = m->input;
-    input[i].properties.validShape.dimensionSize[0] = 1;
-    hbSysAllocCachedMem(&input[i].sysMem[0], m->input.alignedByteSize / m->batch);
-  }
-  hbSysAllocCachedMem(&output.sysMem[0], m->output.alignedByteSize);
-  while (now() < loop->deadline) {
-    void *task = NULL;
-    for (int i = 0; i < m->batch; ++i) hbSysFlushMem(&input[i].sysMem[0], CACHE_CLEAN);
-    if (hbDNNInfer(&task, &outputs, input, m, &control)) break;
-    if (hbDNNWaitTaskDone(task, 0)) break;
-    hbDNNReleaseTask(task);
-    hbSysFlushMem(&output.sysMem[0], CACHE_INVALIDATE);
-    loop->images += m->batch;
-  }
-  for (int i = 0; i < m->batch; ++i) hbSysFreeMem(&input[i].sysMem[0]);
-  hbSysFreeMem(&output.sysMem[0]);
+  while (now() < loop->deadline && infer_once(loop)) loop->images += loop->model->batch;
+  for (int i = 0; i < loop->model->batch; ++i) hbSysFreeMem(&loop->input[i].sysMem[0]);
+  hbSysFreeMem(&loop->output.sysMem[0]);
   return NULL;
 }
 
@@ -941,7 +947,7 @@ EXPORT double emu_limit(const char *path, int threads, double seconds) {
   pthread_t running[MAX_TASKS];
   int64_t start = now(), total = 0;
   for (int i = 0; i < threads; ++i) {
-    loops[i].model = pack->models[pack->count - 1];
+    open_loop(&loops[i], pack->models[pack->count - 1]);
     loops[i].deadline = start + (int64_t)(seconds * 1e9);
     pthread_create(&running[i], NULL, run_loop, &loops[i]);
   }
@@ -952,6 +958,18 @@ EXPORT double emu_limit(const char *path, int threads, double seconds) {
   double elapsed = (now() - start) / 1e9;
   hbDNNRelease(packed);
   return total / elapsed;
+}
+
+// Infers an image of `size` bytes with a file's first model, which stays open: for a node in C.
+EXPORT int emu_classify(const char *path, const void *image, size_t size) {
+  static Loop loop;
+  void *packed = NULL;
+  if (!loop.model) {
+    if (hbDNNInitializeFromFiles(&packed, &path, 1)) return 0;
+    open_loop(&loop, ((Pack *)packed)->models[0]);
+  }
+  memcpy(loop.input[0].sysMem[0].virAddr, image, size);
+  return infer_once(&loop);
 }
 
 // For processes that are only watched: their last word about what they left behind.

@@ -172,6 +172,10 @@ class Reporting:
             ParameterError: see `check`.
 
         """
+        if activation == "softmax" and self.is_plain:
+            best = native.best(outputs, self.top_k, self.score_threshold)
+            if best is not None:
+                return self.named(best, labels)
         return self.choose(self.scores(outputs, activation), labels)
 
     def scores(self, outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:

@@ -69,6 +69,9 @@ class Frame(Structure):
         return list(zip(self.index[: self.named], self.score[: self.named]))
 
 
+_INDEX, _SCORE = (getattr(Frame, name).offset for name in ("index", "score"))
+
+
 class Program(Structure):
     """struct repghost_program."""
 
@@ -115,6 +118,31 @@ def frame_type(classes: int) -> type[Frame]:
     """A Frame with room for this many logits."""
     fields = {"_fields_": (("logits", c_float * classes),)}
     return type(f"Frame{classes}", (Frame,), fields)
+
+
+def best(logits: np.ndarray, wanted: int, threshold: float) -> list[tuple[int, float]] | None:
+    """Index and probability of the best classes of finite float32 (classes,) logits, best first.
+
+    Returns:
+        None where the helper is missing, or there is anything else in the way.
+
+    """
+    helper = library()
+    fits = logits.dtype == np.float32 and logits.flags.c_contiguous and wanted <= MOST_CLASSES
+    if helper is None or not fits:
+        return None
+    frame, scores = Frame(), np.empty(logits.size)
+    place = ctypes.addressof(frame)
+    frame.named = helper.repghost_best(
+        logits.ctypes.data,
+        logits.size,
+        wanted,
+        threshold,
+        place + _INDEX,
+        place + _SCORE,
+        scores.ctypes.data,
+    )
+    return frame.best() if frame.named >= 0 else None
 
 
 @lru_cache

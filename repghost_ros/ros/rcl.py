@@ -175,14 +175,14 @@ class Receiver:
         """A subscription's place and its next message; None once the time is over or after `wake`.
 
         Args:
-            subscriptions: rclpy's. They stay in use until other ones are given.
+            subscriptions: rclpy's. They stay in use until another list is given.
             seconds: how long to wait, if nothing has arrived.
 
         Raises:
             RCLError: the middleware failed.
 
         """
-        if subscriptions != self._followed:
+        if subscriptions is not self._followed:
             self._follow(subscriptions)
         memory = self._idle.pop() if self._idle else _Memory()
         place = self._receive(self._reference, memory.reference, int(seconds * 1e9))
@@ -195,7 +195,7 @@ class Receiver:
 
     def _follow(self, subscriptions: Sequence[Any]) -> None:
         self.release()
-        self._followed = list(subscriptions)
+        self._followed = subscriptions
         self._set = _rclpy.WaitSet(len(subscriptions), 1, 0, 0, 0, 0, self._context.handle)
         handles = [each.handle for each in subscriptions]
         for handle in (self._context.handle, self._guard.handle, self._set, *handles):

@@ -36,7 +36,7 @@ class Outcome(Enum):
     """It was not wanted and was passed over: it came too soon, or the node is disabled."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Job(Generic[Message]):
     """One frame: the request to the model, and the answer.
 

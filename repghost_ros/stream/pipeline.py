@@ -36,7 +36,7 @@ Deliver = Callable[[Job[Message]], Outcome]
 """Called with a job that has ended; returns its outcome, which may be worse than the job's own."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Ticket:
     """A job's place in its stream's order."""
 

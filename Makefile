@@ -36,7 +36,7 @@ test-arm: venv ## what the board's processor runs, with the vendor's own Python 
 
 test-jammy: ## what needs no ROS, with the board's Python, numpy and OpenCV
 	python3.10 -m venv .venv-jammy && .venv-jammy/bin/pip install -qq -r tools/requirements-jammy.txt
-	.venv-jammy/bin/python -m pytest
+	.venv-jammy/bin/python setup.py -q build_ext --inplace && .venv-jammy/bin/python -m pytest
 
 toolchain: ## the vendor's compiler and simulator of the BPU, 2.7 GB (x86-64, Python 3.10)
 	@tools/setup_toolchain.sh

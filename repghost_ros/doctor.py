@@ -17,6 +17,7 @@ from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
+import repghost_ros.native as native
 from repghost_ros.backends.registry import RUNTIMES, choose
 from repghost_ros.convert.toolchain import find_toolchain
 from repghost_ros.errors import BackendError, DependencyError, StoreError
@@ -85,6 +86,7 @@ def _machine() -> Iterator[Finding]:
     ):
         yield _import(module, PROBLEM, pip_install(install))
     yield _jpeg_decoder()
+    yield _compiled_helper()
 
 
 def _jpeg_decoder() -> Finding:
@@ -95,6 +97,17 @@ def _jpeg_decoder() -> Finding:
         NOTE,
         "OpenCV: slower, and some damaged JPEGs go unnoticed",
         turbojpeg.INSTALL,
+    )
+
+
+def _compiled_helper() -> Finding:
+    if native.library() is not None:
+        return Finding("compiled helper", OK, "loaded")
+    return Finding(
+        "compiled helper",
+        NOTE,
+        "none: on the BPU, Python does its work, at several times the processor time",
+        "install gcc, then install the package again (colcon build, or pip install)",
     )
 
 

@@ -57,6 +57,10 @@ build_interfaces() { # build_interfaces PACKAGE PREFIX
     cmake --install "$build"
 }
 
+build_helper() { # the compiled helper in the source tree, unless it is newer than its sources
+  "$venv/bin/python" setup.py -q build_ext --inplace
+}
+
 point_wheels_here_and_build() {
   # The wheels name the Python they were built with: point them at this one.
   local include numpy
@@ -87,7 +91,7 @@ wanted=$(cat tools/setup_env.sh tools/requirements*.txt setup.py $interfaces/*/m
   $interfaces/*/CMakeLists.txt | sha256sum)$sourced$("$python" --version)
 # An environment for everything serves the demo, too.
 for made in all "$extent"; do
-  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $made" ] && exit 0
+  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $made" ] && build_helper && exit 0
 done
 
 "$python" -c 'import ensurepip, venv' 2>/dev/null || {
@@ -117,4 +121,5 @@ step "installing $source into $venv with $("$python" --version)" \
 [ -n "$sourced" ] || point_wheels_here_and_build
 step "installing the package" \
   "$venv/bin/pip" install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+build_helper
 echo "$wanted $extent" >"$stamp"

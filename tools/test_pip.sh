@@ -22,7 +22,9 @@ repghost signs signs >/dev/null
 "$python" - <<'PYTHON'
 import cv2
 import repghost_ros
+from repghost_ros.native import library
 
+assert library(), "the compiled helper was not built"
 with repghost_ros.open_model("demo") as model:
     best, *_ = model.classify(cv2.imread("signs/stop/0.png"))
 print(f"{best.class_id} {best.score:.1%}, OpenCV {cv2.__version__}, {repghost_ros.__file__}")

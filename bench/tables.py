@@ -16,20 +16,21 @@ def _table(*rows: list[str]) -> str:
 def cost(figures: dict[str, Any]) -> str:
     """Processor time and lock of a frame."""
     least = next(iter(figures.values()))["cpu_ms"]
-    head = [
-        "",
-        "CPU ms",
-        "of C's",
-        "lock ms",
-        *(f"board estimate: {w}" for w in ("CPU ms", "lock ms")),
-    ]
-    rows = [[*head, "fps that the lock allows"]]
+    head = ["", "CPU ms", "less the device's", "of C's", "lock ms"]
+    estimates = [f"board estimate: {what}" for what in ("CPU ms", "lock ms")]
+    rows = [[*head, *estimates, "fps that the lock allows"]]
     for name, row in figures.items():
-        cpu, held = row["cpu_ms"], row["lock_ms"]
-        locked = [f"{held:.2f}"] if held == held else ["-"]
-        board = [f"{BOARD * held:.2f}", f"{row['board_fps']:.0f}"] if held == held else ["-", "-"]
+        own, held = row["own_ms"], row["lock_ms"]
+        tells = held == held
         rows.append(
-            [name, f"{cpu:.2f}", f"{cpu / least:.1f}", *locked, f"{BOARD * cpu:.2f}", *board]
+            [
+                name,
+                *(f"{row['cpu_ms']:.2f}", f"{own:.2f}", f"{own / least:.1f}"),
+                f"{held:.2f}" if tells else "-",
+                f"{BOARD * own:.2f}",
+                f"{BOARD * held:.2f}" if tells else "-",
+                f"{row['board_fps']:.0f}" if tells else "-",
+            ]
         )
     return _table(*rows)
 
@@ -67,8 +68,7 @@ def markdown(figures: dict[str, Any]) -> str:
     late = figures["latency"]
     return "\n\n".join(
         (
-            f"224x224 NV12 at {COST_RATE} fps, a device that takes no time (its emulation: "
-            f"{figures['device_cpu_ms']:.3f} ms of the nodes' CPU), medians of {RUNS}:",
+            f"224x224 NV12 at {COST_RATE} fps, a device that takes no time, medians of {RUNS}:",
             cost(figures["cost"]),
             f"Answers a second, a device that takes no time, medians of {RUNS}:",
             overload(figures["overload"]),

@@ -68,6 +68,7 @@ class Camera:
         self._classifications = self._advertise(
             messages.Classification, "classification", now.output_qos
         )
+        self._best = rcl.BestPublisher(self._classifications)
         self._overlay = self._advertise(Image, "overlay", QoSProfile(depth=1))
         self._packed_overlay = self._advertise(
             CompressedImage, "overlay/compressed", QoSProfile(depth=1)
@@ -174,7 +175,7 @@ class Camera:
         now = self._parameters()
         if now.smoothing:
             self._smoothing.update(job, _stamp(job), now.smoothing)
-        if not rcl.publish_best(self._classifications, job):
+        if not self._best.publish(job):
             answer = messages.serialized_classification(job.message, job.results)
             rcl.publish(self._classifications, answer)
         if self._changed is not None:

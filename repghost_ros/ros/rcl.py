@@ -270,34 +270,48 @@ def publish(publisher: Any, message: Any) -> None:
         _check(status, "a message cannot be published")
 
 
-def publish_best(publisher: Any, job: Job[Serialized]) -> bool:
-    """Send the classification of an answered image by the compiled helper.
+class BestPublisher:
+    """Sends classifications by the compiled helper.
 
-    Returns:
-        whether it could; otherwise the message is to be made in Python.
-
-    Raises:
-        RCLError: the middleware failed.
+    Args:
+        publisher: the lifecycle publisher.
 
     """
-    memory, helper = job.message.memory, native.library()
-    if job.named is None or memory is None or helper is None:
-        return False
-    if not publisher.is_activated:
+
+    def __init__(self, publisher: Any) -> None:
+        self._publisher = publisher
+        self._helper = native.library()
+        self._handle = publisher.handle
+        self._pointer = self._handle.pointer
+
+    def publish(self, job: Job[Serialized]) -> bool:
+        """Send the classification of an answered image, if the publisher is activated.
+
+        Returns:
+            False where the message has to be made in Python.
+
+        Raises:
+            RCLError: the middleware failed.
+            InvalidHandle: the publisher was destroyed.
+
+        """
+        memory, named = job.message.memory, job.named
+        if named is None or memory is None or self._helper is None:
+            return False
+        if not self._publisher.is_activated:
+            return True
+        labels = job.model.label_table if job.reporting.class_id == "label" else None
+        with self._handle:
+            status = self._helper.repghost_publish(
+                _publish_function,
+                self._pointer,
+                memory.address,
+                memory.size,
+                byref(named),
+                None if labels is None else byref(labels),
+            )
+        if status == _UNREADABLE:
+            return False
+        if status:
+            _check(status, "a message cannot be published")
         return True
-    labels = job.model.label_table if job.reporting.class_id == "label" else None
-    handle = publisher.handle
-    with handle:
-        status = helper.repghost_publish(
-            _publish_function,
-            handle.pointer,
-            memory.address,
-            memory.size,
-            byref(job.named),
-            None if labels is None else byref(labels),
-        )
-    if status == _UNREADABLE:
-        return False
-    if status:
-        _check(status, "a message cannot be published")
-    return True

@@ -15,7 +15,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from ctypes import (
     POINTER,
     Structure,
@@ -29,7 +31,7 @@ from ctypes import (
     c_uint64,
     c_void_p,
 )
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,7 @@ class Receiver(Structure):
         *((name, c_void_p) for name in ("wait", "clear", "add_subscription", "add_guard", "take")),
         *((name, c_void_p) for name in ("set", "guard", "subscriptions")),
         *((name, c_int32) for name in ("count", "turn", "untold", "status")),
+        ("due", c_void_p),
     )
 
 
@@ -111,6 +114,24 @@ class Labels(Structure):
         texts = [label.encode() for label in labels]
         ends = np.cumsum([len(text) for text in texts]).tolist()
         super().__init__(b"".join(texts), (c_uint32 * len(ends))(*ends), len(ends))
+
+
+class Semaphore:
+    """Lets one thread wait for another, which may leave the waking to `repghost_receive`."""
+
+    def __init__(self) -> None:
+        helper = library()
+        if helper is None:
+            self.address = None
+            lock = threading.Lock()
+            lock.acquire()
+            self.acquire: Callable[[], object] = lock.acquire
+            self.release: Callable[[], object] = lock.release
+        else:
+            self.address = helper.repghost_make_semaphore()
+            self.acquire = partial(helper.repghost_acquire, self.address)
+            self.release = partial(helper.repghost_release, self.address)
+            weakref.finalize(self, helper.repghost_free_semaphore, self.address)
 
 
 @lru_cache
@@ -172,5 +193,8 @@ def library() -> ctypes.CDLL | None:
     }
     for name, types in arguments.items():
         getattr(loaded, name).argtypes = types
+    for name in ("repghost_acquire", "repghost_release", "repghost_free_semaphore"):
+        getattr(loaded, name).argtypes = (c_void_p,)
+    loaded.repghost_make_semaphore.restype = c_void_p
     loaded.repghost_serialize.restype = c_size_t
     return loaded

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Waits for the messages of several subscriptions and takes them, through rcl, without Python.
 
+#include <semaphore.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 enum { TIMEOUT = 2, TAKE_FAILED = 401 };  // RCL_RET_*
 enum { NOTHING = -1, FAILED = -2 };
@@ -27,6 +29,7 @@ struct repghost_receiver {
   int32_t turn;    // the subscription to ask next
   int32_t untold;  // how many may have a message
   int32_t status;  // of rcl, where it failed
+  sem_t *due;      // to be posted before anything else, or NULL
 };
 
 static int32_t take(struct repghost_receiver *r, void *message) {
@@ -56,9 +59,29 @@ static int32_t wait(struct repghost_receiver *r, int64_t nanoseconds) {
   return r->set->guards[0] ? NOTHING : 0;
 }
 
+sem_t *repghost_make_semaphore(void) {
+  sem_t *made = malloc(sizeof *made);
+  if (made) sem_init(made, 0, 0);
+  return made;
+}
+
+void repghost_acquire(sem_t *semaphore) {
+  while (sem_wait(semaphore)) continue;  // interrupted by a signal
+}
+
+void repghost_release(sem_t *semaphore) { sem_post(semaphore); }
+
+void repghost_free_semaphore(sem_t *semaphore) {
+  sem_destroy(semaphore);
+  free(semaphore);
+}
+
 // Takes a message into `message`, an rcl_serialized_message_t, and returns its subscription's place; NOTHING
 // once the time is over or the guard condition was triggered; FAILED with rcl's status.
 int32_t repghost_receive(struct repghost_receiver *r, void *message, int64_t nanoseconds) {
+  // Here nobody holds Python's lock, which the thread that is woken needs first.
+  if (r->due) sem_post(r->due);
+  r->due = NULL;
   const int32_t taken = take(r, message);
   if (taken != NOTHING) return taken;
   const int32_t waited = wait(r, nanoseconds);

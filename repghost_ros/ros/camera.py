@@ -13,6 +13,7 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
+from repghost_ros.native import Semaphore
 from repghost_ros.ros import messages, perception, rcl
 from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
@@ -105,14 +106,19 @@ class Camera:
             self._read, self._deliver, self._parameters().queue_depth
         )
 
-    def submit(self, message: Serialized) -> None:
-        """Take a frame, unless none is wanted or it arrives sooner than `max_rate` allows."""
+    def submit(self, message: Serialized) -> Semaphore | None:
+        """Take a frame, unless none is wanted or it arrives sooner than `max_rate` allows.
+
+        Returns:
+            what the caller releases to have the frame classified, if anything.
+
+        """
         assert self._stream is not None
         now = self._parameters()
         if not self._enabled() or (now.max_rate and self._is_early(now.max_rate)):
             self._stream.skip()
-        else:
-            self._stream.submit(message, now.view, now.reporting)
+            return None
+        return self._stream.queue(message, now.view, now.reporting)
 
     def _is_early(self, rate: float) -> bool:
         now = time.monotonic()

@@ -16,12 +16,14 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from repghost_ros.native import Semaphore
 from repghost_ros.ros.compat import subscribe_aside, unsubscribe
 from repghost_ros.ros.rcl import Receiver, Taken
 from repghost_ros.ros.topics import Source, complaint, published
 from repghost_ros.ros.waiting import WaitingThread
 from repghost_ros.vision.cdr import Serialized
 
+Take = Callable[[Serialized], "Semaphore | None"]
 _PERIOD = 0.5  # seconds between checks of what is published
 _PATIENCE = 2.0  # seconds without a frame until the cause is checked
 
@@ -41,10 +43,11 @@ class Intake:
         self._receiver = Receiver(node.context)
         self._thread = WaitingThread(node.context, self._receiver, "intake", self._serve)
 
-    def subscribe(
-        self, candidates: list[Source], qos: QoSProfile, callback: Callable[[Serialized], None]
-    ) -> Subscription:
-        """Call back with each message of whichever source is published; callbacks must be quick."""
+    def subscribe(self, candidates: list[Source], qos: QoSProfile, callback: Take) -> Subscription:
+        """Call back with each message of whichever source is published; callbacks must be quick.
+
+        What a callback returns is released once this thread no longer holds Python's lock.
+        """
         subscription = Subscription(self._node, qos, candidates, callback)
         # A new list, because the thread may be iterating over the old one.
         self._subscriptions = [*self._subscriptions, subscription]
@@ -63,13 +66,16 @@ class Intake:
         handles = [each.handle for each in followed]
         now = time.monotonic()
         until = now + _PERIOD
+        due: Semaphore | None = None
         while now < until and not self._closing:
-            received = self._receiver.receive(handles, until - now)
-            now = time.monotonic()
+            received = self._receiver.receive(handles, until - now, due)
+            now, due = time.monotonic(), None
             if received is None:
                 break
             place, message = received
-            followed[place].pass_on(message, now)
+            due = followed[place].pass_on(message, now)
+        if due is not None:
+            due.release()
         for subscription in self._subscriptions:
             subscription.look(now)
 
@@ -97,7 +103,7 @@ class Subscription:
         node: Node,
         qos: QoSProfile,
         candidates: list[Source],
-        callback: Callable[[Serialized], None],
+        callback: Take,
     ) -> None:
         self._node = node
         self.qos = qos
@@ -117,10 +123,10 @@ class Subscription:
         source = self.source
         self.handle = subscribe_aside(self._node, source.message_type, source.topic, self.qos)
 
-    def pass_on(self, message: Taken, now: float) -> None:
+    def pass_on(self, message: Taken, now: float) -> Semaphore | None:
         """Call back with a message that has arrived."""
         self._last = now
-        self._callback(self.source.read(message))
+        return self._callback(self.source.read(message))
 
     def close(self) -> None:
         """Unsubscribe."""

@@ -171,12 +171,16 @@ class Receiver:
         """Make `receive` return, from any thread."""
         self._guard.trigger()
 
-    def receive(self, subscriptions: Sequence[Any], seconds: float) -> tuple[int, Taken] | None:
+    def receive(
+        self, subscriptions: Sequence[Any], seconds: float, due: native.Semaphore | None = None
+    ) -> tuple[int, Taken] | None:
         """A subscription's place and its next message; None once the time is over or after `wake`.
 
         Args:
             subscriptions: rclpy's. They stay in use until another list is given.
             seconds: how long to wait, if nothing has arrived.
+            due: is released first; by the compiled helper without Python's lock, for which
+                the thread that wakes would have to wait.
 
         Raises:
             RCLError: the middleware failed.
@@ -184,6 +188,10 @@ class Receiver:
         """
         if subscriptions is not self._followed:
             self._follow(subscriptions)
+        if due is not None:
+            if due.address is None:
+                due.release()
+            self._state.due = due.address
         memory = self._idle.pop() if self._idle else _Memory()
         place = self._receive(self._reference, memory.reference, int(seconds * 1e9))
         if place >= 0:

@@ -27,6 +27,7 @@ from typing import Any, Generic
 from repghost_ros.backends.base import Slot
 from repghost_ros.errors import BackendError
 from repghost_ros.model import Model, Read
+from repghost_ros.native import Semaphore
 from repghost_ros.results import Reporting
 from repghost_ros.stream.job import Counts, Job, Message, Outcome
 from repghost_ros.vision.view import View
@@ -61,14 +62,22 @@ class _Shop:
     asleep: list[_Worker] = field(default_factory=list)
     """Those of them that nobody has woken yet, the one that worked last at the end."""
 
-    def wake_one(self) -> None:
-        """Wake the worker that worked last, whose caches are warm. Called without the lock."""
+    def next_awake(self) -> Semaphore | None:
+        """What wakes the worker that worked last, whose caches are warm, None while none sleeps.
+
+        Called without the lock.
+        """
         # Popping is atomic, and whoever falls asleep looks for frames and says so with the lock held.
         try:
-            worker = self.asleep.pop()
+            return self.asleep.pop().awake
         except IndexError:
-            return
-        worker.awake.release()
+            return None
+
+    def wake_one(self) -> None:
+        """Wake that worker."""
+        awake = self.next_awake()
+        if awake is not None:
+            awake.release()
 
 
 class Stream(Generic[Message]):
@@ -102,6 +111,14 @@ class Stream(Generic[Message]):
         self, message: Message, view: View = View(), reporting: Reporting = Reporting()
     ) -> None:
         """Queue a frame; returns at once. A full queue drops its oldest frame."""
+        awake = self.queue(message, view, reporting)
+        if awake is not None:
+            awake.release()
+
+    def queue(
+        self, message: Message, view: View = View(), reporting: Reporting = Reporting()
+    ) -> Semaphore | None:
+        """Do the same, but leave it to the caller to release what wakes a worker for it."""
         job = Job(message, view, reporting)
         with self._shop.lock:
             self._received += 1
@@ -109,7 +126,7 @@ class Stream(Generic[Message]):
                 self._waiting.popleft()
                 self._ended[Outcome.DROPPED] += 1
             self._waiting.append(job)
-        self._shop.wake_one()
+        return self._shop.next_awake()
 
     def skip(self) -> None:
         """Count a received frame that is not wanted."""
@@ -182,9 +199,8 @@ class _Worker(threading.Thread):
         self.retired = False
         self.tickets: list[_Ticket] = []
         """The frames that it works on."""
-        self.awake = threading.Lock()
+        self.awake = Semaphore()
         """Released by whoever wakes it."""
-        self.awake.acquire()
         self.batch = len(slot.inputs)
         """How many those may be."""
         self._shop = shop

@@ -188,10 +188,11 @@ class Model(AbstractContextManager["Model"]):
         except Exception as error:
             for job, _ in jobs:
                 job.end(Outcome.FAILED, error)
-            return
         for (job, _), frame in zip(jobs, frames):
-            job.inferred, job.model = frame.inferred, self
             job.converted = frame.converted or job.converted
+            if job.outcome is not None:
+                continue
+            job.inferred, job.model = frame.inferred, self
             if frame.wanted and frame.named >= 0:
                 job.named = frame
                 job.end(Outcome.ANSWERED)

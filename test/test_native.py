@@ -325,6 +325,8 @@ def test_failures_of_the_device_are_told_alike(
         slot.close()
         assert failed.outcome is Outcome.FAILED
         assert isinstance(failed.error, BackendError)
+        assert failed.converted is not None
+        assert failed.inferred is None
         assert after.outcome is Outcome.ANSWERED
         told.append(str(failed.error))
     assert told[0] == told[1]

@@ -56,9 +56,11 @@ class Board:
         assert {name: left[name] for name in rules} == dict.fromkeys(rules, 0)
 
 
-@pytest.fixture
-def board(library: Path, tmp_path: Path) -> Board:
-    return Board(library, tmp_path)
+@pytest.fixture(params=["1", "0"], ids=["helper", "python"])
+def board(library: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Board:
+    board = Board(library, tmp_path)
+    board.environment["REPGHOST_NATIVE"] = request.param
+    return board
 
 
 def nv12_message(stamp: int, seed: int = 0) -> tuple[Image, np.ndarray]:

@@ -131,7 +131,8 @@ class Semaphore:
             self.address = helper.repghost_make_semaphore()
             self.acquire = partial(helper.repghost_acquire, self.address)
             self.release = partial(helper.repghost_release, self.address)
-            weakref.finalize(self, helper.repghost_free_semaphore, self.address)
+            freed: Any = weakref.finalize(self, helper.repghost_free_semaphore, self.address)
+            freed.atexit = False  # daemon threads may still wait on it then
 
 
 @lru_cache

@@ -164,8 +164,10 @@ class Camera:
                 f"frame of '{self.sources[0].topic}' {job.outcome.value}: {job.error}",
                 throttle_duration_sec=1.0,
             )
-        if job.frame is not None and job.frame.note != self._note:
-            self._note = job.frame.note
+        # Without a frame, the image was copied as it is: nothing is to be noted.
+        note = job.frame.note if job.frame is not None else ""
+        if job.outcome is not Outcome.REFUSED and note != self._note:
+            self._note = note
             if self._note:
                 self._node.get_logger().warning(
                     f"frame of '{self.sources[0].topic}': {self._note}", throttle_duration_sec=1.0
@@ -235,7 +237,10 @@ def _stamp(job: Job[Serialized]) -> float:
 def _summary(job: Job[Any]) -> str:
     """What came, what became of it, and how long each step took."""
     assert job.outcome is not None
-    came = f"{job.frame.width}x{job.frame.height} {job.frame.encoding}" if job.frame else "unread"
+    came: Any = job.frame
+    if came is None and job.outcome is Outcome.ANSWERED:
+        came = job.message.message
+    came = "unread" if came is None else f"{came.width}x{came.height} {came.encoding}"
     best = "".join(f" {result.class_id} {result.score:.1%}" for result in job.results[:1])
     steps = {
         "waited": (job.received, job.started),

@@ -274,6 +274,7 @@ def main() -> dict[str, Any]:
             library = build(folder)
             in_graph = graph.build(folder)
             programs = [in_c(in_graph), in_c_with_device(in_graph, library), OURS, IN_PYTHON]
+            compared = [programs[0], OURS]
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"the node is not measured, its load and device cannot be compiled: {error}")
             return {}
@@ -281,10 +282,11 @@ def main() -> dict[str, Any]:
         old = before(folder)
         if old is not None:
             programs.append(old)
+            compared.append(old)
         instant = write_model(folder / "instant.bin", exclusive_us=0, overhead_us=0)
         return {
             "cost": cost(programs, library, instant),
-            "overload": overload(programs, library, instant),
+            "overload": overload(compared, library, instant),
             "throughput": throughput(emulated, library, folder),
             "latency": latency(library, folder),
         }

@@ -79,7 +79,7 @@ void repghost_free_semaphore(sem_t *semaphore) {
 // Takes a message into `message`, an rcl_serialized_message_t, and returns its subscription's place; NOTHING
 // once the time is over or the guard condition was triggered; FAILED with rcl's status.
 int32_t repghost_receive(struct repghost_receiver *r, void *message, int64_t nanoseconds) {
-  // Here nobody holds Python's lock, which the thread that is woken needs first.
+  // The woken thread needs Python's lock first; the calling one does not hold it here.
   if (r->due) sem_post(r->due);
   r->due = NULL;
   const int32_t taken = take(r, message);

@@ -13,7 +13,7 @@ enum { NOTHING = -1, FAILED = -2 };
 struct wait_set {
   const void **subscriptions;
   size_t subscription_count;
-  const void **guards;
+  const void **guard_conditions;
 };
 
 struct repghost_receiver {
@@ -56,7 +56,7 @@ static int32_t wait(struct repghost_receiver *r, int64_t nanoseconds) {
   if (r->status == TIMEOUT) return NOTHING;
   if (r->status) return FAILED;
   r->untold = r->count;
-  return r->set->guards[0] ? NOTHING : 0;
+  return r->set->guard_conditions[0] ? NOTHING : 0;
 }
 
 sem_t *repghost_make_semaphore(void) {

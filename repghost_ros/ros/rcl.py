@@ -62,7 +62,7 @@ class _WaitSetStart(Structure):
     _fields_ = (
         ("subscriptions", POINTER(c_void_p)),
         ("subscription_count", c_size_t),
-        ("guards", POINTER(c_void_p)),
+        ("guard_conditions", POINTER(c_void_p)),
     )
 
 
@@ -232,7 +232,7 @@ class Receiver:
         if state.status:
             return _NOTHING if state.status == _TIMEOUT else _FAILED
         state.untold = state.count
-        woken = _WaitSetStart.from_address(state.set).guards[0]
+        woken = _WaitSetStart.from_address(state.set).guard_conditions[0]
         return _NOTHING if woken else self._take(message)
 
     def _take(self, message: Any) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import redirect_stderr
 
 import cv2
 import numpy as np
@@ -76,11 +75,12 @@ def main() -> None:
     executor = MultiThreadedExecutor(4)
     executor.add_node(node)
     spin(executor, node.context, interrupted)
-    # The callbacks that run still publish, and rclpy's threads print what they raise as they end.
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-        executor.shutdown()
-        node.destroy_node()
-        shutdown()
+    # The last callbacks still publish. rclpy's futures print what those raised once they are collected,
+    # which may be when the interpreter exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    executor.shutdown()
+    node.destroy_node()
+    shutdown()
 
 
 if __name__ == "__main__":

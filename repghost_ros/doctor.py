@@ -106,7 +106,7 @@ def _compiled_helper() -> Finding:
     return Finding(
         "compiled helper",
         NOTE,
-        "none: on the BPU, Python does its work, at several times the processor time",
+        "none: Python does its work, and the node takes more processor time on the BPU",
         "install gcc, then install the package again (colcon build, or pip install)",
     )
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled helper: what each frame needs, from DDS through libdnn to DDS, in C.
 
-It is built with the package where there is a C compiler (setup.py). Without it everything works the
-same in Python, at several times the processor time. It takes over only what is the same for most
+setup.py builds it where there is a C compiler. Without it everything works the same in Python, which
+takes 1.7 times the processor time (docs/performance.md). It takes over only what is the same for most
 frames: to wait for messages and take them, to copy NV12 of the model's size, to call libdnn, to find
 the best classes, and to serialize and publish them. Whatever is different goes through Python, which
 is also what the tests compare it with.

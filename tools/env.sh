@@ -10,6 +10,9 @@ if [ -z "${ROS_DISTRO:-}" ]; then
   export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 fi
 # Without it Fast DDS loses images larger than 512 KB.
-export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_root/config/fastdds_images.xml}
-export FASTDDS_DEFAULT_PROFILES_FILE=${FASTDDS_DEFAULT_PROFILES_FILE:-$FASTRTPS_DEFAULT_PROFILES_FILE}
+export FASTDDS_DEFAULT_PROFILES_FILE=${FASTDDS_DEFAULT_PROFILES_FILE:-${FASTRTPS_DEFAULT_PROFILES_FILE:-$_root/config/fastdds_images.xml}}
+# The name up to Jazzy; from Kilted on every process warns of it.
+case ${ROS_DISTRO:-${1:-jazzy}} in
+humble | iron | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$FASTDDS_DEFAULT_PROFILES_FILE ;;
+esac
 unset _root _venv

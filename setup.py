@@ -5,6 +5,7 @@ from pathlib import Path
 from runpy import run_path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 PACKAGE = "repghost_ros"
 VERSION = run_path(f"{PACKAGE}/version.py")["__version__"]
@@ -19,6 +20,19 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
         (f"share/{PACKAGE}/{each}", sorted(str(path) for path in files if path.parent == each))
         for each in folders
     ]
+
+
+class BuildHelper(build_ext):
+    """Builds the compiled helper, or leaves it out where there is no C compiler."""
+
+    def copy_extensions_to_source(self) -> None:
+        """Pass over what was not built, on which setuptools before 64 (Ubuntu 22.04) fails."""
+        self.extensions = [
+            each
+            for each in self.extensions
+            if Path(self.build_lib, self.get_ext_filename(each.name)).is_file()
+        ]
+        super().copy_extensions_to_source()
 
 
 setup(
@@ -45,13 +59,14 @@ setup(
         *(files for folder in SHARED for files in shared(folder)),
     ],
     entry_points={"console_scripts": [f"repghost = {PACKAGE}.cli:command"]},
+    cmdclass={"build_ext": BuildHelper},
     package_data={PACKAGE: ["py.typed"]},
     ext_modules=[
         # No Python module, but a library that repghost_ros/native loads where it was built.
         Extension(
             f"{PACKAGE}.native.compiled",
             sorted(map(str, Path(PACKAGE, "native").glob("*.c"))),
-            depends=sorted(map(str, Path(PACKAGE, "native").glob("*.h"))),
+            depends=["setup.py", *sorted(map(str, Path(PACKAGE, "native").glob("*.h")))],
             # Scores do not depend on the processor: no fused multiplication and addition.
             extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-ffp-contract=off"],
             libraries=["m"],

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the compiled helper is built and loaded: by setup.py, without a compiler, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+import repghost_ros.native as native
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = f"repghost_ros/native/compiled{EXTENSION_SUFFIXES[0]}"
+TOLD = "import repghost_ros.native as native; print(native.__file__, native.library() is not None)"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The package's sources, as cloned: nothing of them is compiled yet."""
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    for folder in ("repghost_ros", "resource"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> str:
+    """What Python prints, run in that folder with its sources."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def build(folder: Path, **environment: str) -> str:
+    return run(folder, "setup.py", "build_ext", "--inplace", **environment)
+
+
+def test_it_is_loaded_where_setup_builds_it(checkout: Path) -> None:
+    build(checkout)
+    module = checkout / "repghost_ros/native/__init__.py"
+    assert (checkout / LIBRARY).is_file()
+    assert run(checkout, "-c", TOLD, REPGHOST_NATIVE="1").split() == [str(module), "True"]
+    assert run(checkout, "-c", TOLD, REPGHOST_NATIVE="0").split() == [str(module), "False"]
+
+
+@pytest.mark.parametrize("compiler", ["/bin/false", "/absent/cc"])
+def test_without_a_compiler_it_is_left_out(checkout: Path, compiler: str) -> None:
+    told = build(checkout, CC=compiler)
+    assert 'building extension "repghost_ros.native.compiled" failed' in told
+    assert not list(checkout.rglob("*.so"))
+    assert run(checkout, "-c", TOLD).split()[1:] == ["False"]
+
+
+@pytest.mark.parametrize(
+    "source", ["setup.py", "repghost_ros/native/cdr.h", "repghost_ros/native/publish.c"]
+)
+def test_a_changed_source_is_compiled_again(checkout: Path, source: str) -> None:
+    build(checkout)
+    assert "gcc" not in build(checkout, CC="gcc")
+    later = (checkout / LIBRARY).stat().st_mtime + 2  # distutils compares whole seconds
+    os.utime(checkout / source, (later, later))
+    assert "gcc" in build(checkout, CC="gcc")
+
+
+def test_it_is_right_under_the_sanitizers(checkout: Path) -> None:
+    """Nothing warned of, read or written out of bounds, or undefined, in all that its tests do."""
+    for name in ("test", "emulator", "pyproject.toml"):
+        (checkout / name).symlink_to(ROOT / name)
+    sources = sorted(map(str, (checkout / "repghost_ros/native").glob("*.c")))
+    options = "-std=gnu11 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -shared -fPIC"
+    sanitizers = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    library = str(checkout / LIBRARY)
+    subprocess.run(
+        ["gcc", *options.split(), *sanitizers, "-o", library, *sources, "-lm"], check=True
+    )
+    runtimes = [
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "test/test_native.py")
+    # Python itself keeps memory until it ends.
+    environment = {"LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0"}
+    run(checkout, *tests, **environment)
+
+
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the loader now looks for the library."""
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.delenv("REPGHOST_NATIVE", raising=False)
+    return tmp_path / Path(LIBRARY).name
+
+
+def load() -> object:
+    return native.library.__wrapped__()
+
+
+def test_a_missing_library_is_no_warning(beside: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load() is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("int repghost_interface(void) { return 99; }", "is of another version"),
+        ("int something_else(void) { return 1; }", "cannot be loaded"),
+        (None, "cannot be loaded"),
+    ],
+    ids=["other_version", "other_library", "no_library"],
+)
+def test_another_library_is_refused_with_a_warning(
+    beside: Path, source: str | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if source is None:
+        beside.write_text("<html>not found</html>")
+    else:
+        compiler = ["gcc", "-shared", "-fPIC", "-o", str(beside), "-x", "c", "-"]
+        subprocess.run(compiler, input=source, text=True, check=True)
+    assert load() is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert reason in record.getMessage()
+    assert str(beside) in record.getMessage()

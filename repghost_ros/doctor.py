@@ -103,6 +103,8 @@ def _jpeg_decoder() -> Finding:
 def _compiled_helper() -> Finding:
     if native.library() is not None:
         return Finding("compiled helper", OK, "loaded")
+    if os.environ.get("REPGHOST_NATIVE") == "0":
+        return Finding("compiled helper", NOTE, "turned off by REPGHOST_NATIVE=0")
     return Finding(
         "compiled helper",
         NOTE,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pty
@@ -21,6 +22,7 @@ import pytest
 from test_replay import sign_bag
 from test_store import Archive, archive  # noqa: F401
 
+import repghost_ros.native as native
 from emulator.board import Emulator, write_model
 from repghost_ros import doctor
 from repghost_ros.backends.onnx import OnnxBackend
@@ -520,6 +522,29 @@ def test_doctor_names_the_decoder_and_how_to_get_a_better_one(
     findings = {found["subject"]: found for found in json.loads(capsys.readouterr().out)["results"]}
     assert findings["JPEG decoder"]["status"] == "note"
     assert "apt install libturbojpeg" in findings["JPEG decoder"]["advice"]
+
+
+def test_doctor_says_whether_the_helper_is_loaded_and_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def finding() -> dict[str, str]:
+        main(["doctor", "--json"])
+        results = json.loads(capsys.readouterr().out)["results"]
+        (found,) = (each for each in results if each["subject"] == "compiled helper")
+        return found
+
+    monkeypatch.setenv("REPGHOST_NATIVE", "1")
+    monkeypatch.setattr(native, "library", lambda: ctypes.CDLL(None))
+    assert finding()["status"] == "ok"
+    monkeypatch.setattr(native, "library", lambda: None)
+    missing = finding()
+    assert missing["status"] == "note"
+    assert "install gcc" in missing["advice"]
+    monkeypatch.setenv("REPGHOST_NATIVE", "0")
+    off = finding()
+    assert off["status"] == "note"
+    assert "REPGHOST_NATIVE=0" in off["detail"]
+    assert not off["advice"]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,13 @@ def models(board: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         model.close()
 
 
+@pytest.fixture
+def pair(models: Any) -> tuple[Model, Model]:
+    """A plain model, with the helper and without it."""
+    opened: tuple[Model, Model] = models()
+    return opened
+
+
 @contextmanager
 def without_helper() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -124,18 +131,20 @@ def both(models: tuple[Model, Model], jobs: list[Job[Serialized]]) -> list[Job[S
     """The jobs after the helper, having checked that Python makes the same of them."""
     assert HELPER is not None
     ours, theirs = models
-    slot = ours.open_slot()
-    with without_helper():
-        reference = theirs.open_slot()
-    assert slot.native is not None
-    assert reference.native is None
     expected = [Job(replace_memory(job.message), job.view, job.reporting) for job in jobs]
+    slot = ours.open_slot()
+    assert slot.native is not None
     try:
         ours.run_batch([(job, read) for job in jobs], slot)
-        theirs.run_batch([(job, read) for job in expected], reference)
     finally:
         slot.close()
-        reference.close()
+    with without_helper():
+        reference = theirs.open_slot()
+        assert reference.native is None
+        try:
+            theirs.run_batch([(job, read) for job in expected], reference)
+        finally:
+            reference.close()
     for job, python in zip(jobs, expected):
         assert (job.outcome, str(job.error)) == (python.outcome, str(python.error))
         if python.logits is not None:
@@ -241,10 +250,10 @@ def test_every_kind_of_model_answers_alike(models: Any, properties: dict[str, in
     ids=str,
 )
 def test_every_parameter_counts(
-    models: Any, reporting: dict[str, Any], view: dict[str, Any]
+    pair: tuple[Model, Model], reporting: dict[str, Any], view: dict[str, Any]
 ) -> None:
     seen = View(**{"source_color_range": "full", **view})
-    both(models(), [job(serialized(), seen, **reporting)])
+    both(pair, [job(serialized(), seen, **reporting)])
 
 
 @pytest.mark.parametrize(
@@ -272,12 +281,14 @@ def test_every_parameter_counts(
     ],
     ids=str,
 )
-def test_every_message_is_taken_or_refused_alike(models: Any, message: dict[str, Any]) -> None:
-    both(models(), [job(serialized(**message))])
+def test_every_message_is_taken_or_refused_alike(
+    pair: tuple[Model, Model], message: dict[str, Any]
+) -> None:
+    both(pair, [job(serialized(**message))])
 
 
-def test_every_truncation_is_refused_alike(models: Any) -> None:
-    pair, whole = models(), serialized()
+def test_every_truncation_is_refused_alike(pair: tuple[Model, Model]) -> None:
+    whole = serialized()
     for length in (*range(90), len(whole) - 1, len(whole)):
         (done,) = both(pair, [job(whole[:length])])
         assert (done.outcome is Outcome.ANSWERED) == (length == len(whole))
@@ -285,13 +296,13 @@ def test_every_truncation_is_refused_alike(models: Any) -> None:
 
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(changes=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=4))
-def test_damaged_headers_end_alike(models: Any, changes: list[tuple[int, int]]) -> None:
+def test_damaged_headers_end_alike(
+    pair: tuple[Model, Model], changes: list[tuple[int, int]]
+) -> None:
     raw = bytearray(serialized())
     for place, value in changes:
         raw[place] = value
-    if not hasattr(test_damaged_headers_end_alike, "pair"):
-        test_damaged_headers_end_alike.pair = models()  # type: ignore[attr-defined]
-    both(test_damaged_headers_end_alike.pair, [job(bytes(raw))])  # type: ignore[attr-defined]
+    both(pair, [job(bytes(raw))])
 
 
 def test_frames_of_a_batch_end_alike_each_by_itself(models: Any) -> None:
@@ -310,9 +321,8 @@ def test_frames_of_a_batch_end_alike_each_by_itself(models: Any) -> None:
 
 @pytest.mark.parametrize("operation", ["flush", "infer", "run", "wait"])
 def test_failures_of_the_device_are_told_alike(
-    models: Any, board: Emulator, operation: str
+    pair: tuple[Model, Model], board: Emulator, operation: str
 ) -> None:
-    pair = models()
     told = []
     for helper in (True, False):
         slot = pair[0].open_slot() if helper else None
@@ -340,35 +350,24 @@ def test_failures_of_the_device_are_told_alike(
 def test_the_best_classes_are_those_of_numpy(
     values: list[float], wanted: int, threshold: float
 ) -> None:
-    assert HELPER is not None
     logits = np.array(values, np.float32)
-    frame = native.Frame()
-    scores = np.empty(logits.size)
-    named = HELPER.repghost_best(
-        logits.ctypes.data,
-        logits.size,
-        wanted,
-        threshold,
-        ctypes.addressof(frame) + native.Frame.index.offset,  # type: ignore[attr-defined]
-        ctypes.addressof(frame) + native.Frame.score.offset,  # type: ignore[attr-defined]
-        scores.ctypes.data,
-    )
-    frame.named = named
+    best = native.best(logits, wanted, threshold)
+    assert best is not None
     expected = top_k(logits, wanted)
     # Of scores at the threshold, rounding decides.
     surely = [pair for pair in expected if pair[1] > threshold * (1 + 1e-12)]
     perhaps = [pair for pair in expected if pair[1] >= threshold * (1 - 1e-12)]
-    assert len(surely) <= frame.named <= len(perhaps)
-    assert [index for index, _ in frame.best()] == [index for index, _ in perhaps[: frame.named]]
+    assert len(surely) <= len(best) <= len(perhaps)
+    assert [index for index, _ in best] == [index for index, _ in perhaps[: len(best)]]
     np.testing.assert_allclose(
-        [score for _, score in frame.best()], [score for _, score in perhaps[: frame.named]], 1e-12
+        [score for _, score in best], [score for _, score in perhaps[: len(best)]], 1e-12
     )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_refused(models: Any, board: Emulator, bad: float) -> None:
-    pair = models()
-
+def test_logits_that_are_not_finite_are_refused(
+    pair: tuple[Model, Model], board: Emulator, bad: float
+) -> None:
     def compute(nv12: np.ndarray) -> np.ndarray:
         logits = np.zeros(CLASSES, np.float32)
         logits[3] = bad

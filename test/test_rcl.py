@@ -49,6 +49,14 @@ def connected(publisher: Any) -> None:
     patiently(lambda: publisher.get_subscription_count() or None)
 
 
+def linked(node: LifecycleNode, topic: str) -> tuple[Any, Any]:
+    """An image publisher and a subscription that has found it."""
+    publisher = node.create_publisher(Image, topic, QOS)
+    subscription = node.create_subscription(Image, topic, lambda _: None, QOS)
+    connected(publisher)
+    return publisher, subscription
+
+
 def image(size: int) -> Image:
     message = Image(height=1, width=size, encoding="mono8", step=size)
     message.data = array("B", bytes(i % 251 for i in range(size)))
@@ -67,9 +75,8 @@ def receiver(
 
 
 def test_takes_what_was_sent_whatever_its_size(node: LifecycleNode, receiver: rcl.Receiver) -> None:
-    publisher = node.create_publisher(Image, "image", QOS)
-    subscriptions = [node.create_subscription(Image, "image", lambda _: None, QOS)]
-    connected(publisher)
+    publisher, subscription = linked(node, "image")
+    subscriptions = [subscription]
     kept = []
     for size in (10, 100_000, 1_000, 0, 300_000):
         sent = serialize_message(image(size))
@@ -90,12 +97,8 @@ def test_takes_from_several_subscriptions_in_turn(
     node: LifecycleNode, receiver: rcl.Receiver
 ) -> None:
     topics = ("one", "two", "three")
-    publishers = [node.create_publisher(Image, topic, QOS) for topic in topics]
-    subscriptions = [
-        node.create_subscription(Image, topic, lambda _: None, QOS) for topic in topics
-    ]
+    publishers, subscriptions = zip(*(linked(node, topic) for topic in topics))
     for publisher in publishers:
-        connected(publisher)
         for size in (1, 2):
             publisher.publish(image(size))
     time.sleep(0.2)  # so that all have arrived
@@ -106,9 +109,8 @@ def test_takes_from_several_subscriptions_in_turn(
 def test_returns_when_woken_and_loses_no_message(
     node: LifecycleNode, receiver: rcl.Receiver
 ) -> None:
-    publisher = node.create_publisher(Image, "image", QOS)
-    subscriptions = [node.create_subscription(Image, "image", lambda _: None, QOS)]
-    connected(publisher)
+    publisher, subscription = linked(node, "image")
+    subscriptions = [subscription]
     assert receiver.receive(subscriptions, 0.0) is None
     woken = threading.Timer(0.2, receiver.wake)
     woken.start()
@@ -125,9 +127,8 @@ def test_returns_when_woken_and_loses_no_message(
 def test_memory_is_used_again_once_nobody_looks_at_it(
     node: LifecycleNode, receiver: rcl.Receiver
 ) -> None:
-    publisher = node.create_publisher(Image, "image", QOS)
-    subscriptions = [node.create_subscription(Image, "image", lambda _: None, QOS)]
-    connected(publisher)
+    publisher, subscription = linked(node, "image")
+    subscriptions = [subscription]
     for _ in range(5):
         publisher.publish(image(1000))
         received = receiver.receive(subscriptions, WAIT)

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from test_pipeline import submit
 
 from emulator.board import Emulator, fused_timings, hash_logits, write_model
 from repghost_ros.backends.base import BackendOptions
@@ -141,10 +142,10 @@ def test_a_batch_that_fails_on_the_device_fails_its_frames(
     with open_model(model_path=str(batch_model), backend="bpu") as model:
         pipeline = Pipeline(model, workers=1)
         stream = pipeline.open_stream(held, deliver, queue_depth=8)
-        stream.submit(0, reporting=INDEX)
+        submit(stream, 0, reporting=INDEX)
         assert first_is_read.wait(WAIT)
         for seed in (1, "bad", 3, 4, 5):
-            stream.submit(seed, reporting=INDEX)
+            submit(stream, seed, reporting=INDEX)
         before = inferences(board)
         others_wait.set()
         for _ in range(6):

@@ -14,7 +14,7 @@ import pytest
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.model import Model
 from repghost_ros.stream.job import Counts, Job, Outcome
-from repghost_ros.stream.pipeline import Pipeline
+from repghost_ros.stream.pipeline import Pipeline, Stream
 from repghost_ros.vision.frame import Frame, from_array
 
 WAIT = 10.0
@@ -125,6 +125,13 @@ def read(message: Any) -> Frame:
     return from_array(np.full((2, 2), message, np.uint8))
 
 
+def submit(stream: Stream[Any], message: Any, **how: Any) -> None:
+    """Submit a frame and wake a worker for it."""
+    awake = stream.submit(message, **how)
+    if awake is not None:
+        awake.release()
+
+
 def hosted(backend: HeldBackend) -> Model:
     return Model("held", Path("held.onnx"), ("only",), "full", backend)
 
@@ -139,7 +146,7 @@ def test_answers_every_frame_in_order_whatever_finishes_first() -> None:
     pipeline = Pipeline(hosted(backend), workers=3)
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     for number in range(3):
-        stream.submit(number)
+        submit(stream, number)
     wait_begun(backend, 3)
     assert backend.most_at_once == 3
     for number in (2, 1, 0):
@@ -155,10 +162,10 @@ def test_newest_frames_win_when_the_device_cannot_keep_up() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
     stream = pipeline.open_stream(read, inbox, queue_depth=2)
-    stream.submit(0)
+    submit(stream, 0)
     wait_begun(backend, 1)
     for number in range(1, 6):
-        stream.submit(number)
+        submit(stream, number)
     assert stream.counts.dropped == 3
     for number in range(6):
         backend.gate(number).set()
@@ -181,7 +188,7 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
     pipeline = Pipeline(hosted(backend), workers=2)
     stream = pipeline.open_stream(read, deliver, queue_depth=1)
     for number in range(100):
-        stream.submit(number)
+        submit(stream, number)
     # 2 * workers may be in work and one may wait.
     assert stream.counts.received - stream.counts.dropped <= 5
     release.set()
@@ -197,7 +204,7 @@ def test_a_bad_frame_and_a_failed_inference_cost_only_themselves() -> None:
     pipeline = Pipeline(hosted(backend), workers=2)
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     for message in (1, "bad", 13, 4):
-        stream.submit(message)
+        submit(stream, message)
     inbox.wait(4)
     pipeline.close()
     assert inbox.values == [1, 4]
@@ -222,7 +229,7 @@ def test_a_consumer_that_raises_loses_nothing_else(caplog: pytest.LogCaptureFixt
     pipeline = Pipeline(hosted(HeldBackend()), workers=1)
     stream = pipeline.open_stream(read, deliver, queue_depth=8)
     for number in range(3):
-        stream.submit(number)
+        submit(stream, number)
     inbox.wait(3)
     pipeline.close()
     assert inbox.values == [0, 1, 2]
@@ -235,10 +242,10 @@ def test_closes_mid_inference_and_frees_every_slot() -> None:
     pipeline = Pipeline(hosted(backend), workers=2)
     stream = pipeline.open_stream(read, inbox, queue_depth=4)
     for number in range(2):
-        stream.submit(number)
+        submit(stream, number)
     wait_begun(backend, 2)
     for number in range(2, 6):
-        stream.submit(number)
+        submit(stream, number)
     closing = threading.Thread(target=pipeline.close)
     closing.start()
     backend.gate(0).set()
@@ -253,9 +260,9 @@ def test_gives_up_what_hangs_and_answers_it_once() -> None:
     hung, fresh, inbox = HeldBackend(open_gates=False), HeldBackend(offset=100), Inbox()
     pipeline = Pipeline(hosted(hung), workers=1)
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
-    stream.submit(0)
+    submit(stream, 0)
     wait_begun(hung, 1)
-    stream.submit(1)
+    submit(stream, 1)
     assert pipeline.oldest_in_flight() > 0
     assert not pipeline.swap(hosted(fresh), timeout_s=0.01)
     inbox.wait(2)
@@ -263,7 +270,7 @@ def test_gives_up_what_hangs_and_answers_it_once() -> None:
     hung.gate(0).set()  # it comes back after all: nobody waits for it
     while hung.open_slots:
         threading.Event().wait(0.001)
-    stream.submit(2)
+    submit(stream, 2)
     inbox.wait(1)
     pipeline.close()
     assert inbox.values == [101, 102]
@@ -275,7 +282,7 @@ def test_swaps_models_between_two_frames_without_losing_one() -> None:
     pipeline = Pipeline(hosted(old), workers=2)
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     for number in range(4):
-        stream.submit(number)
+        submit(stream, number)
     wait_begun(old, 2)
     swapped = threading.Thread(target=pipeline.swap, args=(hosted(new),))
     swapped.start()
@@ -284,7 +291,7 @@ def test_swaps_models_between_two_frames_without_losing_one() -> None:
     old.gate(1).set()
     swapped.join(WAIT)
     old.close()
-    stream.submit(4)
+    submit(stream, 4)
     inbox.wait(5)
     pipeline.close()
     new.close()
@@ -298,7 +305,7 @@ def test_a_refused_swap_leaves_the_old_model_at_work() -> None:
     with pytest.raises(BackendError, match="no room"):
         pipeline.swap(hosted(cramped))
     cramped.close()  # the slot it did get was given back
-    stream.submit(7)
+    submit(stream, 7)
     inbox.wait(1)
     pipeline.close()
     assert inbox.values == [7]
@@ -316,12 +323,12 @@ def test_streams_take_turns() -> None:
     pipeline = Pipeline(hosted(backend), workers=1)
     greedy = pipeline.open_stream(read, deliver, queue_depth=8)
     modest = pipeline.open_stream(read, deliver, queue_depth=8)
-    greedy.submit(0)
+    submit(greedy, 0)
     wait_begun(backend, 1)
     for number in (1, 2, 3):
-        greedy.submit(number)
-    modest.submit(10)
-    modest.submit(11)
+        submit(greedy, number)
+    submit(modest, 10)
+    submit(modest, 11)
     for number in (0, 1, 2, 3, 10, 11):
         backend.gate(number).set()
     inbox.wait(6)
@@ -334,7 +341,7 @@ def test_streams_take_turns() -> None:
 
 def held_at_work(backend: HeldBackend, stream: Any, number: int = 0) -> None:
     """Give the only worker a frame, so that what comes next has to wait."""
-    stream.submit(number)
+    submit(stream, number)
     wait_begun(backend, 1)
 
 
@@ -354,7 +361,7 @@ def test_a_batch_takes_what_waits_and_never_waits_for_more() -> None:
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     held_at_work(backend, stream)
     for number in range(1, 8):
-        stream.submit(number)
+        submit(stream, number)
     release(backend, *range(8))
     inbox.wait(8)
     assert backend.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
@@ -371,8 +378,8 @@ def test_one_batch_serves_several_cameras_in_turn() -> None:
     modest = pipeline.open_stream(read, other, queue_depth=8)
     held_at_work(backend, greedy)
     for number in (1, 2, 3, 4):
-        greedy.submit(number)
-    modest.submit(20)
+        submit(greedy, number)
+    submit(modest, 20)
     release(backend, 0, 1, 2, 3, 4, 20)
     inbox.wait(5)
     other.wait(1)
@@ -387,12 +394,12 @@ def test_batches_are_delivered_in_order_whichever_ends_first() -> None:
     pipeline = Pipeline(hosted(backend), workers=2)
     one = pipeline.open_stream(read, inbox, queue_depth=8)
     two = pipeline.open_stream(read, other, queue_depth=8)
-    one.submit(0)
-    two.submit(20)
+    submit(one, 0)
+    submit(two, 20)
     wait_begun(backend, 2)
     for number in (1, 2):
-        one.submit(number)
-        two.submit(20 + number)
+        submit(one, number)
+        submit(two, 20 + number)
     release(backend, 20)  # its worker takes one frame of each camera
     wait_begun(backend, 1)
     release(backend, 1, 21)
@@ -421,8 +428,8 @@ def test_idle_workers_share_what_waits() -> None:
     stream = pipeline.open_stream(read_together, inbox, queue_depth=8)
     wait_until_idle(pipeline, 2)
     with pipeline._shop.lock:  # both frames wait before a worker looks
-        stream.submit(1)
-        stream.submit(2)
+        submit(stream, 1)
+        submit(stream, 2)
     release(backend, 1, 2)
     inbox.wait(2)
     pipeline.close()
@@ -435,11 +442,11 @@ def test_a_bad_frame_in_a_batch_costs_only_itself() -> None:
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     held_at_work(backend, stream)
     for message in (1, "bad", 3, 4):
-        stream.submit(message)
+        submit(stream, message)
     release(backend, 0, 1, 3, 4)
     inbox.wait(5)
     for _ in range(4):
-        stream.submit("bad")
+        submit(stream, "bad")
     inbox.wait(4)
     pipeline.close()
     assert backend.batches == [[0], [1, 3, 4]]  # and nothing was inferred for bad frames alone
@@ -455,8 +462,8 @@ def test_a_failed_batch_fails_its_frames_and_no_others() -> None:
     neighbour = pipeline.open_stream(read, other, queue_depth=8)
     held_at_work(backend, stream)
     for message in (1, 13, "bad", 4):
-        stream.submit(message)
-    neighbour.submit(20)
+        submit(stream, message)
+    submit(neighbour, 20)
     release(backend, 0, 1, 13, 20, 4)
     inbox.wait(5)
     other.wait(1)
@@ -476,7 +483,7 @@ def test_an_answer_that_is_none_fails_only_its_own_frame() -> None:
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     held_at_work(backend, stream)
     for number in (1, 14, 3):
-        stream.submit(number)
+        submit(stream, number)
     release(backend, 0, 1, 14, 3)
     inbox.wait(4)
     pipeline.close()
@@ -490,7 +497,7 @@ def test_newest_frames_win_with_batches_too() -> None:
     stream = pipeline.open_stream(read, inbox, queue_depth=3)
     held_at_work(backend, stream)
     for number in range(1, 10):
-        stream.submit(number)
+        submit(stream, number)
     assert stream.counts == Counts(received=10, dropped=6)
     release(backend, *range(10))
     inbox.wait(4)
@@ -506,11 +513,11 @@ def test_swaps_from_batches_to_single_frames_and_back() -> None:
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     held_at_work(large, stream)
     for number in range(1, 5):
-        stream.submit(number)
+        submit(stream, number)
     release(large, 0)
     wait_begun(large, 1)  # four are in flight, more than the small model may have
-    stream.submit(5)
-    stream.submit(6)
+    submit(stream, 5)
+    submit(stream, 6)
     swapped = threading.Thread(target=pipeline.swap, args=(hosted(small),))
     swapped.start()
     release(large, 1, 2, 3, 4)
@@ -523,8 +530,8 @@ def test_swaps_from_batches_to_single_frames_and_back() -> None:
     assert pipeline.swap(hosted(large))
     small.close()
     held_at_work(large, stream, 7)
-    stream.submit(8)
-    stream.submit(9)
+    submit(stream, 8)
+    submit(stream, 9)
     release(large, 7, 8, 9)
     inbox.wait(3)
     pipeline.close()
@@ -538,7 +545,7 @@ def test_a_hanging_batch_is_given_up_frame_by_frame() -> None:
     stream = pipeline.open_stream(read, inbox, queue_depth=8)
     held_at_work(hung, stream)
     for message in (1, "bad", 3):
-        stream.submit(message)
+        submit(stream, message)
     release(hung, 0)
     wait_begun(hung, 1)
     assert pipeline.oldest_in_flight() > 0
@@ -549,7 +556,7 @@ def test_a_hanging_batch_is_given_up_frame_by_frame() -> None:
     release(hung, 1, 3)
     while hung.open_slots:
         threading.Event().wait(0.001)
-    stream.submit(5)
+    submit(stream, 5)
     inbox.wait(1)
     pipeline.close()
     assert inbox.values == [0, 105]
@@ -565,7 +572,7 @@ def test_every_frame_of_many_cameras_ends_once() -> None:
 
     def send(stream: Any) -> None:
         for number in range(2000):
-            stream.submit("bad" if number % 50 == 7 else number % 251)
+            submit(stream, "bad" if number % 50 == 7 else number % 251)
 
     senders = [threading.Thread(target=send, args=(stream,)) for stream in streams]
     for sender in senders:

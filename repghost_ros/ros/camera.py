@@ -26,7 +26,7 @@ from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
 from repghost_ros.vision.overlay import draw_overlay, picture
 
-_COUNT_PERIOD = 0.1  # seconds until a new viewer of the overlay is seen
+_COUNT_PERIOD = 0.1  # seconds until a new viewer of the overlay, or a new log level, is seen
 
 
 class Camera:
@@ -57,6 +57,7 @@ class Camera:
         self._prefix = f"{name}/" if name else ""
         self._note = ""
         self._watchers = (0, 0)
+        """How many watch the overlay, raw and compressed."""
         self._debugs = False
         """Whether the log wants each frame."""
         self._counted = 0.0
@@ -118,7 +119,7 @@ class Camera:
         if not self._enabled() or (now.max_rate and self._is_early(now.max_rate)):
             self._stream.skip()
             return None
-        return self._stream.queue(message, now.view, now.reporting)
+        return self._stream.submit(message, now.view, now.reporting)
 
     def _is_early(self, rate: float) -> bool:
         now = time.monotonic()
@@ -195,7 +196,8 @@ class Camera:
             header = messages.header(job.message)
             clock, model = self._node.get_clock().now(), f"repghost_{now.model}"
             self._perception.publish(perception.targets(job, header, model, clock))
-        raw, packed = self._overlay_watched()
+        self._look()
+        raw, packed = self._watchers
         if raw or packed:
             # The compiled helper made none: it copies pixels from the message into the model's input.
             frame = job.frame or job.view.crop(self._read(job.message))
@@ -207,25 +209,24 @@ class Camera:
             if packed:
                 self._packed_overlay.publish(messages.compressed_image(header, rgb))
 
-    def _overlay_watched(self) -> tuple[int, int]:
-        """Who watches the overlay, raw and compressed."""
+    def _look(self) -> None:
+        """See, now and then, who watches the overlay and whether the log wants each frame."""
         now = time.monotonic()
-        # Only now and then, for it takes its time. So does the log's level, and rclpy looks for the
-        # caller before it looks at that.
         if now - self._counted > _COUNT_PERIOD:
             self._counted = now
+            # Asked here, for rclpy looks for its caller before it looks at the level.
             self._debugs = self._node.get_logger().is_enabled_for(LoggingSeverity.DEBUG)
             self._watchers = (
                 self._overlay.get_subscription_count(),
                 self._packed_overlay.get_subscription_count(),
             )
-        return self._watchers
 
     def _read(self, received: Serialized) -> Frame:
         message = received.message
         frame = from_compressed(message) if received.compressed else from_image(message)
         # The overlay needs the whole picture: decode it once.
-        return frame.decoded() if any(self._overlay_watched()) else frame
+        self._look()
+        return frame.decoded() if any(self._watchers) else frame
 
 
 def _stamp(job: Job[Serialized]) -> float:

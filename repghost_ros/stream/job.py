@@ -21,9 +21,6 @@ Message = TypeVar("Message")
 class Outcome(Enum):
     """How a frame ended; the values are the field names of `Counts`."""
 
-    # In C, for it is needed for each frame: Enum's own is in Python.
-    __hash__ = object.__hash__
-
     ANSWERED = "answered"
     """Its results were delivered."""
     REFUSED = "refused"
@@ -36,7 +33,7 @@ class Outcome(Enum):
     """It was not wanted and was passed over: it came too soon, or the node is disabled."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Job(Generic[Message]):
     """One frame: the request to the model, and the answer.
 
@@ -55,7 +52,7 @@ class Job(Generic[Message]):
     frame: Frame | None = None
     """What of the message the model saw, before it was scaled."""
     model: Any = None
-    """The Model that gave them."""
+    """The Model that answered."""
     named: native.Frame | None = None
     """The best classes, where the compiled helper has found them."""
     _logits: np.ndarray | None = None

@@ -37,7 +37,7 @@ Deliver = Callable[[Job[Message]], Outcome]
 """Called with a job that has ended; returns its outcome, which may be worse than the job's own."""
 
 
-@dataclass(slots=True)
+@dataclass
 class _Ticket:
     """A job's place in its stream's order."""
 
@@ -109,16 +109,13 @@ class Stream(Generic[Message]):
 
     def submit(
         self, message: Message, view: View = View(), reporting: Reporting = Reporting()
-    ) -> None:
-        """Queue a frame; returns at once. A full queue drops its oldest frame."""
-        awake = self.queue(message, view, reporting)
-        if awake is not None:
-            awake.release()
-
-    def queue(
-        self, message: Message, view: View = View(), reporting: Reporting = Reporting()
     ) -> Semaphore | None:
-        """Do the same, but leave it to the caller to release what wakes a worker for it."""
+        """Queue a frame; returns at once. A full queue drops its oldest frame.
+
+        Returns:
+            what the caller releases to wake a worker for it, None while none sleeps.
+
+        """
         job = Job(message, view, reporting)
         with self._shop.lock:
             self._received += 1
@@ -144,8 +141,6 @@ class Stream(Generic[Message]):
     @property
     def ready(self) -> int:
         """How many frames a worker could take now. Called with the lock held."""
-        if not self._waiting:
-            return 0
         # More than the limit may be in flight after a swap to a smaller batch.
         return max(0, min(len(self._waiting), self._shop.limit - len(self._in_order)))
 
@@ -214,7 +209,7 @@ class _Worker(threading.Thread):
                 self.tickets = []
                 for ticket in tickets:
                     ticket.stream.end(ticket, ticket.job)
-            for stream in {ticket.stream: None for ticket in tickets}:
+            for stream in dict.fromkeys(ticket.stream for ticket in tickets):
                 stream.deliver()
         self._slot.close()
 
@@ -234,19 +229,14 @@ class _Worker(threading.Thread):
 
     def _take(self) -> list[_Ticket]:
         streams = self._shop.streams
-        share = 1
-        if self.batch > 1:
-            # Idle workers get theirs: converting one after another takes longer than a batch saves.
-            ready = sum(stream.ready for stream in streams)
-            share = min(self.batch, math.ceil(ready / (1 + self._shop.idle)))
+        # Idle workers get their share: converting one after another takes longer than a batch saves.
+        share = math.ceil(sum(stream.ready for stream in streams) / (1 + self._shop.idle))
         taken: list[_Ticket] = []
-        for _ in range(share):
-            for stream in streams:
-                if stream.ready:
-                    streams.remove(stream)
-                    streams.append(stream)
-                    taken.append(stream.take())
-                    break
+        while len(taken) < min(share, self.batch):
+            stream = next(stream for stream in streams if stream.ready)
+            streams.remove(stream)
+            streams.append(stream)
+            taken.append(stream.take())
         return taken
 
 

@@ -150,7 +150,10 @@ def lock_ms(program: Program, library: Path, model: Path, rate: float) -> float:
 
 
 def cost(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
-    """Print and return the processor time and the lock's time of a frame."""
+    """Print and return the processor time and the lock's time of a frame.
+
+    The first program is C on rcl, the second infers as well.
+    """
     print(
         f"\na frame's cost: 224x224 NV12 at {COST_RATE} fps, a device that takes no time; "
         f"medians of {RUNS}"

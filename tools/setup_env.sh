@@ -121,5 +121,4 @@ step "installing $source into $venv with $("$python" --version)" \
 [ -n "$sourced" ] || point_wheels_here_and_build
 step "installing the package" \
   "$venv/bin/pip" install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
-build_helper
 echo "$wanted $extent" >"$stamp"

@@ -39,9 +39,9 @@ class Intake:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._subscriptions: list[Subscription] = []
-        self._closing = False
         self._receiver = Receiver(node.context)
         self._thread = WaitingThread(node.context, self._receiver, "intake", self._serve)
+        self._thread.start()
 
     def subscribe(self, candidates: list[Source], qos: QoSProfile, callback: Take) -> Subscription:
         """Call back with each message of whichever source is published; callbacks must be quick.
@@ -67,7 +67,7 @@ class Intake:
         now = time.monotonic()
         until = now + _PERIOD
         due: Semaphore | None = None
-        while now < until and not self._closing:
+        while now < until and not self._thread.closing:
             received = self._receiver.receive(handles, until - now, due)
             now, due = time.monotonic(), None
             if received is None:
@@ -81,7 +81,6 @@ class Intake:
 
     def close(self) -> None:
         """Take no further messages; returns once no callback runs."""
-        self._closing = True
         self._thread.close()
         for subscription in self._subscriptions:
             subscription.close()

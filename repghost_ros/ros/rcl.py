@@ -320,6 +320,5 @@ class BestPublisher:
             )
         if status == _UNREADABLE:
             return False
-        if status:
-            _check(status, "a message cannot be published")
+        _check(status, "a message cannot be published")
         return True

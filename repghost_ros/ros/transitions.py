@@ -34,6 +34,7 @@ class Transitions:
         self._answering: list[threading.Thread] = []
         self._wait_set = WaitSet(node.context)
         self._thread = WaitingThread(node.context, self._wait_set, "transitions", self._serve)
+        self._thread.start()
 
     def _serve(self) -> None:
         for service in self._wait_set.wait([self._service], _PERIOD):

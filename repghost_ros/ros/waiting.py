@@ -37,8 +37,12 @@ class WaitingThread:
         self._context = context
         self._serve = serve
         self._waiter = waiter
-        self._closing = False
+        self.closing = False
+        """Whether to serve nothing more."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -47,16 +51,16 @@ class WaitingThread:
 
     def _run(self) -> None:
         try:
-            while not self._closing and self._context.ok():
+            while not self.closing and self._context.ok():
                 self._serve()
         except Exception:
             # A signal that shuts the context down may interrupt rclpy anywhere.
-            if self._context.ok() and not self._closing:
+            if self._context.ok() and not self.closing:
                 raise
 
     def close(self) -> None:
         """Serve nothing more; returns once no callback runs."""
-        self._closing = True
+        self.closing = True
         self._waiter.wake()
         self._thread.join()
         self._waiter.close()

@@ -193,8 +193,9 @@ class SerializedHbm(Serialized):
     __slots__ = ()
 
     def __init__(self, raw: bytes | memoryview | Memory) -> None:
-        super().__init__(raw, compressed=False)
-        _, self.memory = self.raw, None
+        # The compiled helper reads sensor_msgs alone.
+        held = raw if isinstance(raw, (bytes, memoryview)) else raw.view()
+        super().__init__(held, compressed=False)
 
     @property
     def serialized_header(self) -> bytes:

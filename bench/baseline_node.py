@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from repghost_ros.results import Result
+from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
 from repghost_ros.ros.executors import spin
 from repghost_ros.ros.process import init, interrupted, shutdown

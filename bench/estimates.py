@@ -20,13 +20,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.convert.calibration import Calibration, calibrate
 from repghost_ros.convert.compilation import METHODS, compile_bin, prediction, prepare
 from repghost_ros.convert.export import OPSET
-from repghost_ros.convert.fusing import fuse_file
-from repghost_ros.convert.toolchain import Toolchain, find_toolchain
-from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.errors import ConversionError, need
+from repghost_ros.graphs.fusing import fuse_file
+from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.zoo.catalogue import MODELS
 
 ROOT = Path(__file__).parent.parent

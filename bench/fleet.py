@@ -19,11 +19,11 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from repghost_ros.demo.signs import sequence
-from repghost_ros.model import ModelSpec
+from repghost_ros.engine.model import ModelSpec
 from repghost_ros.runs.answers import open_results, read_results
 from repghost_ros.runs.fleet import LocalFleet
 from repghost_ros.runs.many import Asked, find_bags, replay_many
+from repghost_ros.sources.signs import sequence
 
 BAGS, FRAMES = 8, 500
 WIDTH, HEIGHT = 320, 240

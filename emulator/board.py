@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.backends.onnx import OnnxBackend
-from repghost_ros.demo.signs import LABELS
 from repghost_ros.paths import share
+from repghost_ros.sources.signs import LABELS
 from repghost_ros.zoo.catalogue import DEMO_FILES, MODELS
 
 HERE = Path(__file__).parent

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 from repghost_ros.version import __version__
 
 if TYPE_CHECKING:
+    from repghost_ros.engine.model import Model, open_model
+    from repghost_ros.engine.results import Reporting, Result
     from repghost_ros.errors import RepghostError
-    from repghost_ros.model import Model, open_model
-    from repghost_ros.results import Reporting, Result
     from repghost_ros.vision.view import View
 
 __all__ = ["Model", "RepghostError", "Reporting", "Result", "View", "__version__", "open_model"]
 _HOMES = {
-    "Model": "model",
+    "Model": "engine.model",
     "RepghostError": "errors",
-    "Reporting": "results",
-    "Result": "results",
+    "Reporting": "engine.results",
+    "Result": "engine.results",
     "View": "vision.view",
-    "open_model": "model",
+    "open_model": "engine.model",
 }
 
 

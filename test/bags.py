@@ -15,7 +15,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
-from repghost_ros.demo.signs import sequence
+from repghost_ros.sources.signs import sequence
 
 WIDTH, HEIGHT = 320, 240
 FPS = 20

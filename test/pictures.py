@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.sources.signs import LABELS, render
 
 
 def sign_folder(folder: Path, seed: int, per_class: int) -> Path:

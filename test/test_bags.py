@@ -16,8 +16,8 @@ import pytest
 from bags import IMAGE, ROS1, ROS2, film, image, sign_bag, stamp_ns, write_ros1, write_ros2
 from mcap.writer import CompressionType, Writer
 
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError
-from repghost_ros.results import Result
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.storage import ros2_type
 from repghost_ros.sources.types import hypotheses, ros2_topics

@@ -16,12 +16,12 @@ from test_pipeline import submit
 from emulator.board import Emulator, fused_timings, hash_logits, write_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
+from repghost_ros.engine.job import Counts, Job, Outcome
+from repghost_ros.engine.model import open_model
+from repghost_ros.engine.pipeline import Pipeline
+from repghost_ros.engine.results import Reporting, top_k
 from repghost_ros.errors import BackendError, FrameError
-from repghost_ros.model import open_model
-from repghost_ros.results import Reporting, top_k
 from repghost_ros.runs.batch import classify_each
-from repghost_ros.stream.job import Counts, Job, Outcome
-from repghost_ros.stream.pipeline import Pipeline
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import to_nv12
 

@@ -12,8 +12,8 @@ import pytest
 from emulator.board import write_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
+from repghost_ros.engine.model import open_model
 from repghost_ros.errors import BackendError
-from repghost_ros.model import open_model
 from repghost_ros.paths import share
 from repghost_ros.zoo.binary import choose_color_range, read_compiled, recorded_color_range
 

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from emulator.board import Emulator, timings, write_model
-from repghost_ros import board_report
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import CompiledBackend
-from repghost_ros.board_report import CERTIFIED, Certified
+from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli import main
-from repghost_ros.convert.toolchain import find_toolchain
-from repghost_ros.demo.signs import LABELS
 from repghost_ros.errors import DependencyError
+from repghost_ros.files import sha256
 from repghost_ros.paths import share
+from repghost_ros.runs import board_report
+from repghost_ros.runs.board_report import CERTIFIED, Certified
+from repghost_ros.sources.signs import LABELS
 from repghost_ros.zoo.catalogue import MODELS
-from repghost_ros.zoo.files import sha256
 
 Compute = Callable[[np.ndarray], np.ndarray]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import FrameError
-from repghost_ros.results import Result
 from repghost_ros.vision.cdr import Serialized
 
 pytest.importorskip("rclpy")

@@ -20,20 +20,20 @@ from pictures import sign_folder
 from weights import scaled_apart
 
 from repghost_ros.backends.base import BackendOptions
-from repghost_ros.backends.hybrid import read_hybrid
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import CompiledBackend, QuantizedBackend
+from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli import main
 from repghost_ros.convert import certificate
 from repghost_ros.convert.calibration import calibrate
 from repghost_ros.convert.compilation import METHODS, compile_bin, prepare
-from repghost_ros.convert.fusing import is_fused
-from repghost_ros.convert.toolchain import find_toolchain
-from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.errors import BackendError, DependencyError
+from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.paths import share
+from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.nv12 import ColorRange, to_nv12
+from repghost_ros.zoo.hybrid import read_hybrid
 
 onnx = pytest.importorskip("onnx")
 try:

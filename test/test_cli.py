@@ -24,14 +24,14 @@ from test_store import Archive, archive  # noqa: F401
 
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
-from repghost_ros import doctor
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.cli.program import COMMANDS
 from repghost_ros.cli.report import Table, _print_rich
-from repghost_ros.demo.signs import LABELS, render, sequence
 from repghost_ros.paths import share
+from repghost_ros.runs import doctor
 from repghost_ros.sources.pictures import find, pictures
+from repghost_ros.sources.signs import LABELS, render, sequence
 from repghost_ros.version import __version__
 from repghost_ros.vision import turbojpeg
 from repghost_ros.zoo.catalogue import MODELS

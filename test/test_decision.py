@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repghost_ros.stream.decision import Change, Smoothing
-from repghost_ros.stream.job import Job
+from repghost_ros.engine.decision import Change, Smoothing
+from repghost_ros.engine.job import Job
 
 
 def test_a_change_must_last() -> None:

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from repghost_ros.backends.onnx import OnnxBackend
-from repghost_ros.demo.signs import LABELS, NO_SIGN, render
+from repghost_ros.sources.signs import LABELS, NO_SIGN, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.nv12 import to_nv12
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from weights import scaled_apart
 
-from repghost_ros.convert.bias_correction import correct_biases
-from repghost_ros.convert.equalization import equalize
-from repghost_ros.convert.fusing import drift_of
-from repghost_ros.convert.observation import observe
-from repghost_ros.convert.weighted import weighted_nodes
+from repghost_ros.graphs.bias_correction import correct_biases
+from repghost_ros.graphs.equalization import equalize
+from repghost_ros.graphs.fusing import drift_of
+from repghost_ros.graphs.observation import observe
+from repghost_ros.graphs.weighted import weighted_nodes
 from repghost_ros.paths import share
 
 onnx = pytest.importorskip("onnx")

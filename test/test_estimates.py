@@ -10,9 +10,9 @@ import pytest
 
 from bench import estimates
 from bench.estimates import Estimate, Variant, estimate, page, plot, read
+from repghost_ros.backends.toolchain import Toolchain
 from repghost_ros.convert.calibration import Calibration
 from repghost_ros.convert.compilation import Job, Prediction
-from repghost_ros.convert.toolchain import Toolchain
 from repghost_ros.errors import ConversionError
 from repghost_ros.zoo.catalogue import MODELS
 

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
-from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.engine.model import open_model
 from repghost_ros.errors import SourceError
-from repghost_ros.model import open_model
 from repghost_ros.runs.evaluation import (
     accuracy,
     class_names,
@@ -23,6 +22,7 @@ from repghost_ros.runs.evaluation import (
     predict,
     read_val_list,
 )
+from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.zoo.labels import imagenet_synsets, labels_for
 
 PER_CLASS = 3

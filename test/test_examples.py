@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from bags import sign_bag
 
-from repghost_ros.demo.signs import render
+from repghost_ros.sources.signs import render
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "PYTHONUNBUFFERED": "1"}

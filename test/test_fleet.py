@@ -24,15 +24,15 @@ import pytest
 from bags import sign_bag
 
 from repghost_ros.cli import main
-from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.engine.model import ModelSpec
 from repghost_ros.errors import FleetError, OutputError, SourceError
-from repghost_ros.model import ModelSpec
 from repghost_ros.runs import fleet as fleet_module
 from repghost_ros.runs import many
 from repghost_ros.runs.answers import read_results
 from repghost_ros.runs.fleet import LocalFleet, open_fleet
 from repghost_ros.runs.many import Asked, find_bags, replay_many
 from repghost_ros.sources import remote
+from repghost_ros.sources.signs import LABELS, render
 
 FRAMES = (30, 12, 21)
 DEMO = ("--model", "demo")

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import ENCODINGS, Frame, from_array, from_compressed, from_image
 from repghost_ros.vision.nv12 import to_nv12
-from repghost_ros.vision.overlay import picture
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
 SMOOTH = cv2.resize(PICTURE[:2, :3] // 4 + 96, (41, 30), interpolation=cv2.INTER_LINEAR)

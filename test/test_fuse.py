@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
-from repghost_ros.convert import fusing
-from repghost_ros.convert.fusing import fuse, fuse_file, is_fused
-from repghost_ros.convert.graph import is_quantized, load, opset
-from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.errors import ConversionError, OutputError
+from repghost_ros.graphs import fusing
+from repghost_ros.graphs.fusing import fuse, fuse_file, is_fused
+from repghost_ros.graphs.graph import is_quantized, load, opset
 from repghost_ros.paths import share
+from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
 
 onnx = pytest.importorskip("onnx")

@@ -23,12 +23,12 @@ import numpy as np
 import pytest
 
 from repghost_ros import open_model
+from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.convert.calibration import calibrate
 from repghost_ros.convert.compilation import METHODS, compile_bin, prepare
-from repghost_ros.convert.toolchain import find_toolchain
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import DependencyError
-from repghost_ros.model import Model
-from repghost_ros.results import Reporting
 from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
 from repghost_ros.vision.view import View

@@ -12,7 +12,7 @@ import pytest
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, ObjectHypothesis, VisionInfo
 
-from repghost_ros.results import Result
+from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
 
 FOXY = Path(sys.prefix) / "foxy"
@@ -47,8 +47,8 @@ import rclpy
 from std_msgs.msg import Header
 from rclpy.qos import QoSProfile
 from vision_msgs.msg import Classification2D
-from repghost_ros.results import Result
-from repghost_ros.results import Result
+from repghost_ros.engine.results import Result
+from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
 
 rclpy.init()

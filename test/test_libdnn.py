@@ -20,11 +20,11 @@ from repghost_ros.backends import libdnn
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.libdnn import LibdnnBackend
 from repghost_ros.backends.onnx import OnnxBackend
-from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.engine.model import open_model
+from repghost_ros.engine.results import top_k
 from repghost_ros.errors import BackendError
-from repghost_ros.model import open_model
 from repghost_ros.paths import share
-from repghost_ros.results import top_k
+from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.nv12 import to_nv12
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from repghost_ros.engine.job import Counts, Job, Outcome
+from repghost_ros.engine.monitor import Latency, Monitor, Report
 from repghost_ros.errors import FrameError
 from repghost_ros.ros.diagnostics import Thresholds, camera_status
-from repghost_ros.stream.job import Counts, Job, Outcome
-from repghost_ros.stream.monitor import Latency, Monitor, Report
 
 GOOD = Report(
     seconds=2.0,

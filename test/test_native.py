@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
+from repghost_ros.engine.job import Job, Outcome
+from repghost_ros.engine.model import Model, open_model
+from repghost_ros.engine.results import Reporting, top_k
 from repghost_ros.errors import BackendError
-from repghost_ros.model import Model, open_model
-from repghost_ros.results import Reporting, top_k
-from repghost_ros.stream.job import Job, Outcome
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import from_image
 from repghost_ros.vision.view import View

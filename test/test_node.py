@@ -17,9 +17,9 @@ from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import VisionInfo
 
-from repghost_ros.demo.signs import LABELS, render
 from repghost_ros.paths import share
 from repghost_ros.ros import messages
+from repghost_ros.sources.signs import LABELS, render
 
 DEMO = str(share() / "models" / "demo.onnx")
 

@@ -14,9 +14,9 @@ from graph import Robot, image, running_node, wait_until
 from sensor_msgs.msg import Image
 
 from emulator.board import hash_logits, inject, timings, write_model
-from repghost_ros.demo.signs import render
-from repghost_ros.results import top_k
+from repghost_ros.engine.results import top_k
 from repghost_ros.ros import messages
+from repghost_ros.sources.signs import render
 
 NAMED = ("-r", "__node:=board", "-r", "image:=board_image")
 

@@ -15,8 +15,8 @@ from graph import BEST_EFFORT, RELIABLE, Robot, image, running_node, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
-from repghost_ros.demo.signs import sequence
 from repghost_ros.ros import messages
+from repghost_ros.sources.signs import sequence
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend, providers
-from repghost_ros.backends.onnx_graph import gives_probabilities
+from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import BackendError
-from repghost_ros.runs.batch import cores, threads_beside
 from repghost_ros.zoo.catalogue import MEAN, SCALE
+from repghost_ros.zoo.onnx_graph import gives_probabilities
 
 onnx = pytest.importorskip("onnx")
 BGR = np.full((240, 320, 3), (20, 200, 90), np.uint8)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repghost_ros.results import Result
-from repghost_ros.vision import overlay
+from repghost_ros.engine import overlay
+from repghost_ros.engine.overlay import draw_overlay, picture
+from repghost_ros.engine.results import Result
 from repghost_ros.vision.frame import from_array
-from repghost_ros.vision.overlay import draw_overlay, picture
 
 SHARK = "great white shark, white shark, man-eater, man-eating shark, Carcharodon carcharias"
 NAMES = ("pedestrian crossing", SHARK, "\u505c\u8f66\u8ba9\u884c", "\u00dcberholverbot", "stop")

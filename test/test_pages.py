@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
-from repghost_ros.demo.signs import LABELS, render
-from repghost_ros.results import Reporting, log_probabilities
+from repghost_ros.engine.results import Reporting, log_probabilities
 from repghost_ros.runs.pages import write_replay
 from repghost_ros.runs.reliability import fit_temperature, reliability
 from repghost_ros.runs.replay import Summary
+from repghost_ros.sources.signs import LABELS, render
 
 pytest.importorskip("matplotlib")
 

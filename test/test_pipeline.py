@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from repghost_ros.engine.job import Counts, Job, Outcome
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.pipeline import Pipeline, Stream
 from repghost_ros.errors import BackendError, FrameError
-from repghost_ros.model import Model
-from repghost_ros.stream.job import Counts, Job, Outcome
-from repghost_ros.stream.pipeline import Pipeline, Stream
 from repghost_ros.vision.frame import Frame, from_array
 
 WAIT = 10.0

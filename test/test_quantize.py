@@ -19,16 +19,16 @@ from pictures import sign_folder
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
+from repghost_ros.backends.toolchain import Toolchain
 from repghost_ros.cli import main
 from repghost_ros.cli import quantize as quantize_command
 from repghost_ros.cli.terminal import INTERRUPTED
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
 from repghost_ros.convert.quantization import Comparison, compare, normalise, quantize
-from repghost_ros.convert.toolchain import Toolchain
-from repghost_ros.demo.signs import LABELS
 from repghost_ros.errors import ConversionError, DependencyError
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
+from repghost_ros.sources.signs import LABELS
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange, to_nv12, to_rgb
 from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
 

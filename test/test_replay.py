@@ -43,15 +43,15 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from repghost_ros.cli import main
-from repghost_ros.demo.signs import LABELS
+from repghost_ros.engine.model import open_model
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError
-from repghost_ros.model import open_model
-from repghost_ros.results import Result
 from repghost_ros.runs.answers import open_results, read_results
 from repghost_ros.runs.difference import compare
 from repghost_ros.runs.replay import Answer, replay
 from repghost_ros.sources.bag_writer import STORAGES
 from repghost_ros.sources.bags import Bag
+from repghost_ros.sources.signs import LABELS
 from repghost_ros.sources.types import CLASSIFICATION, typestore
 
 FRAMES = 12

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from repghost_ros.engine.results import Reporting, Result, softmax, top_k
 from repghost_ros.errors import BackendError, ParameterError
-from repghost_ros.results import Reporting, Result, softmax, top_k
 
 LOGITS = arrays(np.float32, st.integers(1, 50), elements=st.floats(-(2.0**100), 2.0**100, width=32))
 

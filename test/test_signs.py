@@ -6,8 +6,8 @@ from itertools import combinations, islice
 import numpy as np
 import pytest
 
-from repghost_ros.demo import signs
-from repghost_ros.demo.signs import LABELS, NO_SIGN, Pose, Scene, face, render, sequence
+from repghost_ros.sources import signs
+from repghost_ros.sources.signs import LABELS, NO_SIGN, Pose, Scene, face, render, sequence
 
 
 def rng(*seed: int) -> np.random.Generator:

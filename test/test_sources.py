@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
-from repghost_ros.demo.signs import render
 from repghost_ros.errors import FrameError, SourceError
 from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
 from repghost_ros.sources.live import is_live
 from repghost_ros.sources.pictures import find, read_image
+from repghost_ros.sources.signs import render
 from repghost_ros.sources.videos import read_video
 
 CLASSIFY = ("classify", "--model", "demo", "--top-k", "1")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from repghost_ros.convert import toolchain
-from repghost_ros.convert.toolchain import PROGRAMS, find_toolchain
+from repghost_ros.backends import toolchain
+from repghost_ros.backends.toolchain import PROGRAMS, find_toolchain
 from repghost_ros.errors import DependencyError
 
 

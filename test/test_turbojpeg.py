@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError
 from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.frame import YCBCR, Frame, from_compressed
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
-from repghost_ros.vision.overlay import picture
 from repghost_ros.vision.view import View
 
 if turbojpeg.library() is None:

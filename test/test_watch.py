@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
-from repghost_ros.demo.signs import render
+from repghost_ros.sources.signs import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 

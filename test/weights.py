@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import remove_unused
-from repghost_ros.convert.weighted import weighted_nodes
+from repghost_ros.graphs.graph import remove_unused
+from repghost_ros.graphs.weighted import weighted_nodes
 
 
 def scaled_apart(model: Any, decades: float = 2.0) -> Any:

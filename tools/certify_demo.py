@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.backends.sim import CompiledBackend
-from repghost_ros.board_report import CERTIFIED, SEED, Certified
-from repghost_ros.demo.signs import LABELS, render
+from repghost_ros.files import sha256
+from repghost_ros.runs.board_report import CERTIFIED, SEED, Certified
+from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.nv12 import to_nv12
 from repghost_ros.zoo.catalogue import DEMO_FILES
-from repghost_ros.zoo.files import sha256
 
 MODELS = Path(__file__).parent.parent / "models"
 EVERY = 3  # third label, which keeps the file below 300 kB

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from repghost_ros.convert.export import export  # noqa: E402
-from repghost_ros.demo.signs import LABELS, render  # noqa: E402
+from repghost_ros.sources.signs import LABELS, render  # noqa: E402
 from repghost_ros.vision.frame import from_array  # noqa: E402
 from repghost_ros.vision.nv12 import to_nv12, to_rgb  # noqa: E402
 from repghost_ros.zoo.catalogue import MEAN, SCALE  # noqa: E402

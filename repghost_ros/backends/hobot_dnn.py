@@ -28,9 +28,9 @@ from repghost_ros.backends.base import (
     load_module,
     why_not,
 )
-from repghost_ros.backends.hybrid import look_at
 from repghost_ros.backends.libdnn import Shape
 from repghost_ros.errors import BackendError
+from repghost_ros.zoo.hybrid import look_at
 
 _log = logging.getLogger(__name__)
 _PACKAGES = ("hobot_dnn", "hobot_dnn_rdkx5")  # the board's image; PyPI

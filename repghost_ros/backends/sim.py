@@ -19,9 +19,9 @@ import numpy as np
 
 from repghost_ros.backends import _vendor_executor
 from repghost_ros.backends.base import Backend, BackendOptions, Runtime, SingleSlot
-from repghost_ros.backends.hybrid import Hybrid, read_hybrid
-from repghost_ros.convert.toolchain import Toolchain, find_toolchain
+from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.errors import BackendError, DependencyError
+from repghost_ros.zoo.hybrid import Hybrid, read_hybrid
 
 _TIMEOUT_S = 600  # of one simulated inference
 _GRACE_S = 5.0  # until the executor is killed

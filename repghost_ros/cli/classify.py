@@ -27,12 +27,12 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.cli.saver import Saver
 from repghost_ros.cli.terminal import print_error
+from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Model
 from repghost_ros.errors import UsageError
-from repghost_ros.model import Model
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import Picture, find, is_video, pictures
-from repghost_ros.stream.job import Job
 from repghost_ros.vision.view import View
 
 HELP = "classify images, folders, videos, cameras and streams"

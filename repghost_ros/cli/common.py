@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from repghost_ros.backends.base import ACTIVATIONS, CHANNEL_ORDERS, BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
+from repghost_ros.engine.model import Model, ModelSpec
+from repghost_ros.engine.results import Reporting
+from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import RepghostError, UsageError, need
-from repghost_ros.model import Model, ModelSpec
-from repghost_ros.results import Reporting
-from repghost_ros.runs.batch import cores, threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES

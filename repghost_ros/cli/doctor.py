@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from repghost_ros.board_report import report
 from repghost_ros.cli.report import Table
-from repghost_ros.doctor import PROBLEM, Finding, examine
 from repghost_ros.runs.benchmark import Timing
+from repghost_ros.runs.board_report import report
+from repghost_ros.runs.doctor import PROBLEM, Finding, examine
 
 HELP = "examine this machine and say what to do about problems"
 

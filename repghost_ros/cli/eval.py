@@ -18,8 +18,8 @@ from repghost_ros.backends.registry import BACKENDS
 from repghost_ros.cli.common import add_model, check_report, model_spec, open_model, with_bar
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import print_error
+from repghost_ros.engine.model import Model
 from repghost_ros.errors import SourceError, UsageError
-from repghost_ros.model import Model
 from repghost_ros.runs.evaluation import (
     Accuracy,
     Prediction,

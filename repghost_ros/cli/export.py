@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.errors import ConversionError, UsageError, need
+from repghost_ros.files import place
 from repghost_ros.output import named_errors, whole_file
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODELS
-from repghost_ros.zoo.files import place
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, read_labels
 from repghost_ros.zoo.store import ModelStore, resolve
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from repghost_ros.cli.terminal import print_error
 from repghost_ros.convert.calibration import see, spread
-from repghost_ros.convert.fusing import Fused, fuse_file
-from repghost_ros.convert.graph import load
 from repghost_ros.convert.quantization import normalise, open_float
 from repghost_ros.errors import FrameError, UsageError
+from repghost_ros.graphs.fusing import Fused, fuse_file
+from repghost_ros.graphs.graph import load
 from repghost_ros.sources.pictures import VIDEOS, find
 
 HELP = "fuse the branches of an .onnx model"

@@ -11,12 +11,12 @@ from typing import Any
 
 from repghost_ros.backends.onnx import LABELS_KEY
 from repghost_ros.convert.export import OPSET
-from repghost_ros.convert.fusing import is_fused
-from repghost_ros.convert.graph import is_quantized, load, opset
 from repghost_ros.errors import StoreError, UsageError
+from repghost_ros.files import check_format, sha256
+from repghost_ros.graphs.fusing import is_fused
+from repghost_ros.graphs.graph import is_quantized, load, opset
 from repghost_ros.zoo.binary import Compiled, read_compiled, recorded_color_range
 from repghost_ros.zoo.catalogue import MODEL_NAMES, MODELS
-from repghost_ros.zoo.files import check_format, sha256
 from repghost_ros.zoo.store import ModelStore, resolve
 
 _FORMATS = ("bin", "onnx")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli.common import (
     add_preprocessing,
     download_bar,
@@ -33,9 +34,7 @@ from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
 from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Certificate, certify
 from repghost_ros.convert.certificate_page import difference, write_page
 from repghost_ros.convert.compilation import METHODS, Progress, check, prepare
-from repghost_ros.convert.graph import load, refuse_quantized
 from repghost_ros.convert.quantization import compare, open_float, quantize, with_preprocessing
-from repghost_ros.convert.toolchain import find_toolchain
 from repghost_ros.errors import (
     BackendError,
     ConversionError,
@@ -45,6 +44,7 @@ from repghost_ros.errors import (
     UsageError,
     need,
 )
+from repghost_ros.graphs.graph import load, refuse_quantized
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
 from repghost_ros.zoo.labels import labels_for, read_labels

@@ -32,8 +32,8 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import print_error
+from repghost_ros.engine.results import CLASS_IDS
 from repghost_ros.errors import ParameterError, SourceError, UsageError
-from repghost_ros.results import CLASS_IDS
 from repghost_ros.runs.answers import is_results, open_results, read_results
 from repghost_ros.runs.difference import Difference, compare
 from repghost_ros.runs.pages import write_replay

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from repghost_ros.engine.job import Job
+from repghost_ros.engine.overlay import draw_overlay, picture
 from repghost_ros.errors import OutputError
 from repghost_ros.output import whole_file
 from repghost_ros.sources.pictures import Picture
 from repghost_ros.sources.videos import open_capture, plain_path
-from repghost_ros.stream.job import Job
-from repghost_ros.vision.overlay import draw_overlay, picture
 
 _FPS = 30.0  # used if the source does not say
 _MAX_FPS = 1000.0  # larger values are meaningless

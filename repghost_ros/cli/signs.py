@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from repghost_ros.cli.common import positive, with_bar
-from repghost_ros.demo.signs import LABELS, MIN_SIDE, render
 from repghost_ros.output import whole_file
+from repghost_ros.sources.signs import LABELS, MIN_SIDE, render
 
 HELP = "draw road signs to try the other commands on"
 

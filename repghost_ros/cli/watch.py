@@ -20,12 +20,12 @@ from repghost_ros.cli.common import (
     positive_float,
     reporting,
 )
+from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Model
 from repghost_ros.errors import OutputError, need
-from repghost_ros.model import Model
 from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
-from repghost_ros.stream.job import Job
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
 

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.backends.base import BackendOptions
-from repghost_ros.backends.hybrid import read_hybrid
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import QuantizedBackend, simulate
-from repghost_ros.convert.bias_correction import correct_biases
+from repghost_ros.backends.toolchain import Toolchain
 from repghost_ros.convert.calibration import Calibration, spread
 from repghost_ros.convert.compilation import (
     Job,
@@ -36,19 +35,20 @@ from repghost_ros.convert.compilation import (
     quantize_only,
     similarities,
 )
-from repghost_ros.convert.equalization import equalize
-from repghost_ros.convert.fusing import fuse_file, is_fused
-from repghost_ros.convert.graph import load, save
 from repghost_ros.convert.quantization import images, open_float
-from repghost_ros.convert.toolchain import Toolchain
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.results import softmax
 from repghost_ros.errors import ConversionError, FrameError, SourceError
-from repghost_ros.model import Model
-from repghost_ros.results import softmax
+from repghost_ros.graphs.bias_correction import correct_biases
+from repghost_ros.graphs.equalization import equalize
+from repghost_ros.graphs.fusing import fuse_file, is_fused
+from repghost_ros.graphs.graph import load, save
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.runs.evaluation import Sample, find_samples
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import ColorRange, to_nv12
 from repghost_ros.vision.view import View
+from repghost_ros.zoo.hybrid import read_hybrid
 
 HELD_OUT = 200
 """Pictures that the calibrations are compared on, at most."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.convert.certificate import Certificate
-from repghost_ros.html import figure, gallery, note, table
-from repghost_ros.html import page as html_page
-from repghost_ros.results import softmax
+from repghost_ros.engine.results import softmax
+from repghost_ros.runs.html import figure, gallery, note, table
+from repghost_ros.runs.html import page as html_page
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import to_nv12, to_rgb
 from repghost_ros.zoo.catalogue import Published

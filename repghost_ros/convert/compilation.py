@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from repghost_ros.backends.toolchain import MAPPER, Toolchain
 from repghost_ros.convert.calibration import Calibration
 from repghost_ros.convert.export import OPSET
-from repghost_ros.convert.graph import fixed_shape, load, opset, refuse_quantized
 from repghost_ros.convert.quantization import open_float
-from repghost_ros.convert.toolchain import MAPPER, Toolchain
 from repghost_ros.errors import ConversionError, need
+from repghost_ros.files import place
+from repghost_ros.graphs.graph import fixed_shape, load, opset, refuse_quantized
 from repghost_ros.zoo.catalogue import MODELS
-from repghost_ros.zoo.files import place
 
 _RANGES = {"full": "regular", "limited": "bt601_video"}
 """Our color ranges -> the toolchain's input_space_and_range."""

@@ -20,9 +20,9 @@ import numpy as np
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import CHANNEL_ORDER_KEY, MEAN_KEY, SCALE_KEY, OnnxBackend
 from repghost_ros.convert.calibration import Calibration, Progress, spread
-from repghost_ros.convert.graph import load, save
+from repghost_ros.engine.results import softmax
 from repghost_ros.errors import ConversionError, FrameError, need
-from repghost_ros.results import softmax
+from repghost_ros.graphs.graph import load, save
 
 COMPARED = 200
 """Pictures that float and int8 are compared on, at most."""

@@ -9,10 +9,10 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from repghost_ros.demo.signs import sequence
-from repghost_ros.results import Result
+from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
 from repghost_ros.ros.process import run, start
+from repghost_ros.sources.signs import sequence
 
 
 class Camera(Node):

@@ -18,11 +18,11 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
 from repghost_ros.demo.display import Display, Scene
-from repghost_ros.results import Result
+from repghost_ros.engine.overlay import draw_overlay, picture
+from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
 from repghost_ros.ros.process import run, start
 from repghost_ros.vision.frame import from_image
-from repghost_ros.vision.overlay import draw_overlay, picture
 
 _REFRESH = 0.5  # seconds between two lines
 _LEAST = 0.01  # score of a runner-up that is worth drawing

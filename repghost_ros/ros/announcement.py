@@ -13,7 +13,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 from vision_msgs.msg import VisionInfo
 
-from repghost_ros.model import Model
+from repghost_ros.engine.model import Model
 from repghost_ros.ros import messages
 
 LABELS = "class_labels"

@@ -13,18 +13,18 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
+from repghost_ros.engine.decision import Change, Smoothing
+from repghost_ros.engine.job import Counts, Job, Outcome
+from repghost_ros.engine.monitor import Monitor, Report
+from repghost_ros.engine.overlay import draw_overlay, picture
+from repghost_ros.engine.pipeline import Pipeline, Stream
 from repghost_ros.native import Semaphore
 from repghost_ros.ros import messages, perception, rcl
 from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.ros.topics import sources
-from repghost_ros.stream.decision import Change, Smoothing
-from repghost_ros.stream.job import Counts, Job, Outcome
-from repghost_ros.stream.monitor import Monitor, Report
-from repghost_ros.stream.pipeline import Pipeline, Stream
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
-from repghost_ros.vision.overlay import draw_overlay, picture
 
 _COUNT_PERIOD = 0.1  # seconds until a new viewer of the overlay, or a new log level, is seen
 

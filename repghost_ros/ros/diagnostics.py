@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from repghost_ros.stream.host import ModelHost
-from repghost_ros.stream.job import COUNT_NAMES
-from repghost_ros.stream.monitor import Latency, Report
+from repghost_ros.engine.host import ModelHost
+from repghost_ros.engine.job import COUNT_NAMES
+from repghost_ros.engine.monitor import Latency, Report
 
 
 @dataclass(frozen=True)

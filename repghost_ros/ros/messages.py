@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import ObjectHypothesis, VisionInfo
 
-from repghost_ros.results import Result
+from repghost_ros.engine.results import Result
 from repghost_ros.sources.types import hypotheses
 from repghost_ros.vision.cdr import Serialized
 

@@ -19,8 +19,11 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from repghost_ros.engine.host import ModelHost
+from repghost_ros.engine.job import Counts
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.errors import DependencyError, DownloadError, ParameterError, StoreError
-from repghost_ros.model import Model
 from repghost_ros.ros.announcement import LABELS, Announcement
 from repghost_ros.ros.bond import Bond
 from repghost_ros.ros.camera import Camera
@@ -32,9 +35,6 @@ from repghost_ros.ros.log import ToRosout
 from repghost_ros.ros.parameters import SPEC, Parameters, coerced, declare_parameters
 from repghost_ros.ros.process import interrupted, last_words, run, start
 from repghost_ros.ros.transitions import Transitions
-from repghost_ros.stream.host import ModelHost
-from repghost_ros.stream.job import Counts
-from repghost_ros.stream.pipeline import Pipeline
 
 _RETRY_AFTER = (1.0, 60.0)  # seconds until a failed download is begun again: at first, at most
 _WATCH_PERIOD = 0.1  # seconds

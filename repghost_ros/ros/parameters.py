@@ -22,11 +22,11 @@ from repghost_ros.backends.base import (
     ChannelOrder,
 )
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
+from repghost_ros.engine.model import ModelSpec
+from repghost_ros.engine.results import CLASS_IDS, ClassId, Reporting
+from repghost_ros.engine.threads import threads_beside
 from repghost_ros.errors import ParameterError
-from repghost_ros.model import ModelSpec
-from repghost_ros.results import CLASS_IDS, ClassId, Reporting
 from repghost_ros.ros.diagnostics import Thresholds
-from repghost_ros.runs.batch import threads_beside
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO

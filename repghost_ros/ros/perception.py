@@ -8,8 +8,8 @@ from typing import Any
 from rclpy.time import Time
 from std_msgs.msg import Header
 
+from repghost_ros.engine.job import Job
 from repghost_ros.errors import need
-from repghost_ros.stream.job import Job
 
 
 def message_type() -> Any:

@@ -31,7 +31,7 @@ from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 import repghost_ros.native as native
-from repghost_ros.stream.job import Job
+from repghost_ros.engine.job import Job
 from repghost_ros.vision.cdr import Serialized
 
 _TIMEOUT, _TAKE_FAILED = 2, 401  # RCL_RET_TIMEOUT, RCL_RET_SUBSCRIPTION_TAKE_FAILED: no message

@@ -14,9 +14,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError, need
 from repghost_ros.output import named_errors
-from repghost_ros.results import Result
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bag_writer import ClassificationWriter
 from repghost_ros.sources.bags import Bag

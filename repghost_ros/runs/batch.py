@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,32 +11,14 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from repghost_ros.backends.base import Slot
-from repghost_ros.model import Model
-from repghost_ros.results import Reporting
-from repghost_ros.stream.job import Job
+from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.results import Reporting
+from repghost_ros.engine.threads import cores
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
 
 Item = TypeVar("Item")
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS
-
-
-def threads_beside(workers: int, wanted: int = 0) -> int:
-    """Threads per inference that leave the other workers their cores.
-
-    Args:
-        workers: inferences at the same time.
-        wanted: upper limit; 0: as many as the cores allow.
-
-    """
-    left = max(1, cores() // workers)
-    return min(wanted or left, left)
 
 
 def classify_each(

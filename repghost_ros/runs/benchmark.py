@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 
 from repghost_ros.backends.base import Slot
-from repghost_ros.demo.signs import render
+from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.results import Reporting
+from repghost_ros.engine.threads import cores
 from repghost_ros.errors import need
-from repghost_ros.model import Model
 from repghost_ros.output import whole_file
-from repghost_ros.results import Reporting
-from repghost_ros.runs.batch import cores
-from repghost_ros.stream.job import Job
+from repghost_ros.sources.signs import render
 from repghost_ros.vision.frame import from_compressed
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODELS

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repghost_ros.results import Result
+from repghost_ros.engine.results import Result
 from repghost_ros.runs.replay import Answer
 
 

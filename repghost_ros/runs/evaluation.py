@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.results import Reporting, log_probabilities
 from repghost_ros.errors import SourceError
-from repghost_ros.model import Model
+from repghost_ros.files import sha256
 from repghost_ros.output import named_errors, whole_file
-from repghost_ros.results import Reporting, log_probabilities
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.folders import IMAGES, files_in
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import ResizePolicy
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.files import sha256
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, imagenet_synsets
 
 TOP = 5

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from repghost_ros.engine.threads import cores
 from repghost_ros.errors import FleetError, need
 from repghost_ros.output import uninterrupted
-from repghost_ros.runs.batch import cores
 from repghost_ros.version import __version__
 
 RAY = "pip install 'ray[client]'"

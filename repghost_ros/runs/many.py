@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from repghost_ros.engine.model import ModelSpec
+from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import OutputError, RepghostError, SourceError
-from repghost_ros.model import ModelSpec
+from repghost_ros.files import lock, sha256
 from repghost_ros.output import whole_file
-from repghost_ros.results import Reporting
 from repghost_ros.runs.answers import open_results, read_results
 from repghost_ros.runs.difference import compare
 from repghost_ros.runs.fleet import Fleet
@@ -30,7 +31,6 @@ from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.remote import is_url, listed, local_copy
 from repghost_ros.version import __version__
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.files import lock, sha256
 
 FORMATS = ("jsonl", "csv", "parquet")
 PART = 500

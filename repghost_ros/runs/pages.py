@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros import html
+from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError
 from repghost_ros.output import whole_file
+from repghost_ros.runs import html
 from repghost_ros.runs.evaluation import Prediction
 from repghost_ros.runs.plots import plot_confusion, plot_reliability, plot_timeline
 from repghost_ros.runs.reliability import fit_temperature, reliability
 from repghost_ros.runs.replay import Summary
 from repghost_ros.sources.pictures import read_image
-from repghost_ros.vision.overlay import picture
 
 _CLASSES = 20  # of a confusion matrix
 _MISTAKES = 12  # pictures

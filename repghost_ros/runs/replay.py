@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from repghost_ros.model import Model
-from repghost_ros.results import Reporting, Result
+from repghost_ros.engine.decision import Smoothing
+from repghost_ros.engine.model import Model
+from repghost_ros.engine.results import Reporting, Result
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.bags import Bag, Recorded
-from repghost_ros.stream.decision import Smoothing
 from repghost_ros.vision.view import View
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.base import BackendOptions
-from repghost_ros.model import Model, ModelSpec
+from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.runs.fleet import Fleet, shared
 
 _opened: dict[tuple[Any, ...], Model] = {}

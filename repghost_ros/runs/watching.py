@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from repghost_ros.stream.job import Job
+from repghost_ros.engine.job import Job
+from repghost_ros.engine.overlay import picture
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.overlay import picture
 
 _RATE_OVER = 2.0  # seconds
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError, need
 from repghost_ros.output import uninterrupted
-from repghost_ros.results import Result
 from repghost_ros.sources.types import CLASSIFICATION, HYPOTHESIS, INSTALL, typestore
 
 STORAGES = ("mcap", "sqlite3")

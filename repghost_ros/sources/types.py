@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import need
-from repghost_ros.results import Result
 
 INSTALL = "pip install rosbags"
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repghost_ros.errors import BackendError
-from repghost_ros.protobuf import fields, mapped, message, numbers, text
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
+from repghost_ros.zoo.protobuf import fields, mapped, message, numbers, text
 
 AUTO = "auto"
 """Instead of a color range: what the model file records."""

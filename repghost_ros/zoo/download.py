@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from repghost_ros.zoo.files import LARGEST
+from repghost_ros.files import LARGEST
 
 Progress = Callable[[int, int], None]
 """Told (bytes so far, bytes in all; 0 where the server does not say)."""

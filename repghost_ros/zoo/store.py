@@ -24,6 +24,7 @@ from repghost_ros.errors import (
     OutputError,
     StoreError,
 )
+from repghost_ros.files import check_format, locked, place, record, sha256, sidecar_of
 from repghost_ros.paths import share
 from repghost_ros.zoo.binary import read_compiled
 from repghost_ros.zoo.catalogue import (
@@ -35,7 +36,6 @@ from repghost_ros.zoo.catalogue import (
     check_archive,
 )
 from repghost_ros.zoo.download import Progress, receive
-from repghost_ros.zoo.files import check_format, locked, place, record, sha256, sidecar_of
 
 _log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def _check(file: Path, origin: str) -> None:
 def _fuse(original: Path, path: Path) -> str:
     """Fuse a downloaded .onnx; returns the comment to record, empty if nothing was fused."""
     # Imported here, because a board converts nothing.
-    from repghost_ros.convert.fusing import fuse_file
+    from repghost_ros.graphs.fusing import fuse_file
 
     try:
         fused = fuse_file(original, path)

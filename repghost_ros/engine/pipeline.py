@@ -25,11 +25,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 from repghost_ros.backends.base import Slot
+from repghost_ros.engine.job import Counts, Job, Message, Outcome
+from repghost_ros.engine.model import Model, Read
+from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import BackendError
-from repghost_ros.model import Model, Read
 from repghost_ros.native import Semaphore
-from repghost_ros.results import Reporting
-from repghost_ros.stream.job import Counts, Job, Message, Outcome
 from repghost_ros.vision.view import View
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import attributes_of, constants, remove_unused
 from repghost_ros.errors import need
+from repghost_ros.graphs.graph import attributes_of, constants, remove_unused
 
 
 class Weighted:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 import repghost_ros.native as native
-from repghost_ros.results import Reporting, Result
+from repghost_ros.engine.results import Reporting, Result
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.stream.job import Job
+from repghost_ros.engine.job import Job
 
 _GAP = 1.0
 """Seconds between two stamps beyond which the second frame shows another scene."""

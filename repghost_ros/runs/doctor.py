@@ -19,10 +19,10 @@ from pathlib import Path
 
 import repghost_ros.native as native
 from repghost_ros.backends.registry import RUNTIMES, choose
-from repghost_ros.convert.toolchain import find_toolchain
+from repghost_ros.backends.toolchain import find_toolchain
+from repghost_ros.engine.threads import cores
 from repghost_ros.errors import BackendError, DependencyError, StoreError
 from repghost_ros.paths import share
-from repghost_ros.runs.batch import cores
 from repghost_ros.vision import turbojpeg
 from repghost_ros.zoo.catalogue import DEFAULT, DEMO, MODELS, check_archive
 from repghost_ros.zoo.store import ModelStore

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import copy_of
 from repghost_ros.errors import ConversionError, need
+from repghost_ros.graphs.graph import copy_of
 
 
 @dataclass(frozen=True)

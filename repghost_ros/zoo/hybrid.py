@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.errors import BackendError
-from repghost_ros.protobuf import Value, fields, mapped, message, numbers, text
+from repghost_ros.zoo.protobuf import Value, fields, mapped, message, numbers, text
 
 _GRAPH, _SETTINGS = 5, 6
 _NODES, _NAME, _TENSORS, _INPUTS, _OUTPUTS = 1, 2, 3, 4, 5

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.stream.job import Counts, Job, Outcome
+from repghost_ros.engine.job import Counts, Job, Outcome
 
 
 @dataclass(frozen=True)

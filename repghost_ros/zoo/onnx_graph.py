@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repghost_ros.protobuf import fields, mapped, message, text
+from repghost_ros.zoo.protobuf import fields, mapped, message, text
 
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 1, 12
 _VALUE_NAME, _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 1, 2, 4

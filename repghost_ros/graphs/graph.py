@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.errors import ConversionError, OutputError, need
-from repghost_ros.zoo.files import whole
+from repghost_ros.files import whole
 
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _QUANTIZED_PREFIXES = ("QLinear", "QGemm", "QAttention", "Hz")

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
+from repghost_ros.engine.job import Counts
+from repghost_ros.engine.model import Model, ModelSpec
+from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.errors import BackendError
-from repghost_ros.model import Model, ModelSpec
-from repghost_ros.stream.job import Counts
-from repghost_ros.stream.pipeline import Pipeline
 from repghost_ros.zoo.download import Progress
 
 _REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: at first, at most

@@ -23,11 +23,10 @@ from repghost_ros.backends.base import (
     Runtime,
     Slot,
 )
-from repghost_ros.backends.onnx_graph import gives_probabilities
 from repghost_ros.backends.registry import choose
+from repghost_ros.engine.job import Job, Outcome
+from repghost_ros.engine.results import Reporting, Result, are_probabilities
 from repghost_ros.errors import BackendError, LabelsError
-from repghost_ros.results import Reporting, Result, are_probabilities
-from repghost_ros.stream.job import Job, Outcome
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
@@ -35,6 +34,7 @@ from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
+from repghost_ros.zoo.onnx_graph import gives_probabilities
 from repghost_ros.zoo.store import resolve
 
 Read = Callable[[Any], Frame]

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from repghost_ros.results import Result
+from repghost_ros.engine.results import Result
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
 

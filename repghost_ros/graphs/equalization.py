@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import attributes_of, copy_of
-from repghost_ros.convert.observation import observe
-from repghost_ros.convert.weighted import Weighted, weighted_nodes, write
+from repghost_ros.graphs.graph import attributes_of, copy_of
+from repghost_ros.graphs.observation import observe
+from repghost_ros.graphs.weighted import Weighted, weighted_nodes, write
 
 _PASS_ON = {
     *("Relu", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool"),

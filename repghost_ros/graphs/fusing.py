@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import (
+from repghost_ros.errors import ConversionError, need
+from repghost_ros.graphs.graph import (
     attributes_of,
     constants,
     copy_of,
@@ -28,7 +29,6 @@ from repghost_ros.convert.graph import (
     remove_unused,
     save,
 )
-from repghost_ros.errors import ConversionError, need
 
 TOLERANCE = 1e-4
 """Largest change of a logit that fusing may make, relative to the largest logit."""

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.backends.libdnn import LibdnnBackend
-from repghost_ros.demo.signs import LABELS, render
-from repghost_ros.doctor import NOTE, OK, PROBLEM, Finding
+from repghost_ros.engine.job import Job, Outcome
+from repghost_ros.engine.model import Model, ModelSpec, Read
+from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import RepghostError
-from repghost_ros.model import Model, ModelSpec, Read
+from repghost_ros.files import sha256
 from repghost_ros.paths import share
-from repghost_ros.results import Reporting
 from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published
-from repghost_ros.stream.job import Job, Outcome
+from repghost_ros.runs.doctor import NOTE, OK, PROBLEM, Finding
+from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODELS
-from repghost_ros.zoo.files import sha256
 from repghost_ros.zoo.store import ModelStore
 
 THREADS = (1, 2, 4, 8)

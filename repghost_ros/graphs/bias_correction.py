@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.convert.graph import copy_of
-from repghost_ros.convert.observation import observe
-from repghost_ros.convert.weighted import Weighted, weighted_nodes, write
+from repghost_ros.graphs.graph import copy_of
+from repghost_ros.graphs.observation import observe
+from repghost_ros.graphs.weighted import Weighted, weighted_nodes, write
 
 _LARGEST = 127  # of a weight's integers
 

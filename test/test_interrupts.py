@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from bags import sign_bag
 
 from repghost_ros.output import uninterrupted
 
@@ -46,33 +44,6 @@ def test_an_interrupted_benchmark_does_not_abort(threads: str) -> None:
         code, told = interrupted(arguments, 1.5 + step * 0.13)
         assert (code, told.count("interrupted")) == (130, 1), told
         assert "terminate" not in told
-
-
-def test_without_what_only_linux_has(tmp_path: Path) -> None:
-    """Windows has no fcntl and macOS no sched_getaffinity: what needs no ROS runs without."""
-    bag = sign_bag(tmp_path / "bag", 3)
-    program = (
-        "import os, sys\n"
-        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios', 'rclpy'):\n"
-        "    sys.modules[name] = None\n"
-        "for name in ('sched_getaffinity', 'killpg', 'getuid', 'geteuid', 'setsid', 'fork'):\n"
-        "    delattr(os, name)\n"
-        "from repghost_ros.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    for arguments in (
-        ["models"],
-        ["doctor", "--json"],
-        ["classify", "docs/demo.png", "--model", "demo"],
-        ["replay", str(bag), "--model", "demo"],
-        ["bench", "--model", "demo", "--threads", "1", "--seconds", "0.1"],
-    ):
-        root = Path(__file__).parent.parent
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments], cwd=root, capture_output=True, text=True
-        )
-        assert "Traceback" not in done.stderr
-        assert done.returncode == 0 or arguments[0] == "doctor", done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

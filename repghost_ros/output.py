@@ -13,6 +13,31 @@ from repghost_ros.errors import OutputError
 
 
 @contextmanager
+def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; it becomes `path` at the end of the block.
+
+    Parent folders are created.
+
+    Args:
+        path: the file.
+        keep: leave what was written, unless it is empty, if the block fails.
+
+    Raises:
+        OSError: it cannot be written there.
+
+    """
+    # The suffix stays, because writers choose the format by it.
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        if not (keep and partial.is_file() and partial.stat().st_size):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
 def named_errors(path: Path) -> Iterator[None]:
     """Add the file's name, which the system's error about a full disk lacks.
 
@@ -27,24 +52,15 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, which becomes `path` at the end of the block.
-
-    Parent folders are created; the file is removed if the block fails.
+def whole_file(path: Path, *, keep: bool = False) -> Iterator[Path]:
+    """Yield a name to write to like `replacing`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
 
     """
-    # The suffix stays, because writers choose the format by it.
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    with named_errors(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with named_errors(path), replacing(path, keep=keep) as partial:
+        yield partial
 
 
 @contextmanager

@@ -71,8 +71,8 @@ def path(tmp_path: Path) -> Path:
 def test_reads_how_it_was_compiled(path: Path) -> None:
     (model,) = read_compiled(compiled(path, batch=4))
     assert (model.name, model.march, model.batch) == ("m", "bayes-e", 4)
-    assert (model.input.name, model.input.shape) == ("data", (4, 224, 224, 3))
-    assert model.output.shape == (4, 1000)
+    assert (model.inputs[0].name, model.inputs[0].shape) == ("data", (4, 224, 224, 3))
+    assert model.outputs[0].shape == (4, 1000)
     assert model.takes_nv12
     assert model.color_range == "full"
     assert model.unfit() == ""
@@ -209,5 +209,5 @@ def test_info_of_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_compilers_own_file() -> None:
     (model,) = read_compiled(DEMO_BIN)
     assert (model.march, model.batch, model.color_range) == ("bayes-e", 1, "full")
-    assert (model.input.shape, max(model.output.shape)) == ((1, 224, 224, 3), 17)
+    assert (model.inputs[0].shape, max(model.outputs[0].shape)) == ((1, 224, 224, 3), 17)
     assert model.unfit() == ""

@@ -33,7 +33,7 @@ from repghost_ros.paths import share
 from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.nv12 import ColorRange, to_nv12
-from repghost_ros.zoo.hybrid import read_hybrid
+from repghost_ros.zoo.binary import read_for_simulation
 
 onnx = pytest.importorskip("onnx")
 try:
@@ -150,9 +150,9 @@ def test_the_simulator_and_the_executor_answer_alike(certified: dict[str, Any]) 
 
 
 def test_the_shipped_demo_reads_signs_as_a_board_would() -> None:
-    hybrid = read_hybrid(DEMO_BIN)
-    assert (hybrid.width, hybrid.height, hybrid.classes, hybrid.batch) == (224, 224, 17, 1)
-    assert hybrid.settings["INPUT_SPACE_AND_RANGE"] == "regular"
+    model = read_for_simulation(DEMO_BIN)
+    assert (model.width, model.height, model.classes, model.batch) == (224, 224, 17, 1)
+    assert model.settings["INPUT_SPACE_AND_RANGE"] == "regular"
     shown = frames(2 * len(LABELS), seed=32)
     compiled = answer(CompiledBackend(DEMO_BIN), shown)
     truth = np.arange(len(shown)) % len(LABELS)
@@ -181,7 +181,7 @@ def test_the_limited_range(signs: Path, tmp_path: Path) -> None:
     made = calibrate(signs, tmp_path, samples=34, color_range="limited")
     job = prepare(DEMO, "limited", made, tmp_path, method=METHODS["max"])
     compiled = compile_bin(job, find_toolchain())
-    assert read_hybrid(compiled).settings["INPUT_SPACE_AND_RANGE"] == "bt601_video"
+    assert read_for_simulation(compiled).settings["INPUT_SPACE_AND_RANGE"] == "bt601_video"
     ranges: tuple[ColorRange, ...] = ("limited", "full")
     wanted = answer(OnnxBackend(DEMO, BackendOptions()), frames(6, seed=33))
     errors = {

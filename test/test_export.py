@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
-from repghost_ros.errors import BackendError, ConversionError
+from repghost_ros.errors import BackendError, ConversionError, DependencyError
 from repghost_ros.paths import share
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
 from repghost_ros.zoo.catalogue import MODELS
@@ -124,6 +125,18 @@ def test_a_model_of_own_classes(tmp_path: Path, store: Path, capsys: Any) -> Non
     assert main([*command, "--out", str(out), "--labels", str(labels)]) == 0
     assert OnnxBackend(out).labels == ("cup", "fork", "spoon")
     assert not store.exists()
+
+
+def test_a_missing_package_is_not_a_bad_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_model("111")  # skips without torch
+    from repghost_ros.convert.export import load
+
+    (tmp_path / "weights.safetensors").write_bytes(bytes(100))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(DependencyError, match=r"safetensors.*pip install"):
+        load("111", tmp_path / "weights.safetensors")
 
 
 def test_safetensors_checkpoint(tmp_path: Path) -> None:

@@ -80,6 +80,20 @@ def test_every_size(size: str, norms: bool, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"in.onnx", "out.onnx"}
 
 
+def test_weights_among_the_inputs_are_no_inputs(tmp_path: Path) -> None:
+    """As exporters of IR version 3 and the model zoo write them."""
+    published("100", tmp_path / "in.onnx")
+    model = onnx.load(tmp_path / "in.onnx")
+    for entry in model.graph.initializer:
+        shape = onnx.helper.make_tensor_value_info(entry.name, entry.data_type, entry.dims)
+        model.graph.input.append(shape)
+    onnx.save(model, tmp_path / "old.onnx")
+    fuse_file(tmp_path / "old.onnx", tmp_path / "out.onnx")
+    assert [entry.name for entry in onnx.load(tmp_path / "out.onnx").graph.input] == ["data"]
+    command = ["export", str(tmp_path / "old.onnx"), "--fold-preprocess"]
+    assert main([*command, "--out", str(tmp_path / "folded.onnx")]) == 0
+
+
 def test_what_is_fused_already_stays_as_it_is() -> None:
     model = onnx.load(DEMO)
     assert is_fused(model)

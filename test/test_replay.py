@@ -485,7 +485,7 @@ def test_a_result_that_broke_off_keeps_its_own_name(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_results(golden) as write:
         deque(map(write, broken_off()))
     assert golden.read_text() == "as it was\n"
-    assert (tmp_path / "golden.jsonl.partial").read_text().endswith("\n")
+    assert (tmp_path / "golden.partial.jsonl").read_text().endswith("\n")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])

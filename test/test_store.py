@@ -164,12 +164,12 @@ def test_what_cannot_be_moved_into_the_store_leaves_it_as_it_was(
 )
 def test_refuses_what_is_no_model(archive: Archive, store: ModelStore, body: bytes) -> None:
     archive.body = body
-    with pytest.raises(StoreError, match="is no model"):
+    with pytest.raises(StoreError, match="is not a model"):
         store.fetch("100", "onnx")
     assert store.entries() == []
     for packed in (b"\x1f\x8b" + MODEL, bytes(9000), b"\xef\xbb\xbf<!doctype html>" + MODEL):
         archive.body = packed
-        with pytest.raises(StoreError, match="is no model"):
+        with pytest.raises(StoreError, match="is not a model"):
             store.fetch("100", "bin")
     archive.body = MODEL
     assert store.fetch("100", "onnx").read_bytes() == MODEL

@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,38 @@ def test_only_the_walled_rooms_import_ros(path: Path) -> None:
     # The command reaches the node's package by name, where a subcommand needs ROS.
     if place.parts[0] != "cli":
         assert not any(name.startswith("repghost_ros.ros") for name in imports(path))
+
+
+def needing(path: Path) -> Iterator[tuple[str, str]]:
+    """Names and docstrings of the public functions and classes whose own body calls `need`."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+    def visit(parent: ast.AST, name: str, documented: ast.AST) -> Iterator[tuple[str, str]]:
+        for node in ast.iter_child_nodes(parent):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "need":
+                yield name, ast.get_docstring(documented) or ""  # type: ignore[arg-type]
+            if isinstance(node, (*functions, ast.ClassDef)):
+                private = node.name.startswith("_")
+                # A class documents its __init__; a private function is its callers' affair.
+                inner = documented if private else node
+                inside = f"{name}.{node.name}" if name else node.name
+                if not private or node.name == "__init__":
+                    yield from visit(node, inside, inner)
+            else:
+                yield from visit(node, name, documented)
+
+    yield from visit(ast.parse(path.read_text()), "", ast.Module(body=[], type_ignores=[]))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_function_that_needs_a_package_documents_the_error(path: Path) -> None:
+    if path.is_relative_to(PACKAGE / "cli"):  # commands report every error of the tree
+        return
+    silent = [name for name, text in needing(path) if "DependencyError" not in text]
+    assert silent == []
+    # The package is not somebody else's fault.
+    packages = r"(?:onnx\b|ONNX Runtime|rosbags|torch|timm|PyYAML)[\w ,]* missing"
+    assert re.findall(rf"(?:Conversion|Source)Error: [\w ,]*{packages}", path.read_text()) == []
 
 
 def layers() -> list[set[str]]:

@@ -30,7 +30,7 @@ from repghost_ros.backends.base import (
 )
 from repghost_ros.backends.libdnn import Shape
 from repghost_ros.errors import BackendError
-from repghost_ros.zoo.hybrid import look_at
+from repghost_ros.zoo.binary import look_at
 
 _log = logging.getLogger(__name__)
 _PACKAGES = ("hobot_dnn", "hobot_dnn_rdkx5")  # the board's image; PyPI

@@ -41,7 +41,7 @@ import numpy as np
 import repghost_ros.native as native
 from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
 from repghost_ros.errors import BackendError
-from repghost_ros.zoo.hybrid import look_at
+from repghost_ros.zoo.binary import look_at
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
 _DEPENDENCIES = "/usr/hobot/lib"

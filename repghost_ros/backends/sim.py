@@ -21,7 +21,7 @@ from repghost_ros.backends import _vendor_executor
 from repghost_ros.backends.base import Backend, BackendOptions, Runtime, SingleSlot
 from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.errors import BackendError, DependencyError
-from repghost_ros.zoo.hybrid import Hybrid, read_hybrid
+from repghost_ros.zoo.binary import Compiled, read_for_simulation
 
 _TIMEOUT_S = 600  # of one simulated inference
 _GRACE_S = 5.0  # until the executor is killed
@@ -42,7 +42,7 @@ def version() -> str:
 
 
 def simulate(
-    toolchain: Toolchain, model: Hybrid, frames: Sequence[np.ndarray], folder: Path
+    toolchain: Toolchain, model: Compiled, frames: Sequence[np.ndarray], folder: Path
 ) -> np.ndarray:
     """One inference in the vendor's simulator.
 
@@ -69,7 +69,7 @@ def simulate(
         return ",".join([value] * count)
 
     command = [
-        *(toolchain.program("hbdk-sim"), "-f", "model.hbm", "-n", model.unit, "-o", "out"),
+        *(toolchain.program("hbdk-sim"), "-f", "model.hbm", "-n", model.bpu_parts[0], "-o", "out"),
         *("-i", ",".join(f"{number}.yuv" for number in range(count))),
         *("--yuv-size", each(size), "--yuv-stride", each(str(model.width))),
         *("--yuv-roi-coord", each("0x0"), "--yuv-roi-size", each(size)),
@@ -107,7 +107,7 @@ class CompiledBackend:
     labels: tuple[str, ...] = ()  # compiled models carry none
 
     def __init__(self, path: Path) -> None:
-        self.model = read_hybrid(path)
+        self.model = read_for_simulation(path)
         self.toolchain = _toolchain()
         self.runtime = f"simulator (hbdk-sim {self.toolchain.compiler})"
         self.width, self.height = self.model.width, self.model.height

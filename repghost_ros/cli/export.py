@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.errors import ConversionError, UsageError, need
+from repghost_ros.errors import UsageError
 from repghost_ros.files import place
-from repghost_ros.output import named_errors, whole_file
+from repghost_ros.graphs.graph import load as load_graph
+from repghost_ros.graphs.graph import save
+from repghost_ros.output import named_errors
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODELS
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, read_labels
@@ -111,14 +113,7 @@ def run(options: argparse.Namespace) -> ExportReport:
         if options.fold_preprocess:
             from repghost_ros.convert.folding import fold_preprocess
 
-            onnx = need("onnx", "pip install onnx")
-            try:
-                unfolded = onnx.load(source)
-            except Exception as error:  # protobuf's own
-                raise ConversionError(f"'{source}' is no ONNX model: {error}") from error
-            folded = fold_preprocess(unfolded, options.color_range)
-            with whole_file(options.out) as partial:
-                onnx.save(folded, partial)
+            save(fold_preprocess(load_graph(source), options.color_range), options.out)
             path = options.out
         elif options.out is not None:
             with named_errors(options.out):

@@ -48,7 +48,7 @@ from repghost_ros.runs.evaluation import Sample, find_samples
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import ColorRange, to_nv12
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.hybrid import read_hybrid
+from repghost_ros.zoo.binary import read_for_simulation
 
 HELD_OUT = 200
 """Pictures that the calibrations are compared on, at most."""
@@ -422,20 +422,20 @@ def _prove(
         ConversionError: it answers other than the quantized model.
 
     """
-    hybrid = read_hybrid(compiled)
-    chosen = spread(range(len(answers.samples)), max(SIMULATED, hybrid.batch))
+    model = read_for_simulation(compiled)
+    chosen = spread(range(len(answers.samples)), max(SIMULATED, model.batch))
     worst, count = 0.0, 0
     with tempfile.TemporaryDirectory(prefix="repghost_sim_") as scratch:
         folder = Path(scratch)
-        (folder / "model.hbm").write_bytes(hybrid.program)
-        for first in range(0, len(chosen), hybrid.batch):
-            numbers = chosen[first : first + hybrid.batch]
+        (folder / "model.hbm").write_bytes(model.program)
+        for first in range(0, len(chosen), model.batch):
+            numbers = chosen[first : first + model.batch]
             # The last batch is padded with its last picture.
             frames = [
                 _frame(answers.samples[number].path, calibration)
-                for number in (*numbers, *numbers[-1:] * (hybrid.batch - len(numbers)))
+                for number in (*numbers, *numbers[-1:] * (model.batch - len(numbers)))
             ]
-            logits = simulate(toolchain, hybrid, frames, folder)[: len(numbers)]
+            logits = simulate(toolchain, model, frames, folder)[: len(numbers)]
             expected = answers.logits[numbers]
             worst = max(worst, float(np.abs(logits - expected).max() / np.abs(expected).max()))
             count += len(numbers)

@@ -121,9 +121,8 @@ def check(model: Path) -> None:
             f"'{model}' has opset {opset(loaded)}, the vendor's toolchain takes {OPSET} at most: "
             "export it with that one, or --skip vendor"
         )
-    weights = {entry.name for entry in loaded.graph.initializer}
     for image in loaded.graph.input:
-        shape = fixed_shape(image, model) if image.name not in weights else ()
+        shape = fixed_shape(image, model)
         if len(shape) == 4 and (shape[2] % 2 or shape[3] % 2):
             raise ConversionError(
                 f"'{model}' takes {shape[3]}x{shape[2]} pictures, and NV12 has even sides only: export "
@@ -153,7 +152,8 @@ def prepare(
         optimize_level: the compiler's, O0 to O3.
 
     Raises:
-        ConversionError: onnx or PyYAML is missing, or the toolchain cannot take the model.
+        ConversionError: the toolchain cannot take the model.
+        DependencyError: onnx or PyYAML is missing.
 
     """
     yaml = need("yaml", "pip install pyyaml")

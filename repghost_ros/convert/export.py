@@ -51,8 +51,8 @@ def load(size: str, checkpoint: Path | None = None) -> Any:
             .pth or .safetensors. None: timm's pretrained weights, downloaded by timm.
 
     Raises:
-        ConversionError: torch or timm is missing, the size is unknown, or the weights are
-            not available or not of this size.
+        ConversionError: the size is unknown, or the weights are not available or not of this size.
+        DependencyError: torch, timm or safetensors is missing.
 
     """
     if size not in MODELS:
@@ -95,15 +95,15 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
     torch = need("torch", _INSTALL)
     if not checkpoint.is_file():
         raise ConversionError(f"checkpoint '{checkpoint}' does not exist")
+    is_safetensors = checkpoint.suffix.lower() == ".safetensors"
+    safetensors = need("safetensors.torch", "pip install safetensors") if is_safetensors else None
     try:
-        if checkpoint.suffix.lower() == ".safetensors":
-            content = need("safetensors.torch", "pip install safetensors").load_file(checkpoint)
+        if safetensors is not None:
+            content = safetensors.load_file(checkpoint)
         else:
             # The authors' training script saves its options, a Namespace, beside the weights.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except ConversionError:
-        raise
     except pickle.UnpicklingError as error:
         # torch's own message advises loading it anyway.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -138,7 +138,8 @@ def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = (
         labels: class names to store in the file's metadata.
 
     Raises:
-        ConversionError: torch, timm or onnx is missing, or the result differs from the model.
+        ConversionError: the result differs from the model.
+        DependencyError: torch, timm, onnx or ONNX Runtime is missing.
 
     """
     torch = need("torch", _INSTALL)

@@ -26,7 +26,8 @@ def fold_preprocess(model: Any, color_range: str = "full") -> Any:
         an onnx.ModelProto whose input `nv12` is uint8 (H * 3 // 2, W).
 
     Raises:
-        ConversionError: onnx is missing, or the input is different.
+        ConversionError: the input is different.
+        DependencyError: onnx is missing.
 
     """
     onnx = need("onnx", "pip install onnx")

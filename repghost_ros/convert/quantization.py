@@ -82,6 +82,7 @@ def with_preprocessing(source: Path, path: Path, options: BackendOptions) -> Non
 
     Raises:
         ConversionError: it cannot be quantized.
+        DependencyError: onnx is missing.
         BackendError: it cannot be opened, or an option is wrong.
         OutputError: the copy cannot be written.
 
@@ -111,7 +112,8 @@ def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
     Activations are uint8: as accurate as int8 and faster on x86.
 
     Raises:
-        ConversionError: onnx or ONNX Runtime is missing, or the model cannot be quantized.
+        ConversionError: the model cannot be quantized.
+        DependencyError: onnx or ONNX Runtime is missing.
         BackendError: the model is not a classifier.
 
     """
@@ -134,7 +136,7 @@ def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="repghost_quantize_") as scratch:
         prepared = str(Path(scratch) / "prepared.onnx")
         try:
-            onnx.save(_with_channel_scales(onnx.load(model)), prepared)
+            onnx.save(_with_channel_scales(load(model)), prepared)
             shapes.quant_pre_process(prepared, prepared, skip_symbolic_shape=True)
             quantization.quantize_static(
                 prepared,
@@ -162,8 +164,8 @@ def compare(
         progress: wraps the iteration over the pictures.
 
     Raises:
-        ConversionError: none of the pictures can be read, or a logit is not a number.
-        BackendError: a model cannot be run.
+        ConversionError: none of the pictures can be read.
+        BackendError: a model cannot be run, or a logit is not a number.
 
     """
     backends = open_float(model), OnnxBackend(int8)
@@ -175,10 +177,7 @@ def compare(
         except (FrameError, OSError) as error:
             skipped.append((path, str(error)))
             continue
-        try:
-            of_float, of_int8 = (softmax(backend.run(image).reshape(-1)) for backend in backends)
-        except ValueError as error:
-            raise ConversionError(f"'{model}' and '{int8}' cannot be compared: {error}") from error
+        of_float, of_int8 = (softmax(backend.run(image).reshape(-1)) for backend in backends)
         best = int(of_float.argmax())
         same += int(of_int8.argmax()) == best
         drifts.append(abs(of_float[best] - of_int8[best]))

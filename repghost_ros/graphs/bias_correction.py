@@ -26,7 +26,8 @@ def correct_biases(model: Any, images: Iterable[np.ndarray]) -> Any:
         images: inputs of the model, to measure means on.
 
     Raises:
-        ConversionError: onnx or ONNX Runtime is missing, or the model cannot be run.
+        ConversionError: the model cannot be run.
+        DependencyError: onnx or ONNX Runtime is missing.
 
     """
     corrected = copy_of(model)

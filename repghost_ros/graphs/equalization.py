@@ -35,7 +35,8 @@ def equalize(model: Any, images: Iterable[np.ndarray]) -> Any:
         images: inputs of the model, to measure ranges on.
 
     Raises:
-        ConversionError: onnx or ONNX Runtime is missing, or the model cannot be run.
+        ConversionError: the model cannot be run.
+        DependencyError: onnx or ONNX Runtime is missing.
 
     """
     equal = copy_of(model)

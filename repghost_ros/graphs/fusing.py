@@ -98,7 +98,8 @@ def fuse(model: Any) -> Any:
         a new onnx.ModelProto with the same inputs, outputs and metadata.
 
     Raises:
-        ConversionError: onnx is missing, or the model is already quantized.
+        ConversionError: the model is already quantized.
+        DependencyError: onnx is missing.
 
     """
     onnx = need("onnx", "pip install onnx")
@@ -134,8 +135,9 @@ def fuse_file(source: Path, path: Path, pictures: Iterable[np.ndarray] = ()) -> 
             with a batch of one.
 
     Raises:
-        ConversionError: onnx or ONNX Runtime is missing, the file is not such a model, it is already
-            quantized, its input has no fixed size, or the fused model answers differently.
+        ConversionError: the file is not such a model, it is already quantized, its input has no fixed
+            size, or the fused model answers differently.
+        DependencyError: onnx or ONNX Runtime is missing.
         OutputError: the result cannot be written.
 
     """
@@ -351,13 +353,12 @@ def _parameters(model: Any) -> int:
 
 
 def _image(model: Any, source: Path) -> Any:
-    """The one input that is not a weight."""
-    weights = {entry.name for entry in model.graph.initializer}
-    images = [entry for entry in model.graph.input if entry.name not in weights]
-    if len(images) != 1:
-        names = ", ".join(entry.name for entry in images)
-        raise ConversionError(f"'{source}' has {len(images)} inputs ({names}): one is expected")
-    return images[0]
+    """Return the one input of a model read by `load`."""
+    inputs = model.graph.input
+    if len(inputs) != 1:
+        names = ", ".join(entry.name for entry in inputs)
+        raise ConversionError(f"'{source}' has {len(inputs)} inputs ({names}): one is expected")
+    return inputs[0]
 
 
 def _random_inputs(shape: tuple[int, ...]) -> list[np.ndarray]:
@@ -366,7 +367,19 @@ def _random_inputs(shape: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def drift_of(model: Any, fused: Any, name: str, inputs: Sequence[np.ndarray]) -> float:
-    """Largest output difference, relative to the largest output."""
+    """Return the largest difference of an output, relative to the largest output.
+
+    Args:
+        model: an onnx.ModelProto of one input and one output.
+        fused: another, compared with it.
+        name: of their input.
+        inputs: compared on.
+
+    Raises:
+        ConversionError: ONNX Runtime cannot run one of them.
+        DependencyError: ONNX Runtime is missing.
+
+    """
     onnxruntime = need("onnxruntime", "pip install onnxruntime")
     try:
         before, after = (

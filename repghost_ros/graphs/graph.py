@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.errors import ConversionError, OutputError, need
-from repghost_ros.files import whole
+from repghost_ros.output import whole_file
 
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 _QUANTIZED_PREFIXES = ("QLinear", "QGemm", "QAttention", "Hz")
@@ -18,13 +18,14 @@ _QUANTIZED_SUFFIX = "Integer"
 
 
 def load(path: Path) -> Any:
-    """An .onnx file with its weights, internal or external.
+    """Read an .onnx file with its weights, internal or external.
 
-    Returns:
-        an onnx.ModelProto.
+    Weights that are inputs of the graph as well, as old exporters write them, are no longer inputs
+    of the returned onnx.ModelProto: nobody feeds them, and an optimizer may not touch an input.
 
     Raises:
-        ConversionError: onnx is missing, or the file is missing or not an ONNX model.
+        ConversionError: the file is missing or not an ONNX model.
+        DependencyError: onnx is missing.
 
     """
     onnx = need("onnx", "pip install onnx")
@@ -36,16 +37,25 @@ def load(path: Path) -> Any:
         raise ConversionError(f"'{path}' is no ONNX model: {error}") from error
     if not model.graph.node:
         raise ConversionError(f"'{path}' is no ONNX model: it holds no graph")
+    weights = {entry.name for entry in model.graph.initializer}
+    images = [entry for entry in model.graph.input if entry.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(images)
     return model
 
 
 def opset(model: Any) -> int:
-    """Version of ONNX's own operators that an onnx.ModelProto uses."""
+    """Return the version of ONNX's own operators that an onnx.ModelProto uses."""
     return max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=1)
 
 
 def constants(graph: Any) -> dict[str, np.ndarray]:
-    """The constant values of an onnx.GraphProto, by name."""
+    """Return the constant values of an onnx.GraphProto, by name.
+
+    Raises:
+        DependencyError: onnx is missing.
+
+    """
     onnx = need("onnx", "pip install onnx")
     values = {e.name: onnx.numpy_helper.to_array(e) for e in graph.initializer}
     for node in graph.node:
@@ -58,13 +68,18 @@ def constants(graph: Any) -> dict[str, np.ndarray]:
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
-    """The values of an onnx.NodeProto's attributes, by name."""
+    """Return the values of an onnx.NodeProto's attributes, by name.
+
+    Raises:
+        DependencyError: onnx is missing.
+
+    """
     onnx = need("onnx", "pip install onnx")
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
 
 
 def names_used(graph: Any) -> Iterator[str]:
-    """Names of tensors, once for each use, in subgraphs too."""
+    """Yield the names of tensors, once per use, in subgraphs too."""
     yield from (output.name for output in graph.output)
     for node in graph.node:
         yield from node.input
@@ -74,7 +89,7 @@ def names_used(graph: Any) -> Iterator[str]:
 
 
 def copy_of(model: Any) -> Any:
-    """A copy of an onnx.ModelProto."""
+    """Copy an onnx.ModelProto."""
     copied = type(model)()
     copied.CopyFrom(model)
     return copied
@@ -103,7 +118,7 @@ def remove_unused(graph: Any) -> None:
 
 
 def is_quantized(model: Any) -> bool:
-    """Whether an onnx.ModelProto computes with 8-bit integers, by any toolchain."""
+    """Tell if an onnx.ModelProto computes with 8-bit integers, by any toolchain."""
     return any(
         node.op_type in _QUANTIZED
         or node.op_type.startswith(_QUANTIZED_PREFIXES)
@@ -116,7 +131,7 @@ def refuse_quantized(model: Any, name: str = "the model") -> None:
     """Refuse an already quantized model.
 
     Raises:
-        ConversionError: it has.
+        ConversionError: it is quantized.
 
     """
     if is_quantized(model):
@@ -124,7 +139,7 @@ def refuse_quantized(model: Any, name: str = "the model") -> None:
 
 
 def fixed_shape(image: Any, path: Path) -> tuple[int, ...]:
-    """The shape of an input, an onnx.ValueInfoProto, with 1 for a batch that is not fixed.
+    """Return the shape of an input, an onnx.ValueInfoProto, with 1 for a batch that is not fixed.
 
     Raises:
         ConversionError: another dimension is not fixed.
@@ -133,9 +148,9 @@ def fixed_shape(image: Any, path: Path) -> tuple[int, ...]:
     dimensions = image.type.tensor_type.shape.dim
     shape = [dimension.dim_value for dimension in dimensions]
     if not shape or 0 in shape[1:]:
-        named = [dimension.dim_value or dimension.dim_param or "?" for dimension in dimensions]
+        shown = [dimension.dim_value or dimension.dim_param or "?" for dimension in dimensions]
         raise ConversionError(
-            f"input '{image.name}' of '{path}' has no fixed size: {named}; export it with one"
+            f"input '{image.name}' of '{path}' has no fixed size: {shown}; export it with one"
         )
     return (shape[0] or 1, *shape[1:])
 
@@ -145,12 +160,12 @@ def save(model: Any, path: Path) -> None:
 
     Raises:
         OutputError: it cannot be written there.
+        DependencyError: onnx is missing.
 
     """
     onnx = need("onnx", "pip install onnx")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
-            onnx.save(model, temporary)
-    except (OSError, ValueError) as error:  # ValueError: larger than a protobuf may be
+        with whole_file(path) as partial:
+            onnx.save(model, partial)
+    except ValueError as error:  # larger than a protobuf may be
         raise OutputError(f"'{path}' cannot be written: {error}") from error

@@ -32,7 +32,8 @@ def observe(model: Any, names: Iterable[str], images: Iterable[np.ndarray]) -> d
         images: inputs of the model; at least one.
 
     Raises:
-        ConversionError: onnx or ONNX Runtime is missing, or the model cannot be run.
+        ConversionError: the model cannot be run.
+        DependencyError: onnx or ONNX Runtime is missing.
 
     """
     onnx = need("onnx", "pip install onnx")

@@ -57,7 +57,12 @@ class Weighted:
         return values.reshape(-1, *[1] * (self.kernel.ndim - 1))
 
     def write(self, graph: Any) -> None:
-        """Store kernel and bias in the node's graph, as weights of this node only."""
+        """Store kernel and bias in the node's graph, as weights of this node only.
+
+        Raises:
+            DependencyError: onnx is missing.
+
+        """
         onnx = need("onnx", "pip install onnx")
         kernel = self.kernel.T if self._transposed else self.kernel
         names = [f"{self.target}/{part}" for part in ("kernel", "bias")]

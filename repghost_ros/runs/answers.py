@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError, need
-from repghost_ros.output import named_errors
+from repghost_ros.output import named_errors, whole_file
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bag_writer import ClassificationWriter
 from repghost_ros.sources.bags import Bag
@@ -38,10 +38,9 @@ def open_results(
 ) -> Iterator[Callable[[Answer], None]]:
     """A function that writes one answer; the file is complete after the `with` block.
 
-    Until then it is called PATH.partial, which is kept, unless empty, if the block is left by
-    an exception. The index
-    of a frame is its place on its topic, from 0. A bag cannot hold errors: refused frames are not
-    in it.
+    Until then it is called NAME.partial.SUFFIX, which is kept, unless empty, if the block is left by
+    an exception. The index of a frame is its position on its topic, from 0. A bag cannot hold errors:
+    refused frames are not in it.
 
     Args:
         path: .csv, .jsonl, .parquet, or the folder of a bag, which must not exist yet.
@@ -60,8 +59,6 @@ def open_results(
         raise SourceError(
             f"'{path}' would be a folder: write {' or '.join(_SUFFIXES)}, or name a folder for a bag"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     if suffix not in _SUFFIXES:
         with named_errors(path), ClassificationWriter(path, TOPIC, storage) as recorded:
 
@@ -71,18 +68,13 @@ def open_results(
 
             yield write
         return
-    if suffix == ".parquet":
-        with named_errors(path), _write_parquet(partial, bag) as write_row:
-            yield write_row
-    else:
-        try:
-            with named_errors(path), partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path, keep=True) as partial:
+        if suffix == ".parquet":
+            with _write_parquet(partial, bag) as write_row:
+                yield write_row
+        else:
+            with partial.open("w", newline="", encoding="utf-8") as file:
                 yield _write_csv(file, top_k) if suffix == ".csv" else _write_jsonl(file)
-        except BaseException:
-            if partial.stat().st_size == 0:
-                partial.unlink()
-            raise
-    partial.replace(path)
 
 
 def _write_csv(file: TextIO, top_k: int) -> Callable[[Answer], None]:

@@ -201,7 +201,12 @@ def published(model: str) -> list[Timing]:
 
 
 def parameters_m(path: Path) -> float | None:
-    """Millions of weights in an ONNX file; None without onnx, and for compiled models."""
+    """Return the millions of weights in an ONNX file; None without onnx, and for compiled models.
+
+    Raises:
+        DependencyError: onnx is installed, but broken.
+
+    """
     if path.suffix.lower() != ".onnx" or find_spec("onnx") is None:
         return None
     onnx = need("onnx", "pip install onnx")

@@ -82,7 +82,12 @@ def open_fleet(on: str = "local", workers: int | None = None) -> Fleet:
 
 
 def shared(data: Any) -> bytes:
-    """What `Fleet.share` was given, in a worker."""
+    """Return in a worker what `Fleet.share` was given.
+
+    Raises:
+        DependencyError: Ray is missing.
+
+    """
     if isinstance(data, Path):
         return data.read_bytes()
     value: bytes = need("ray", RAY).get(data)

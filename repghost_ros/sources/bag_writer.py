@@ -29,7 +29,8 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
         storage: one of STORAGES.
 
     Raises:
-        SourceError: rosbags is missing, or the folder exists already.
+        SourceError: the folder exists already.
+        DependencyError: rosbags is missing.
 
     """
 

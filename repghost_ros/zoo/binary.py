@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model file records about itself; for a compiled one (.bin), its inputs and how it was made.
+"""Read what a model file records about itself: its inputs, how it was compiled, its BPU program.
 
-A .bin is a protobuf. Its fields were found by comparing files that hb_mapper 1.24.3 wrote with what
-`hb_model_info` prints of them; none of the vendor's packages is needed to read them. What cannot be
-read so is no error: the board's runtime is the judge of model files.
+A .bin is a protobuf: for every model a small graph whose one big node runs on the BPU, a node that
+scales its output, and its tensors by name; then the settings of the compilation. The fields were found
+by comparing files that hb_mapper 1.24.3 wrote with what `hb_model_info` prints of them; none of the
+vendor's packages is needed to read them. A file that cannot be read this way may still run: the board's
+runtime decides.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
-from repghost_ros.zoo.protobuf import fields, mapped, message, numbers, text
+from repghost_ros.zoo.protobuf import Value, fields, mapped, message, numbers, text
 
 AUTO = "auto"
-"""Instead of a color range: what the model file records."""
+"""Instead of a color range: the one that the model file records."""
 MARCH = "bayes-e"
 """The BPU of the RDK X5."""
 BOARDS = {MARCH: "RDK X5", "bernoulli2": "RDK X3", "nash-e": "RDK S100", "nash-m": "RDK S100P"}
@@ -26,37 +30,65 @@ RANGES: Mapping[str, ColorRange] = {"regular": "full", "bt601_video": "limited"}
 """The toolchain's input_space_and_range -> our color ranges."""
 COLOR_RANGE_KEY = "color_range"
 """ONNX metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
-_GRAPH, _SETTINGS = 5, 6
-_GRAPH_NAME, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_KINDS = 2, 4, 5, 7
-_GRAPH_FIELDS = (_GRAPH_NAME, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_KINDS)
+_GRAPH, _SETTINGS = 5, 6  # of the file
+_NODES, _NAME, _TENSORS, _INPUTS, _OUTPUTS, _KINDS = 1, 2, 3, 4, 5, 7  # of a graph
+_NODE_NAME, _NODE_DEVICE = 3, 4
+_TENSOR_FLOATS, _TENSOR_BYTES, _TENSOR_NAME = 2, 5, 8
+_ON_BPU = "BPU"
+_PROGRAM = "PACKED_HBM_MODEL"
+_SCALE_SUFFIX = "_scale"
 _NV12 = 7  # the kind of input that hb_model_info calls NV12
+_NV12_NAMES = ("nv12", "yuv420sp_bt601_video")
+"""How INPUT_TYPE_RT records NV12 of the full and of the limited range."""
+_BARE_PROGRAM = b"#B2Ehbm#"  # how a .hbm begins
 _ONNX_METADATA = 14  # metadata_props of ModelProto, by the public onnx.proto
 _NOT_READABLE = (ValueError, KeyError)
 
 
-class Tensor(NamedTuple):
-    """An input or output."""
+class Port(NamedTuple):
+    """An input or output of a compiled model."""
 
     name: str
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compiled:
     """One of the models in a .bin."""
 
     name: str
-    input: Tensor
-    """As the BPU sees it: batch, height, width, channels."""
-    output: Tensor
+    inputs: tuple[Port, ...]
+    """As the BPU sees them: batch, height, width, channels."""
+    outputs: tuple[Port, ...]
     takes_nv12: bool
+    bpu_parts: tuple[str, ...]
+    """Names of the parts that run on the BPU, as the .hbm has them."""
+    program: memoryview
+    """The .hbm, as the BPU's simulator takes it; empty if there is none."""
+    scale: np.ndarray
+    """float32 (classes,) or (1,): logit = integer of the BPU * scale."""
     settings: Mapping[str, str]
-    """What the compiler was told, by its own names, such as INPUT_SPACE_AND_RANGE."""
+    """What it was compiled with, by the compiler's own names, such as INPUT_SPACE_AND_RANGE."""
 
     @property
     def batch(self) -> int:
         """Frames per inference."""
-        return self.input.shape[0]
+        return self.inputs[0].shape[0]
+
+    @property
+    def height(self) -> int:
+        """Input height in pixels."""
+        return self.inputs[0].shape[1]
+
+    @property
+    def width(self) -> int:
+        """Input width in pixels."""
+        return self.inputs[0].shape[2]
+
+    @property
+    def classes(self) -> int:
+        """Number of logits of one frame."""
+        return self.outputs[0].shape[1]
 
     @property
     def march(self) -> str:
@@ -69,7 +101,7 @@ class Compiled:
         return RANGES.get(self.settings.get("INPUT_SPACE_AND_RANGE", ""))
 
     def unfit(self) -> str:
-        """Why an RDK X5 cannot classify NV12 with it, or empty."""
+        """Return why an RDK X5 cannot classify NV12 with it, or an empty string."""
         if self.march not in ("", MARCH):
             board = BOARDS.get(self.march)
             return (
@@ -81,27 +113,72 @@ class Compiled:
             return f"it takes {kind}, not NV12: compile it with input_type_rt: nv12"
         return ""
 
+    def unfit_for_simulation(self) -> str:
+        """Return why the BPU's simulator cannot stand in for a board, or an empty string."""
+        kind = self.settings.get("INPUT_TYPE_RT", _NV12_NAMES[0])
+        if kind not in _NV12_NAMES:
+            return f"it takes {kind}"
+        if len(self.bpu_parts) != 1:
+            return f"{len(self.bpu_parts)} parts of it run on the BPU"
+        if not self.program:
+            return "it holds no program for the BPU"
+        if len(self.inputs) != 1 or len(self.outputs) != 1:
+            return "it has several inputs or outputs"
+        if len(self.inputs[0].shape) != 4 or len(self.outputs[0].shape) < 2:
+            return f"its input is {self.inputs[0].shape}, its output {self.outputs[0].shape}"
+        if self.scale.size not in (1, self.classes):
+            return f"it has {self.scale.size} scales for {self.classes} classes"
+        return ""
+
 
 def read_compiled(path: Path) -> tuple[Compiled, ...]:
-    """The models in a .bin; empty if the file cannot be read this way.
+    """Read the models in a .bin; empty if the file cannot be read this way.
 
     Raises:
         OSError: the file cannot be read.
 
     """
-    models, settings = [], {}
     try:
-        for field, value in fields(mapped(path)):
-            if field == _GRAPH:
-                models.append(_read_graph(message(value)))
-            elif field == _SETTINGS:
-                one = _read_settings(message(value))
-                settings[one.get("MODEL_PREFIX", "")] = one
+        return _read(path)
     except _NOT_READABLE:
         return ()
-    # The compiler names a model after the prefix of its files.
-    only = next(iter(settings.values()), {}) if len(models) == 1 else {}
-    return tuple(replace(model, settings=settings.get(model.name, only)) for model in models)
+
+
+def read_for_simulation(path: Path) -> Compiled:
+    """Read the one model in a .bin, complete enough to be simulated.
+
+    Raises:
+        BackendError: the file is missing, or not a compiled NV12 classifier of one part.
+
+    """
+    if not path.is_file():
+        raise BackendError(f"model file '{path}' does not exist")
+    try:
+        models = _read(path)
+        why = (
+            models[0].unfit_for_simulation()
+            if len(models) == 1
+            else f"it holds {len(models)} models"
+        )
+    except _NOT_READABLE as error:
+        why = str(error) or "damaged"
+    if why:
+        raise BackendError(
+            f"'{path}' cannot be simulated ({why}): expected a .bin with one NV12 classifier for the "
+            "BPU"
+        )
+    return models[0]
+
+
+def look_at(path: Path) -> str:
+    """Guess the kind of a file that cannot be loaded, for the error message."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(_BARE_PROGRAM):
+        return "it is the bare program for the BPU (.hbm): use the .bin that it was compiled into"
+    if b"pytorch" in head or b"onnx" in head:
+        return "it is an ONNX file: compile it (repghost quantize), or name it .onnx"
+    return "is it whole, and compiled for bayes-e?"
 
 
 def recorded_color_range(path: Path) -> ColorRange | None:
@@ -147,20 +224,55 @@ def choose_color_range(path: Path, wanted: str) -> ColorRange:
     return recorded or "full"
 
 
+def _read(path: Path) -> tuple[Compiled, ...]:
+    models, settings = [], {}
+    for field, value in fields(mapped(path)):
+        if field == _GRAPH:
+            models.append(_read_graph(message(value)))
+        elif field == _SETTINGS:
+            one = _read_settings(message(value))
+            settings[one.get("MODEL_PREFIX", "")] = one
+    # The compiler names a model after the prefix of its files.
+    only = next(iter(settings.values()), {}) if len(models) == 1 else {}
+    return tuple(replace(model, settings=settings.get(model.name, only)) for model in models)
+
+
 def _read_graph(graph: memoryview) -> Compiled:
-    found = {field: value for field, value in fields(graph) if field in _GRAPH_FIELDS}
-    image, answer = (_read_tensor(message(found[field])) for field in (_GRAPH_INPUT, _GRAPH_OUTPUT))
-    kinds = message(found.get(_GRAPH_KINDS, memoryview(b"")))
-    name = text(found[_GRAPH_NAME])
-    return Compiled(name, image, answer, set(kinds) == {_NV12}, {})
+    parts: dict[int, list[Value]] = {}
+    for field, value in fields(graph):
+        parts.setdefault(field, []).append(value)
+    tensors = [dict(fields(message(value))) for value in parts.get(_TENSORS, [])]
+    program, scale = memoryview(b""), np.ones(1, np.float32)
+    for tensor in tensors:
+        name = text(tensor.get(_TENSOR_NAME, memoryview(b"")))
+        if name == _PROGRAM:
+            program = message(tensor[_TENSOR_BYTES])
+        elif name.endswith(_SCALE_SUFFIX):
+            scale = np.frombuffer(message(tensor[_TENSOR_FLOATS]), np.float32)
+    nodes = [dict(fields(message(value))) for value in parts.get(_NODES, [])]
+    kinds = message(parts.get(_KINDS, [memoryview(b"")])[-1])
+    return Compiled(
+        name=text(parts[_NAME][-1]),
+        inputs=tuple(_read_port(message(value)) for value in parts[_INPUTS]),
+        outputs=tuple(_read_port(message(value)) for value in parts[_OUTPUTS]),
+        takes_nv12=set(kinds) == {_NV12},
+        bpu_parts=tuple(
+            text(node[_NODE_NAME])
+            for node in nodes
+            if text(node.get(_NODE_DEVICE, memoryview(b""))) == _ON_BPU
+        ),
+        program=program,
+        scale=scale,
+        settings={},
+    )
 
 
-def _read_tensor(tensor: memoryview) -> Tensor:
-    found = dict(fields(tensor))
+def _read_port(port: memoryview) -> Port:
+    found = dict(fields(port))
     shape = numbers(message(dict(fields(message(found[2])))[2]))
     if not shape:
         raise ValueError("a tensor without a shape")
-    return Tensor(text(found[1]), tuple(shape))
+    return Port(text(found[1]), tuple(shape))
 
 
 def _read_settings(settings: memoryview) -> dict[str, str]:

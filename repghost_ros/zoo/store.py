@@ -110,7 +110,7 @@ class ModelStore:
         """
         path = self.check(model, format)
         if path is not None and not sidecar_of(path).is_file():
-            with suppress(OSError):  # a store may be read-only
+            with suppress(OSError):  # the store may be read-only
                 record(path)
         return path
 

@@ -16,13 +16,14 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from repghost_ros.ros.launching import ARGUMENTS, PARAMETERS, refuse_unknown
+from repghost_ros.ros.launching import ARGUMENTS, refuse_unknown
+from repghost_ros.ros.parameters import DECLARATIONS
 
 
 def given_parameters(context: LaunchContext) -> dict[str, Any]:
     """The node's parameters that were given as arguments, in their types."""
     given = {}
-    for name, parameter in PARAMETERS.items():
+    for name, parameter in DECLARATIONS.items():
         text = LaunchConfiguration(name).perform(context)
         if not text:
             continue
@@ -82,9 +83,9 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(
                     name,
                     default_value="",
-                    description=f"{parameter.metadata['description']} Empty: as in params_file.",
+                    description=f"{parameter.description} Empty: as in params_file.",
                 )
-                for name, parameter in PARAMETERS.items()
+                for name, parameter in DECLARATIONS.items()
             ),
             OpaqueFunction(function=classifier),
         ]

@@ -27,8 +27,8 @@ from launch_stub import (
 )
 
 from repghost_ros.errors import ParameterError
-from repghost_ros.ros.launching import ARGUMENTS, PARAMETERS
-from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.launching import ARGUMENTS
+from repghost_ros.ros.parameters import DECLARATIONS, Parameters
 
 FOLDER = Path(__file__).parent.parent / "launch"
 REPLAY = ("bag:=drive", "out:=answers", "image:=/cam")
@@ -222,7 +222,7 @@ def test_the_other_front_ends_include_the_same_file() -> None:
     arguments = {each.get("name"): each.get("default") for each in root.iter("arg")}
     (entries,) = yaml.safe_load((FOLDER / "classify.launch.yaml").read_text()).values()
     assert {e["arg"]["name"]: e["arg"]["default"] for e in entries if "arg" in e} == arguments
-    assert arguments.keys() <= ARGUMENTS.keys() | PARAMETERS.keys()
+    assert arguments.keys() <= ARGUMENTS.keys() | DECLARATIONS.keys()
     files = {each.get("file") for each in root.iter("include")}
     assert files == {each["include"]["file"] for each in entries if "include" in each}
     (file,) = files

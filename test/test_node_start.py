@@ -25,7 +25,7 @@ from test_node import best, sign
 from test_node_managed import archive
 
 from repghost_ros.paths import share
-from repghost_ros.ros.log import ToRosout
+from repghost_ros.ros.lifecycle import ToRosout
 
 MODEL = (share() / "models" / "demo.onnx").read_bytes()
 FATAL = int.from_bytes(Log.FATAL, "little") if isinstance(Log.FATAL, bytes) else Log.FATAL
@@ -154,6 +154,31 @@ def test_a_swap_says_how_far_its_download_is(
         assert best(robot.answer(publisher, image(sign("stop"), stamp=1))) == "stop"
         go_on.set()
         wait_until(lambda: "model '100'" in node.output(), "the line that tells of the new model")
+
+
+def test_swaps_that_fail_one_after_the_other_are_reverted_to_the_model_that_answers(
+    robot: Robot, tmp_path: Path
+) -> None:
+    go_on = threading.Event()
+
+    class Failing(Stalling):
+        def do_GET(self) -> None:
+            go_on.wait(60)
+            self.send_error(404)
+
+    with (
+        archive(Failing, tmp_path) as environment,
+        running_node(env=environment, backend="onnx") as node,
+    ):
+        publisher = robot.publisher()
+        assert best(robot.answer(publisher, image(sign("stop"), stamp=1))) == "stop"
+        for model in ("100", "111"):
+            assert robot.set_parameter("model", model).successful
+        assert robot.get_parameter("model") == "111"
+        go_on.set()
+        wait_until(lambda: "stays as it is" in node.output(), "the failure")
+        assert robot.get_parameter("model") == "demo"
+        assert best(robot.answer(publisher, image(sign("yield"), stamp=2))) == "yield"
 
 
 def test_each_transition_is_told_in_one_line(robot: Robot) -> None:

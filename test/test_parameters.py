@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import runpy
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from rclpy.parameter import Parameter
 
 from repghost_ros.errors import ParameterError
-from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.parameters import DECLARATIONS, Parameters
 
 YAML = Path(__file__).parent.parent / "config" / "classify.yaml"
 
@@ -100,3 +101,26 @@ def test_values_come_in_other_types_that_mean_the_same(
 def test_values_of_other_types_are_refused(name: str, given: object, reason: str) -> None:
     with pytest.raises(ParameterError, match=f"'{name}' cannot be .*{reason}"):
         Parameters().changed([Parameter(name, value=given)])
+
+
+@pytest.mark.parametrize("name", DECLARATIONS)
+def test_what_changes_the_model_is_set_back_with_it(name: str) -> None:
+    declared = DECLARATIONS[name]
+    if declared.read_only:
+        return
+    by_type: dict[type, list[Any]] = {
+        bool: [not declared.default],
+        int: [1, 2],
+        float: [0.5, 0.9],
+        str: [*declared.choices[1:], "other"],
+        tuple: [("0", "1", "2"), (0.1, 0.2, 0.3), (1, 2, 3, 4)],
+    }
+    before = replace(Parameters(), scale=(1.0, 1.0, 1.0))
+    for value in by_type[type(declared.default)]:
+        try:
+            after = replace(before, **{name: value})
+        except (ParameterError, TypeError, ValueError):
+            continue
+        if after.spec != before.spec:
+            assert declared.of_model
+            assert replace(after, **before.of_model()).spec == before.spec

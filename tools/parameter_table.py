@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.parameters import DECLARATIONS, Declaration
 
 PAGE = Path(__file__).parent.parent / "docs" / "node.md"
 BEGIN, END = "<!-- parameters: begin -->\n\n", "\n<!-- parameters: end -->\n"
@@ -22,27 +21,26 @@ def written(value: Any) -> str:
     return str(value) if value != "" else '""'
 
 
-def allowed(metadata: Any) -> str:
-    """Which values a parameter may have; empty: any of its type."""
-    if metadata["choices"]:
-        return ", ".join(f"`{choice}`" for choice in metadata["choices"])
-    if metadata["bounds"]:
-        low, high = metadata["bounds"]
+def allowed(declared: Declaration) -> str:
+    """Return the values that a parameter may have; empty: any of its type."""
+    if declared.choices:
+        return ", ".join(f"`{choice}`" for choice in declared.choices)
+    if declared.bounds:
+        low, high = declared.bounds
         return f"{low:g} to {high:g}"
     return ""
 
 
 def table() -> str:
-    """All parameters in Markdown, as the node declares them."""
+    """Return all parameters as a Markdown table, as the node declares them."""
     lines = ["| parameter | default | values | fixed | |", "| --- | --- | --- | --- | --- |"]
-    for parameter in fields(Parameters):
-        metadata = parameter.metadata
+    for declared in DECLARATIONS.values():
         cells = (
-            f"`{parameter.name}`",
-            f"`{written(parameter.default)}`",
-            allowed(metadata),
-            "yes" if metadata["read_only"] else "",
-            metadata["description"],
+            f"`{declared.name}`",
+            f"`{written(declared.default)}`",
+            allowed(declared),
+            "yes" if declared.read_only else "",
+            declared.description,
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

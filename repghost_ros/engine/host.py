@@ -9,13 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
+from repghost_ros.engine.backoff import Backoff
 from repghost_ros.engine.job import Counts
 from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.errors import BackendError
 from repghost_ros.zoo.download import Progress
 
-_REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: at first, at most
+_REOPEN_AFTER = (0.5, 30.0)  # seconds until a failed backend is reopened: first and longest
 
 
 class Log(Protocol):
@@ -65,7 +66,7 @@ class ModelHost:
         self._downloaded: tuple[int, int] | None = None
         """Bytes so far and in all (0: unknown) of the model that is being downloaded."""
         self._seen = Counts()
-        self._reopen_delay = _REOPEN_AFTER[0]
+        self._backoff = Backoff(*_REOPEN_AFTER)
         self._reopen_at = 0.0
 
     def open(self, spec: ModelSpec, longest_s: float | None = None) -> Future[Model]:
@@ -87,16 +88,14 @@ class ModelHost:
             generation, self._opening = self._generation, opening
 
         def work() -> None:
-            try:
-                with self._one_at_a_time:
-                    try:
-                        model = self._open(spec, longest_s, generation)
-                    finally:
-                        self._downloaded = None
-            except BaseException as error:
-                opening.set_exception(error)
-            else:
-                opening.set_result(model)
+            with self._one_at_a_time:
+                try:
+                    model = self._open(spec, longest_s, generation)
+                except BaseException as error:
+                    opening.set_exception(error)
+                else:
+                    opening.set_result(model)
+                self._downloaded = None
 
         # A daemon, so that the process can exit during a stalled download.
         threading.Thread(target=work, name="model", daemon=True).start()
@@ -183,13 +182,12 @@ class ModelHost:
         if not (since.failed or hangs):
             if since.answered:
                 self.fault = ""
-            if now - self._reopen_at > _REOPEN_AFTER[1]:
-                self._reopen_delay = _REOPEN_AFTER[0]
+            if now - self._reopen_at > self._backoff.longest:
+                self._backoff.reset()
             return
         if now < self._reopen_at:
             return
-        self._reopen_at = now + self._reopen_delay
-        self._reopen_delay = min(2 * self._reopen_delay, _REOPEN_AFTER[1])
+        self._reopen_at = now + self._backoff.delay()
         self._log.error(f"the backend {'hangs' if hangs else 'failed'}: reopening the model")
         self.open(spec, longest_s).add_done_callback(self._note_failed_reopening)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
@@ -14,10 +15,24 @@ from std_msgs.msg import Header
 from vision_msgs.msg import VisionInfo
 
 from repghost_ros.engine.model import Model
+from repghost_ros.errors import ParameterError
 from repghost_ros.ros import messages
 
 LABELS = "class_labels"
 """The parameter whose entry at a class's index is its name."""
+
+
+def check_labels(parameters: Iterable[Parameter], model: Model | None) -> None:
+    """Refuse to set `class_labels` to anything but the model's class names.
+
+    Raises:
+        ParameterError: somebody else than the node sets it.
+
+    """
+    labels = () if model is None else model.labels
+    for parameter in parameters:
+        if parameter.name == LABELS and tuple(parameter.value) != labels:
+            raise ParameterError(f"parameter '{LABELS}' is set by the node: set labels_path")
 
 
 class Announcement:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overrides and replacements for parts of rclpy, each with the versions it is for."""
+"""Entities of a node that no executor serves, through parts of rclpy that are not public."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
 from rclpy import lifecycle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.context import Context
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
-
-from repghost_ros.errors import ParameterError
 
 
 class PassedOver(CallbackGroup):
@@ -128,61 +124,3 @@ def take_request(service: Any) -> tuple[Any, Any] | None:
     with service.handle:
         request, header = service.handle.service_take_request(service.srv_type.Request)
     return None if header is None else (request, header)
-
-
-class LifecycleNode(lifecycle.LifecycleNode):
-    """rclpy's lifecycle node without the faults below."""
-
-    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> Any:  # noqa: N802
-        """Change the state; Humble to Kilted: rclpy tells the log of no transition."""
-        before = self._state_machine.current_state[1]
-        result = super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
-        told = f"{before} -> {self._state_machine.current_state[1]}"
-        if result == lifecycle.TransitionCallbackReturn.ERROR:
-            self.get_logger().error(f"{told}: the transition broke off")
-        elif result == lifecycle.TransitionCallbackReturn.SUCCESS:
-            self.get_logger().info(told)
-        return result
-
-    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
-        """Answer a change_state request; from Humble to Kilted, rclpy raises at an impossible one."""
-        try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
-        except Exception as error:
-            self.get_logger().error(f"the transition is refused: {error}")
-            response.success = False
-            return response
-
-    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """Set them all or none, then apply them.
-
-        Humble lacks add_post_set_parameters_callback (Iron), and that callback cannot refuse.
-        Parameter services and `set_parameters` both end up here.
-        """
-        try:
-            parameter_list = self.coerce_parameters(parameter_list)
-        except ParameterError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        result = super().set_parameters_atomically(parameter_list)
-        return self.apply_parameters(parameter_list) if result.successful else result
-
-    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
-        """Set each by itself, in order."""
-        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
-
-    def restore_parameters(self, parameter_list: list[Parameter]) -> None:
-        """Restore parameters that `apply_parameters` could not apply, without applying them."""
-        super().set_parameters_atomically(parameter_list)
-
-    def coerce_parameters(self, parameter_list: list[Parameter]) -> list[Parameter]:
-        """The values in the parameters' own types: rclpy refuses 10 for 10.0.
-
-        Raises:
-            ParameterError: a value cannot be converted.
-
-        """
-        return parameter_list
-
-    def apply_parameters(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """Act on parameters that were set and that every callback accepted."""
-        return SetParametersResult(successful=True)

@@ -3,13 +3,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from std_msgs.msg import Header
 
 from repghost_ros.engine.host import ModelHost
 from repghost_ros.engine.job import COUNT_NAMES
 from repghost_ros.engine.monitor import Latency, Report
+from repghost_ros.ros.heartbeat import Heartbeat
+
+
+class Diagnostics:
+    """Publishes /diagnostics periodically until closed, however busy the executor is.
+
+    Args:
+        node: the publisher.
+        period: seconds between two messages.
+        statuses: returns the statuses of one message.
+
+    """
+
+    def __init__(
+        self, node: Node, period: float, statuses: Callable[[], list[DiagnosticStatus]]
+    ) -> None:
+        self._node = node
+        self._statuses = statuses
+        self._publisher = node.create_publisher(
+            DiagnosticArray,
+            "/diagnostics",
+            10,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._heartbeat = Heartbeat(node.context, period, self._publish)
+
+    def _publish(self) -> None:
+        stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(
+            DiagnosticArray(header=Header(stamp=stamp), status=self._statuses())
+        )
+
+    def close(self) -> None:
+        """Stop; returns once nothing is being published."""
+        self._heartbeat.close()
 
 
 @dataclass(frozen=True)

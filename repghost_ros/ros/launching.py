@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 
 from repghost_ros.errors import ParameterError
-from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.parameters import DECLARATIONS
 
-PARAMETERS = {parameter.name: parameter for parameter in fields(Parameters)}
-"""The node's parameters, each of them an argument."""
 ARGUMENTS = {
     "image": ("image", "Topic of the camera images."),
     "name": ("repghost", "Name of the node."),
@@ -42,7 +39,7 @@ def refuse_unknown(file: str, given: Iterable[str], own: Iterable[str] = ()) -> 
     if not any(Path(argument).stem == Path(file).stem for argument in sys.argv):
         return
     names = {argument.partition(":=")[0] for argument in given if ":=" in argument}
-    unknown = sorted(names - ARGUMENTS.keys() - PARAMETERS.keys() - set(own))
+    unknown = sorted(names - ARGUMENTS.keys() - DECLARATIONS.keys() - set(own))
     if unknown:
         raise ParameterError(
             f"unknown argument {', '.join(unknown)}: "

@@ -32,15 +32,27 @@ from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import MODEL_NAMES
 
-SPEC = (
-    *("model", "model_path", "model_name", "labels_path", "backend", "color_range"),
-    *("bpu_runtime", "bpu_core", "bpu_priority", "bpu_timeout"),
-    *("activation", "onnx_providers", "onnx_threads", "mean", "scale", "channel_order"),
-)
-"""Parameters that say which model is open."""
 IMAGE_TRANSPORTS = ("auto", "raw", "compressed", "hbmem")
 RELIABILITIES = ("best_effort", "reliable")
 _PREFIX = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """How a parameter is declared."""
+
+    name: str
+    default: Any
+    """Its type is the parameter's; tuples are arrays."""
+    description: str
+    choices: tuple[str, ...]
+    """The allowed texts; empty: any."""
+    bounds: tuple[float, float] | None
+    """The least and the greatest value; None: no limits."""
+    read_only: bool
+    """Whether it can be set only at start-up."""
+    of_model: bool
+    """Whether it selects the model or depends on the model's classes."""
 
 
 def _parameter(
@@ -50,12 +62,14 @@ def _parameter(
     choices: Iterable[str] = (),
     bounds: tuple[float, float] | None = None,
     read_only: bool = False,
+    of_model: bool = False,
 ) -> Any:
     metadata = {
         "description": description,
         "choices": tuple(choices),
         "bounds": bounds,
         "read_only": read_only,
+        "of_model": of_model,
     }
     return field(default=default, metadata=metadata)
 
@@ -72,54 +86,73 @@ class Parameters:
         "End the process with exit code 1 when the model cannot be opened at start-up.",
         read_only=True,
     )
-    model: str = _parameter("150", "RepGhost size, or the built-in demo.", choices=MODEL_NAMES)
-    model_path: str = _parameter("", "Your own model file; empty: the one named by `model`.")
+    model: str = _parameter(
+        "150", "RepGhost size, or the built-in demo.", choices=MODEL_NAMES, of_model=True
+    )
+    model_path: str = _parameter(
+        "", "Your own model file; empty: the one named by `model`.", of_model=True
+    )
     model_name: str = _parameter(
-        "", "Model to use from a compiled file with several; empty: the only one."
+        "", "Model to use from a compiled file with several; empty: the only one.", of_model=True
     )
     labels_path: str = _parameter(
-        "", "Its class names, one per line; empty: the model's own, or ImageNet's."
+        "", "Its class names, one per line; empty: the model's own, or ImageNet's.", of_model=True
     )
     backend: str = _parameter(
-        "auto", "What runs the model; auto: the BPU if there is one.", choices=BACKENDS
+        "auto",
+        "What runs the model; auto: the BPU if there is one.",
+        choices=BACKENDS,
+        of_model=True,
     )
     bpu_runtime: str = _parameter(
         "auto",
         "Library that drives the BPU; auto: the fastest one available.",
         choices=BPU_RUNTIMES,
+        of_model=True,
     )
-    bpu_core: int = _parameter(0, "BPU core; 0: any.", bounds=(0, 2))
-    bpu_priority: int = _parameter(0, "Task priority on the BPU; 255 is highest.", bounds=(0, 255))
+    bpu_core: int = _parameter(0, "BPU core; 0: any.", bounds=(0, 2), of_model=True)
+    bpu_priority: int = _parameter(
+        0, "Task priority on the BPU; 255 is highest.", bounds=(0, 255), of_model=True
+    )
     bpu_timeout: float = _parameter(
-        1.0, "Seconds after which an inference on the BPU counts as failed.", bounds=(0.01, 60.0)
+        1.0,
+        "Seconds after which an inference on the BPU counts as failed.",
+        bounds=(0.01, 60.0),
+        of_model=True,
     )
     activation: Activation = _parameter(
         "auto",
         "How outputs become scores; auto: softmax, unless the model gives probabilities.",
         choices=ACTIVATIONS,
+        of_model=True,
     )
     onnx_providers: tuple[str, ...] = _parameter(
         ("auto",),
         "ONNX Runtime execution providers, such as cuda, the best first; auto: all available.",
+        of_model=True,
     )
     onnx_threads: int = _parameter(
         1,
         "Threads per inference of ONNX Runtime, limited to each worker's share of the cores; "
         "0: all of that share.",
         bounds=(0, 64),
+        of_model=True,
     )
     mean: tuple[float, ...] = _parameter(
         (0.0, 0.0, 0.0),
         "Subtracted from R, G, B of an ONNX model's input; used only if scale is set.",
+        of_model=True,
     )
     scale: tuple[float, ...] = _parameter(
         (0.0, 0.0, 0.0),
         "Multiplied with the difference; zeros: mean and scale from the model, or ImageNet's.",
+        of_model=True,
     )
     channel_order: ChannelOrder = _parameter(
         "auto",
         "Channel order of an ONNX model; auto: from the model, or rgb.",
         choices=CHANNEL_ORDERS,
+        of_model=True,
     )
     top_k: int = _parameter(5, "Number of classes to report, best first.", bounds=(1, 1000))
     score_threshold: float = _parameter(
@@ -132,10 +165,12 @@ class Parameters:
     )
     class_id: ClassId = _parameter("label", "How results are named.", choices=CLASS_IDS)
     class_allow: tuple[str, ...] = _parameter(
-        ("",), "Names of the only classes to report, applied before top_k; empty: all."
+        ("",),
+        "Names of the only classes to report, applied before top_k; empty: all.",
+        of_model=True,
     )
     class_deny: tuple[str, ...] = _parameter(
-        ("",), "Names of classes never to report, even if allowed; empty: none."
+        ("",), "Names of classes never to report, even if allowed; empty: none.", of_model=True
     )
     smoothing: float = _parameter(
         0.0,
@@ -149,6 +184,7 @@ class Parameters:
         AUTO,
         "BT.601 range of the NV12 the model was compiled for; auto: from its file, or full.",
         choices=(AUTO, *COLOR_RANGES),
+        of_model=True,
     )
     source_color_range: ColorRange = _parameter(
         "limited", "BT.601 range of the camera's YUV frames.", choices=COLOR_RANGES
@@ -239,20 +275,19 @@ class Parameters:
                 f"parameter 'cameras' cannot be {list(self.cameras)}: give each camera a relative "
                 "topic prefix of its own, such as front or arm/left"
             )
-        for parameter in fields(self):
-            choices = parameter.metadata["choices"]
-            value = getattr(self, parameter.name)
-            if choices and value not in choices:
+        for declared in DECLARATIONS.values():
+            value = getattr(self, declared.name)
+            if declared.choices and value not in declared.choices:
                 raise ParameterError(
-                    f"parameter '{parameter.name}' cannot be '{value}': choose one of "
-                    f"{', '.join(choices)}"
+                    f"parameter '{declared.name}' cannot be '{value}': choose one of "
+                    f"{', '.join(declared.choices)}"
                 )
-        # Each knows its own rules.
+        # Their constructors check the rest.
         _ = self.view, self.reporting
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """Which model is to be open; made of the parameters in SPEC."""
+        """The model to open."""
         options = BackendOptions(
             bpu_runtime=self.bpu_runtime,
             bpu_core=self.bpu_core,
@@ -271,42 +306,50 @@ class Parameters:
 
     @cached_property
     def view(self) -> View:
-        """What of a frame the model sees."""
+        """The part of a frame that the model sees, and how it is scaled."""
         return View(self.roi, self.resize, self.source_color_range)
 
     @cached_property
     def reporting(self) -> Reporting:
-        """Which classes are reported."""
-        allow, deny = (tuple(filter(None, each)) for each in (self.class_allow, self.class_deny))
+        """The classes to report."""
+        allow, deny = (tuple(filter(None, names)) for names in (self.class_allow, self.class_deny))
         return Reporting(
             self.top_k, self.score_threshold, self.class_id, self.temperature, allow, deny
         )
 
     @property
     def image_qos(self) -> QoSProfile:
-        """Of an image subscription; a new one for each, because qos_overrides change it."""
+        """The QoS of an image subscription: always a new object, because qos_overrides change it."""
         return _qos(self.qos_reliability, self.qos_depth)
 
     @property
     def output_qos(self) -> QoSProfile:
-        """Of a topic with answers; a new one for each, as above."""
+        """The QoS of a topic with answers: always a new object, because qos_overrides change it."""
         return _qos(self.output_qos_reliability, self.output_qos_depth)
 
     @property
     def thresholds(self) -> Thresholds:
-        """When diagnostics are no longer OK."""
+        """The limits beyond which diagnostics are no longer OK."""
         return Thresholds(self.min_rate, self.max_latency, self.stale_after)
 
+    def of_model(self) -> dict[str, Any]:
+        """Return the parameters that select the model or depend on its classes, by name."""
+        return {
+            declared.name: getattr(self, declared.name)
+            for declared in DECLARATIONS.values()
+            if declared.of_model
+        }
+
     def changed(self, parameters: Iterable[Parameter]) -> Parameters:
-        """A copy with these ROS parameters applied; those of other names are ignored.
+        """Return a copy with these ROS parameters applied; unknown names are ignored.
 
         Raises:
-            ParameterError: a value is out of its choices.
+            ParameterError: a value has the wrong type or is not one of the parameter's choices.
 
         """
-        given = [p for p in coerced(parameters) if p.name in _FIELDS]
+        given = [p for p in coerced(parameters) if p.name in DECLARATIONS]
         values: dict[str, Any] = {
-            p.name: tuple(p.value) if isinstance(_FIELDS[p.name].default, tuple) else p.value
+            p.name: tuple(p.value) if isinstance(DECLARATIONS[p.name].default, tuple) else p.value
             for p in given
             if p.value is not None  # as an empty array of a YAML file is
         }
@@ -317,11 +360,15 @@ def _qos(reliability: str, depth: int) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
 
 
-_FIELDS = {parameter.name: parameter for parameter in fields(Parameters)}
+DECLARATIONS = {
+    parameter.name: Declaration(parameter.name, parameter.default, **parameter.metadata)
+    for parameter in fields(Parameters)
+}
+"""The declaration of every parameter, by name."""
 
 
 def coerced(parameters: Iterable[Parameter]) -> list[Parameter]:
-    """ROS parameters in the types of ours; those of other names are left as they are.
+    """Return ROS parameters converted to their declared types; unknown names are left as they are.
 
     Command lines, launch files and YAML turn 10.0 into 10, "150" into 150, and a list of one name into
     the name.
@@ -331,21 +378,21 @@ def coerced(parameters: Iterable[Parameter]) -> list[Parameter]:
 
     """
     return [
-        Parameter(p.name, value=_coerced(p.name, _FIELDS[p.name].default, p.value))
-        if p.name in _FIELDS and p.value is not None
+        Parameter(p.name, value=_coerced(p.name, DECLARATIONS[p.name].default, p.value))
+        if p.name in DECLARATIONS and p.value is not None
         else p
         for p in parameters
     ]
 
 
 def _coerced(name: str, default: Any, value: Any) -> Any:
-    """`value` in the type of `default`; tuples become lists, as ROS has arrays."""
+    """Return `value` in the type of `default`; tuples become lists, ROS's arrays."""
     if isinstance(default, tuple):
         if isinstance(value, str):
-            value = [each.strip() for each in value.split(",")]
+            value = [item.strip() for item in value.split(",")]
         if not isinstance(value, (bool, int, float)):
             # An empty array has no type that rclpy could know.
-            return [_coerced(name, default[0], each) for each in value] or list(default)
+            return [_coerced(name, default[0], item) for item in value] or list(default)
     kind = type(default)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if type(value) is kind:
@@ -368,46 +415,42 @@ _TYPES = {
 }
 
 
-def _descriptor(parameter: Any) -> ParameterDescriptor:
-    metadata = parameter.metadata
-    descriptor = ParameterDescriptor(
-        description=metadata["description"],
-        read_only=metadata["read_only"],
-    )
-    if metadata["choices"]:
-        descriptor.additional_constraints = f"One of: {', '.join(metadata['choices'])}"
-    if metadata["bounds"]:
-        low, high = metadata["bounds"]
-        if isinstance(parameter.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+def _descriptor(declared: Declaration) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=declared.description, read_only=declared.read_only)
+    if declared.choices:
+        descriptor.additional_constraints = f"One of: {', '.join(declared.choices)}"
+    if declared.bounds:
+        low, high = declared.bounds
+        if isinstance(declared.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
         else:
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
     return descriptor
 
 
 def declare_parameters(node: Node) -> Parameters:
-    """Declare all of them on the node and read their initial values.
+    """Declare every parameter on the node and return the initial values.
 
     Raises:
         ParameterError: an initial value is refused.
 
     """
-    declared = []
-    for parameter in fields(Parameters):
-        default = parameter.default
+    initial = []
+    for declared in DECLARATIONS.values():
+        default = declared.default
         if isinstance(default, tuple):  # ROS arrays are lists
             default = list(default)
-        # Whatever type it was given is read first, and then declared as the type it has.
+        # The override is read in whatever type it has, then declared in the parameter's own.
         any_type = ParameterDescriptor(dynamic_typing=True)
-        (given,) = coerced([node.declare_parameter(parameter.name, default, any_type)])
-        node.undeclare_parameter(parameter.name)
+        (given,) = coerced([node.declare_parameter(declared.name, default, any_type)])
+        node.undeclare_parameter(declared.name)
         value = default if given.value is None else given.value
         try:
-            declared.append(
+            initial.append(
                 node.declare_parameter(
-                    parameter.name, value, _descriptor(parameter), ignore_override=True
+                    declared.name, value, _descriptor(declared), ignore_override=True
                 )
             )
         except Exception as error:  # rclpy's types differ between distributions
-            raise ParameterError(f"parameter '{parameter.name}' is refused: {error}") from error
-    return Parameters().changed(declared)
+            raise ParameterError(f"parameter '{declared.name}' is refused: {error}") from error
+    return Parameters().changed(initial)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Re-parameterization of an ONNX graph: branches that a convolution can compute are merged into it.
+"""Re-parameterization of an ONNX graph: branches that one layer can compute are merged into it.
 
 A batch normalization is a convolution with one weight per channel, and convolutions of the same tensor
 whose results are added are one convolution with the sum of their kernels (RepVGG, arXiv 2101.03697,
-section 3.3). RepGhost is trained with such branches; without them it computes the same
-with fewer passes over memory. Only numpy and onnx are needed; checking the result takes ONNX Runtime.
+section 3.3). The same holds for matrix products (the heads of RepViT, arXiv 2307.09283), for a factor
+or an offset per channel (the layer scale of FastViT, arXiv 2303.14189) and for differences. Networks
+that are trained with such branches compute the same without them, with fewer passes over memory. Only
+numpy and onnx are needed; checking the result takes ONNX Runtime.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,29 +52,34 @@ class Fused:
     """Largest change of a logit, relative to the largest logit."""
 
 
-@dataclass(frozen=True)
-class _Convolution:
-    """A tensor as one convolution of another, and the nodes that compute it now."""
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """A tensor as one convolution or matrix product of another, and the nodes that compute it now."""
 
     source: str
     kernel: np.ndarray
-    """float64 (outputs, inputs / group, height, width)."""
+    """float64 (outputs, inputs / group, height, width); of a matrix product (outputs, inputs)."""
     bias: np.ndarray
     """float64 (outputs,)."""
-    group: int
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    before: tuple[int, int]
+    group: int = 1
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
     """Padding above and left."""
-    after: tuple[int, int]
+    after: tuple[int, ...] = ()
     """Padding below and right."""
     nodes: tuple[int, ...]
-    """Their places in the graph, the one that makes the tensor last."""
+    """Their indices in the graph, the one that makes the tensor last."""
 
     @property
     def inputs(self) -> int:
         """Channels of the source."""
         return self.kernel.shape[1] * self.group
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it only scales and shifts its source, channel by channel."""
+        return self.group == len(self.kernel) == self.kernel.size and set(self.strides) == {1}
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -84,12 +91,21 @@ class _Convolution:
             )
         )
 
+    def mapped(self, scale: np.ndarray, offset: np.ndarray, node: int) -> _Layer:
+        """Return the layer followed by a factor and an offset per output."""
+        return replace(
+            self,
+            kernel=self.kernel * scale.reshape(-1, *[1] * (self.kernel.ndim - 1)),
+            bias=self.bias * scale + offset,
+            nodes=(*self.nodes, node),
+        )
+
 
 def fuse(model: Any) -> Any:
-    """The same function with its branches and batch normalizations fused into convolutions.
+    """Return the same function with its branches and normalizations fused into single layers.
 
-    Branches are fused if the one convolution has no more weights than they have together. Other
-    nodes stay as they are.
+    Branches are fused if the one layer has no more weights than they have together. Other nodes stay
+    as they are.
 
     Args:
         model: an onnx.ModelProto with float32 weights.
@@ -104,16 +120,16 @@ def fuse(model: Any) -> Any:
     """
     onnx = need("onnx", "pip install onnx")
     refuse_quantized(model)
-    fusable = _fusable(model.graph)
+    fusable = _Search(model.graph).run()
     fused = copy_of(model)
     graph = fused.graph
-    replaced = {place: tensor for tensor, found in fusable.items() for place in found.nodes}
+    replaced = {index: tensor for tensor, found in fusable.items() for index in found.nodes}
     del graph.node[:]
-    for place, node in enumerate(model.graph.node):
-        tensor = replaced.get(place)
+    for index, node in enumerate(model.graph.node):
+        tensor = replaced.get(index)
         if tensor is None:
             graph.node.append(node)
-        elif place == fusable[tensor].nodes[-1]:
+        elif index == fusable[tensor].nodes[-1]:
             graph.node.append(_write(fusable[tensor], node, graph))
     remove_unused(graph)
     onnx.checker.check_model(fused, full_check=True)
@@ -121,8 +137,8 @@ def fuse(model: Any) -> Any:
 
 
 def is_fused(model: Any) -> bool:
-    """Whether `fuse` would leave an onnx.ModelProto as it is."""
-    return not _fusable(model.graph)
+    """Tell if `fuse` would leave an onnx.ModelProto as it is."""
+    return not _Search(model.graph).run()
 
 
 def fuse_file(source: Path, path: Path, pictures: Iterable[np.ndarray] = ()) -> Fused:
@@ -163,162 +179,250 @@ def fuse_file(source: Path, path: Path, pictures: Iterable[np.ndarray] = ()) -> 
     )
 
 
-def _fusable(graph: Any) -> dict[str, _Convolution]:
-    """Tensors that one convolution can compute instead of several nodes."""
-    weights = constants(graph)
-    uses = Counter(names_used(graph))
-    found: dict[str, _Convolution] = {}
-    for place, node in enumerate(graph.node):
-        convolution = None
-        if node.op_type == "Conv":
-            convolution = _of_conv(node, place, weights)
-        elif node.op_type == "BatchNormalization":
-            convolution = _of_norm(node, place, weights)
-            inner = found.get(node.input[0])
-            if convolution and inner and uses[node.input[0]] == 1:
-                del found[node.input[0]]
-                convolution = _normalised(inner, convolution)
-        elif node.op_type == "Add":
-            convolution = _of_sum(node, place, found, uses)
-        if convolution is not None:
-            found[node.output[0]] = convolution
-    convolutions = {place for place, node in enumerate(graph.node) if node.op_type == "Conv"}
-    return {
-        tensor: convolution
-        for tensor, convolution in found.items()
-        # A lone normalization may apply to tensors that are not images.
-        if convolution.nodes[1:] and convolutions.intersection(convolution.nodes)
-    }
+class _Search:
+    """Finds the tensors of an onnx.GraphProto that one layer can compute instead of several nodes."""
 
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+        self._weights = constants(graph)
+        self._uses = Counter(names_used(graph))
+        self._found: dict[str, _Layer] = {}
 
-def _of_conv(node: Any, place: int, weights: dict[str, np.ndarray]) -> _Convolution | None:
-    values = [weights.get(name) for name in node.input[1:] if name]
-    if any(value is None or value.dtype != np.float32 for value in values):
-        return None
-    kernel = np.asarray(values[0], np.float64)
-    attributes = attributes_of(node)
-    if kernel.ndim != 4 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
-        return None
-    bias = np.asarray(values[1], np.float64) if values[1:] else np.zeros(len(kernel))
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    return _Convolution(
-        node.input[0],
-        kernel,
-        bias,
-        attributes.get("group", 1),
-        tuple(attributes.get("strides", (1, 1))),
-        tuple(attributes.get("dilations", (1, 1))),
-        (top, left),
-        (bottom, right),
-        (place,),
-    )
+    def run(self) -> dict[str, _Layer]:
+        """Return the layers by the tensor that they compute."""
+        rules: dict[str, Callable[[Any, int], _Layer | None]] = {
+            "Conv": self._convolution,
+            "Gemm": self._product,
+            "BatchNormalization": self._normalization,
+            "Add": self._sum,
+            "Sub": self._sum,
+            "Mul": self._scaling,
+            "Div": self._scaling,
+        }
+        weighted = set()
+        for index, node in enumerate(self._graph.node):
+            if node.op_type in ("Conv", "Gemm"):
+                weighted.add(index)
+            layer = rules[node.op_type](node, index) if node.op_type in rules else None
+            if layer is not None:
+                self._found[node.output[0]] = layer
+        return {
+            tensor: layer
+            for tensor, layer in self._found.items()
+            # A lone normalization may apply to tensors that are not images.
+            if layer.nodes[1:] and weighted.intersection(layer.nodes)
+        }
 
-
-def _of_norm(node: Any, place: int, weights: dict[str, np.ndarray]) -> _Convolution | None:
-    """A batch normalization as a depthwise 1x1 convolution."""
-    values = [weights.get(name) for name in node.input[1:]]
-    attributes = attributes_of(node)
-    if attributes.get("training_mode") or len(node.output) != 1:
-        return None
-    if any(value is None or value.dtype != np.float32 for value in values):
-        return None
-    scale, offset, mean, variance = (np.asarray(value, np.float64) for value in values)
-    scale = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
-    return _pointwise(node.input[0], scale, offset - mean * scale, place)
-
-
-def _pointwise(source: str, scale: np.ndarray, bias: np.ndarray, *places: int) -> _Convolution:
-    kernel = scale.reshape(-1, 1, 1, 1)
-    return _Convolution(source, kernel, bias, len(scale), (1, 1), (1, 1), (0, 0), (0, 0), places)
-
-
-def _normalised(inner: _Convolution, norm: _Convolution) -> _Convolution:
-    """A convolution followed by a batch normalization."""
-    scale = norm.kernel.reshape(-1)
-    return replace(
-        inner,
-        kernel=inner.kernel * scale.reshape(-1, 1, 1, 1),
-        bias=inner.bias * scale + norm.bias,
-        nodes=(*inner.nodes, *norm.nodes),
-    )
-
-
-def _of_sum(
-    node: Any, place: int, found: dict[str, _Convolution], uses: Counter[str]
-) -> _Convolution | None:
-    """The sum of two convolutions of the same tensor, or of one convolution and that tensor."""
-    left, right = node.input
-    branches = [found[name] for name in (left, right) if name in found and uses[name] == 1]
-    if len(branches) == 1:
-        branch = branches[0]
-        other = left if found.get(right) is branch else right
-        if other == branch.source:
-            ones = np.ones(branch.inputs)
-            branches.append(_pointwise(other, ones, np.zeros_like(ones)))
-    if len(branches) != 2:
-        return None
-    added = _added(branches[0], branches[1], place)
-    if added is not None:
-        for name in (left, right):
-            if uses[name] == 1:
-                found.pop(name, None)
-    return added
-
-
-def _added(one: _Convolution, other: _Convolution, place: int) -> _Convolution | None:
-    """Both as one convolution, or None if that is impossible or would be slower."""
-    sizes = one.kernel.shape[2:], other.kernel.shape[2:]
-    if (one.source, one.inputs, len(one.kernel)) != (other.source, other.inputs, len(other.kernel)):
-        return None
-    if one.strides != other.strides:
-        return None
-    dilations = []
-    for axis in (0, 1):
-        # For a 1x1 kernel the dilation is meaningless.
-        own = {c.dilations[axis] for c, size in zip((one, other), sizes) if size[axis] > 1}
-        if len(own) > 1:
+    def _floats(self, names: Iterable[str]) -> list[np.ndarray] | None:
+        """Return constants as float64; None if one is computed, or not float32."""
+        values = [self._weights.get(name) for name in names if name]
+        if any(value is None or value.dtype != np.float32 for value in values):
             return None
-        dilations.append(own.pop() if own else 1)
-    one, other = (
-        replace(convolution, dilations=(dilations[0], dilations[1])) for convolution in (one, other)
+        return [np.asarray(value, np.float64) for value in values]
+
+    def _unshared(self, name: str) -> _Layer | None:
+        """Return the layer of a tensor that is used once, so that it need not be computed."""
+        return self._found.get(name) if self._uses[name] == 1 else None
+
+    def _convolution(self, node: Any, index: int) -> _Layer | None:
+        values = self._floats(node.input[1:])
+        attributes = attributes_of(node)
+        if not values or values[0].ndim != 4 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
+            return None
+        top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
+        return _Layer(
+            source=node.input[0],
+            kernel=values[0],
+            bias=values[1] if values[1:] else np.zeros(len(values[0])),
+            group=attributes.get("group", 1),
+            strides=tuple(attributes.get("strides", (1, 1))),
+            dilations=tuple(attributes.get("dilations", (1, 1))),
+            before=(top, left),
+            after=(bottom, right),
+            nodes=(index,),
+        )
+
+    def _product(self, node: Any, index: int) -> _Layer | None:
+        """A Gemm, after a normalization of its source if there is one."""
+        values = self._floats(node.input[1:])
+        attributes = attributes_of(node)
+        if not values or attributes.get("transA"):
+            return None
+        kernel = values[0] if attributes.get("transB") else values[0].T
+        bias = values[1] if values[1:] else np.zeros(len(kernel))
+        if bias.size not in (1, len(kernel)):
+            return None
+        layer = _Layer(
+            source=node.input[0],
+            kernel=kernel * attributes.get("alpha", 1.0),
+            bias=np.broadcast_to(bias.reshape(-1), len(kernel)) * attributes.get("beta", 1.0),
+            nodes=(index,),
+        )
+        inner = self._unshared(layer.source)
+        if inner is None or not inner.is_pointwise:
+            return layer
+        del self._found[layer.source]
+        return replace(
+            layer,
+            source=inner.source,
+            kernel=layer.kernel * inner.kernel.reshape(-1),
+            bias=layer.bias + layer.kernel @ inner.bias,
+            nodes=(*inner.nodes, index),
+        )
+
+    def _normalization(self, node: Any, index: int) -> _Layer | None:
+        """A batch normalization after a layer, or alone as a depthwise 1x1 convolution."""
+        values = self._floats(node.input[1:])
+        attributes = attributes_of(node)
+        if values is None or attributes.get("training_mode") or len(node.output) != 1:
+            return None
+        scale, offset, mean, variance = values
+        scale = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+        offset = offset - mean * scale
+        inner = self._unshared(node.input[0])
+        if inner is None:
+            return _pointwise(node.input[0], scale, offset, index)
+        del self._found[node.input[0]]
+        return inner.mapped(scale, offset, index)
+
+    def _scaling(self, node: Any, index: int) -> _Layer | None:
+        """A layer times, or divided by, a constant per channel."""
+        name, factor = node.input
+        if node.op_type == "Mul" and name in self._weights:
+            name, factor = factor, name
+        layer = self._unshared(name)
+        values = self._per_channel(layer, factor)
+        if layer is None or values is None or (node.op_type == "Div" and not values.all()):
+            return None
+        del self._found[name]
+        scale = 1 / values if node.op_type == "Div" else values
+        return layer.mapped(scale, np.zeros_like(scale), index)
+
+    def _sum(self, node: Any, index: int) -> _Layer | None:
+        """A sum or difference of two layers of one tensor, of one and its tensor or a constant."""
+        left, right = node.input
+        signs = {left: 1.0, right: 1.0 if node.op_type == "Add" else -1.0}
+        if left == right:
+            return None
+        layers = {name: layer for name in node.input if (layer := self._unshared(name))}
+        for name, layer in tuple(layers.items()):
+            other = right if name == left else left
+            offset = self._per_channel(layer, other)
+            if offset is not None:
+                del self._found[name]
+                sign = np.full(len(layer.bias), signs[name])
+                return layer.mapped(sign, offset * signs[other], index)
+            if other not in layers and other == layer.source and len(layer.kernel) == layer.inputs:
+                layers[other] = _pointwise(other, np.ones(layer.inputs), np.zeros(layer.inputs))
+        if len(layers) != 2:
+            return None
+        one, other_one = (
+            layer.mapped(np.full(len(layer.bias), signs[name]), np.zeros(len(layer.bias)), index)
+            for name, layer in layers.items()
+        )
+        added = _added(one, other_one)
+        if added is not None:
+            for name in layers:
+                if self._uses[name] == 1:
+                    self._found.pop(name, None)
+        return added
+
+    def _per_channel(self, layer: _Layer | None, name: str) -> np.ndarray | None:
+        """Return a constant as one value per output of a layer; None if it varies otherwise."""
+        values = self._floats([name])
+        if layer is None or not values or values[0].ndim > layer.kernel.ndim:
+            return None
+        shape = (*[1] * (layer.kernel.ndim - values[0].ndim), *values[0].shape)
+        outputs = len(layer.kernel)
+        if shape[1] not in (1, outputs) or values[0].size != shape[1]:
+            return None
+        return np.broadcast_to(values[0].reshape(-1), outputs)
+
+
+def _pointwise(source: str, scale: np.ndarray, bias: np.ndarray, *nodes: int) -> _Layer:
+    return _Layer(
+        source=source,
+        kernel=scale.reshape(-1, 1, 1, 1),
+        bias=bias,
+        group=len(scale),
+        strides=(1, 1),
+        dilations=(1, 1),
+        before=(0, 0),
+        after=(0, 0),
+        nodes=nodes,
     )
-    if one.reach != other.reach:
+
+
+def _added(one: _Layer, other: _Layer) -> _Layer | None:
+    """Return both as one layer, or None if that is impossible or would be slower."""
+    if (one.source, one.inputs, one.kernel.ndim) != (other.source, other.inputs, other.kernel.ndim):
         return None
-    before = tuple(map(max, one.before, other.before))
-    ends = [
-        [d * (size - 1) - b for d, size, b in zip(dilations, c.kernel.shape[2:], c.before)]
-        for c in (one, other)
-    ]
-    spans = [max(pair) + b for pair, b in zip(zip(*ends), before)]
-    if any(
-        (b - own) % d for c in (one, other) for b, own, d in zip(before, c.before, dilations)
-    ) or any(span % d for span, d in zip(spans, dilations)):
+    if len(one.kernel) != len(other.kernel) or one.strides != other.strides:
         return None
-    size = [span // d + 1 for span, d in zip(spans, dilations)]
+    dilations = _common_dilations(one, other)
+    if dilations is None:
+        return None
+    one, other = (replace(layer, dilations=dilations) for layer in (one, other))
+    window = _common_window(one, other)
+    if window is None:
+        return None
+    before, size = window
     group = int(np.gcd(one.group, other.group))
     kernel = np.zeros((len(one.kernel), one.inputs // group, *size))
     if kernel.size > one.kernel.size + other.kernel.size:
         return None
-    for convolution in (one, other):
-        grouped = _regrouped(convolution.kernel, convolution.group, group)
-        y, x = ((b - own) // d for b, own, d in zip(before, convolution.before, dilations))
-        kernel[:, :, y : y + grouped.shape[2], x : x + grouped.shape[3]] += grouped
-    after = tuple(r - b + s for r, b, s in zip(one.reach, before, spans))
-    return _Convolution(
-        one.source,
-        kernel,
-        one.bias + other.bias,
-        group,
-        one.strides,
-        (dilations[0], dilations[1]),
-        (before[0], before[1]),
-        (after[0], after[1]),
-        (*one.nodes, *other.nodes, place),
+    for layer in (one, other):
+        grouped = _regrouped(layer.kernel, layer.group, group)
+        starts = ((b - own) // d for b, own, d in zip(before, layer.before, dilations))
+        window_of_own = tuple(slice(at, at + n) for at, n in zip(starts, grouped.shape[2:]))
+        kernel[(slice(None), slice(None), *window_of_own)] += grouped
+    spans = (d * (n - 1) for d, n in zip(dilations, size))
+    return replace(
+        one,
+        kernel=kernel,
+        bias=one.bias + other.bias,
+        group=group,
+        before=before,
+        after=tuple(reach - b + span for reach, b, span in zip(one.reach, before, spans)),
+        nodes=tuple(sorted({*one.nodes, *other.nodes})),
     )
 
 
+def _common_dilations(one: _Layer, other: _Layer) -> tuple[int, ...] | None:
+    """Return dilations that fit both kernels: that of a side of one weight is meaningless."""
+    dilations = []
+    for axis in range(len(one.dilations)):
+        own = {c.dilations[axis] for c in (one, other) if c.kernel.shape[2 + axis] > 1}
+        if len(own) > 1:
+            return None
+        dilations.append(own.pop() if own else 1)
+    return tuple(dilations)
+
+
+def _common_window(one: _Layer, other: _Layer) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return padding above and left, and size, of the smallest kernel that holds both; None if none.
+
+    The layers have the same dilations.
+    """
+    if one.reach != other.reach:
+        return None
+    before, sizes = [], []
+    for axis, dilation in enumerate(one.dilations):
+        starts = [layer.before[axis] for layer in (one, other)]
+        ends = [
+            dilation * (layer.kernel.shape[2 + axis] - 1) - layer.before[axis]
+            for layer in (one, other)
+        ]
+        start, span = max(starts), max(starts) + max(ends)
+        if span % dilation or any((start - own) % dilation for own in starts):
+            return None
+        before.append(start)
+        sizes.append(span // dilation + 1)
+    return tuple(before), tuple(sizes)
+
+
 def _regrouped(kernel: np.ndarray, group: int, wanted: int) -> np.ndarray:
-    """The kernel of the same convolution with fewer groups, padded with zeros."""
+    """Return the kernel of the same convolution with fewer groups, padded with zeros."""
     outputs, inputs = kernel.shape[:2]
     wide = np.zeros((outputs, inputs * group // wanted, *kernel.shape[2:]))
     for output in range(outputs):
@@ -328,23 +432,28 @@ def _regrouped(kernel: np.ndarray, group: int, wanted: int) -> np.ndarray:
     return wide
 
 
-def _write(convolution: _Convolution, node: Any, graph: Any) -> Any:
-    """A Conv node in place of the last node it replaces; its weights are added to the graph."""
+def _write(layer: _Layer, node: Any, graph: Any) -> Any:
+    """Make a node in place of the last node that a layer replaces; add its weights to the graph."""
     onnx = need("onnx", "pip install onnx")
     tensor = node.output[0]
-    names = [f"{tensor}/kernel", f"{tensor}/bias"]
-    for name, value in zip(names, (convolution.kernel, convolution.bias), strict=True):
-        graph.initializer.append(onnx.numpy_helper.from_array(value.astype(np.float32), name))
+    inputs = [layer.source]
+    for part, value in (("kernel", layer.kernel), ("bias", layer.bias)):
+        if value.any() or part == "kernel":
+            inputs.append(f"{tensor}/{part}")
+            weights = onnx.numpy_helper.from_array(value.astype(np.float32), inputs[-1])
+            graph.initializer.append(weights)
+    if layer.kernel.ndim == 2:
+        return onnx.helper.make_node("Gemm", inputs, [tensor], node.name, transB=1)
     return onnx.helper.make_node(
         "Conv",
-        [convolution.source, *names],
+        inputs,
         [tensor],
         node.name,
-        group=convolution.group,
-        kernel_shape=convolution.kernel.shape[2:],
-        strides=convolution.strides,
-        dilations=convolution.dilations,
-        pads=(*convolution.before, *convolution.after),
+        group=layer.group,
+        kernel_shape=layer.kernel.shape[2:],
+        strides=layer.strides,
+        dilations=layer.dilations,
+        pads=(*layer.before, *layer.after),
     )
 
 

@@ -20,8 +20,7 @@ from sensor_msgs.msg import Image
 
 from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
-from repghost_ros.ros.executors import spin
-from repghost_ros.ros.process import init, interrupted, shutdown
+from repghost_ros.ros.process import init, interrupted, shutdown, spin
 
 
 def to_bgr(message: Image) -> np.ndarray:

@@ -16,7 +16,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 from repghost_ros.ros import messages
-from repghost_ros.ros.executors import fastest_executor, spin
+from repghost_ros.ros.process import fastest_executor, spin
 
 
 @dataclass

@@ -15,7 +15,7 @@ from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from repghost_ros.ros.executors import fastest_executor, spin
+from repghost_ros.ros.process import fastest_executor, spin
 
 FPS, SECONDS = 2000, 5.0
 

@@ -28,8 +28,8 @@ from rclpy.qos import QoSProfile
 from bench.camera import Camera
 from bench.node import our_node
 from emulator.board import build, inject, timings, write_model
-from repghost_ros.ros.executors import fastest_executor, spin
 from repghost_ros.ros.isolation import isolate
+from repghost_ros.ros.process import fastest_executor, spin
 
 FPS = 120
 DEPTH = 100  # of the images' queues: none overflows while a fault is dealt with

@@ -20,8 +20,8 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from repghost_ros.ros import messages
-from repghost_ros.ros.executors import fastest_executor, spin
 from repghost_ros.ros.node import ClassifierNode
+from repghost_ros.ros.process import fastest_executor, spin
 
 FRAMES = 50
 ALL = QoSProfile(depth=FRAMES)

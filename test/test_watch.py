@@ -115,7 +115,25 @@ def test_a_topic_is_shown() -> None:
 
 
 def test_what_cannot_be_served_or_shown(tmp_path: Path, capsys: Any) -> None:
-    assert main(["watch", str(tmp_path / "absent"), "--model", "demo"]) == 1
+    assert main(["watch", str(tmp_path.relative_to("/")), "--model", "demo"]) == 1
     (tmp_path / "a.png").write_bytes(_stop())
     assert main(["watch", str(tmp_path), "--model", "demo", "--host", "192.0.2.1"]) == 1
     assert "--host 192.0.2.1 --port 8080 cannot be served" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["watch", str(tmp_path), "--model", "demo", "--port", "99999"])
+    assert "'99999' is not a port" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
+def test_what_is_neither_a_file_nor_a_topic_is_refused() -> None:
+    """In a process of its own, because ROS is initialized there."""
+    watched = subprocess.run(
+        [sys.executable, "-m", "repghost_ros.cli", "watch", "/absent/the-road.mp4"]
+        + ["--model", "demo", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert watched.returncode == 1
+    (line,) = watched.stderr.splitlines()
+    assert "'/absent/the-road.mp4' cannot be a topic: topic name must not contain" in line

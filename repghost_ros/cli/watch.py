@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=int,
+        type=_port,
         default=8080,
         metavar="N",
         help="port to serve on; 0: any free one (default: %(default)s)",
@@ -116,6 +116,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="remaining arguments go to ROS, for remapping",
     )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port from 0 to 65535")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> WatchReport:

@@ -5,27 +5,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image
 
-from repghost_ros.ros.executors import fastest_executor
-from repghost_ros.ros.process import init, interrupted, shutdown
+from repghost_ros.ros.process import fastest_executor, init, interrupted, shutdown
 from repghost_ros.ros.topics import published, sources
-from repghost_ros.vision.frame import Frame, from_compressed, from_image
+from repghost_ros.vision.frame import Frame, from_message
 
 Read = Callable[[], Frame]
 
 
 def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
-    """Readers of a topic's images until interrupted, always of the newest.
+    """Yield readers of a topic's images until interrupted, always of the newest.
 
     Args:
-        topic: of sensor_msgs/Image or CompressedImage, as soon as somebody publishes it.
+        topic: of sensor_msgs/Image or CompressedImage; subscribed to as soon as somebody publishes it.
         ros_args: the arguments after --ros-args.
+
+    Raises:
+        SourceError: ROS does not allow that name for a topic.
+        ParameterError: ROS refuses an argument.
 
     """
     init(["repghost", "--ros-args", *ros_args])
@@ -47,9 +50,7 @@ def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
                     found.message_type, found.topic, keep, qos_profile_sensor_data
                 )
             elif found is not None and newest:
-                message = newest.pop()
-                read = from_image if found.message_type is Image else from_compressed
-                yield lambda message=message, read=read: read(message)  # type: ignore[misc]
+                yield partial(from_message, newest.pop())
     finally:
         executor.shutdown()
         node.destroy_node()

@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which topic and type a camera's images come from, and what is wrong where none come."""
+"""The topics and types that images come from, and why no image arrives.
+
+`python -m repghost_ros.ros.topics` prints the image topics that are published now, one per line.
+"""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
+import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from sensor_msgs.msg import CompressedImage, Image
 
-from repghost_ros.ros import hbmem
+from repghost_ros.errors import SourceError, need
 from repghost_ros.vision.cdr import Memory, Serialized, SerializedHbm
 
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_HBM_SIZES = ("HbmMsg1080P", "HbmMsg540P", "HbmMsg480P")  # the RDK camera's default first
 _LISTED = 5  # topics that are proposed at most
+_QUIET_S, _MOST_S = 2.0, 8.0  # discovery is over after this long without news, or in all
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Source:
 
     @property
     def type_name(self) -> str:
-        """As the graph names the type, such as sensor_msgs/msg/Image."""
+        """The type's name in the graph, such as sensor_msgs/msg/Image."""
         package, _, rest = self.message_type.__module__.partition(".")
         return f"{package}/{rest.partition('.')[0]}/{self.message_type.__name__}"
 
@@ -34,28 +41,34 @@ class Source:
         return f"'{self.topic}' ({self.type_name})"
 
     def read(self, raw: bytes | memoryview | Memory) -> Serialized:
-        """A message as DDS delivered it."""
+        """Return a message of this type from the bytes that DDS delivered."""
         if self.message_type in (Image, CompressedImage):
             return Serialized(raw, compressed=self.message_type is CompressedImage)
         return SerializedHbm(raw)
 
 
 def sources(node: Node, image: str, transport: str) -> list[Source]:
-    """Where images may come from, the likeliest first.
+    """Return the topics and types that images may come from, the likeliest first.
 
     As in image_transport, remapping `image` moves `image/compressed` along, unless that is remapped
     itself. A name that ends in /compressed is one already.
 
     Args:
-        node: whose remap rules count.
-        image: the topic as the node names it, such as `front/image`.
+        node: its remap rules apply.
+        image: the topic before remapping, such as `front/image`.
         transport: `auto`, `raw`, `compressed` or `hbmem`.
 
     Raises:
+        SourceError: ROS does not allow that name for a topic.
         DependencyError: the messages of `hbmem` are not installed.
 
     """
-    topic = node.resolve_topic_name(image)
+    try:
+        topic = node.resolve_topic_name(image)
+    except Exception as error:  # rclpy's types differ between distributions
+        # Its first words say why; then comes a line of rcl's source.
+        reason = str(error).partition(", at ")[0].rpartition("resolve name: ")[2]
+        raise SourceError(f"'{image}' cannot be a topic: {reason}") from error
     packed = node.resolve_topic_name(f"{image}/compressed")
     is_remapped = packed != node.resolve_topic_name(f"{image}/compressed", only_expand=True)
     if not is_remapped:
@@ -65,7 +78,7 @@ def sources(node: Node, image: str, transport: str) -> list[Source]:
         dict.fromkeys([Source(packed, CompressedImage), Source(topic, CompressedImage)])
     )
     if transport == "hbmem":
-        return [Source(topic, message_type) for message_type in hbmem.message_types()]
+        return [Source(topic, message_type) for message_type in _hbm_types()]
     if transport == "raw":
         return [raw]
     if transport == "compressed":
@@ -74,8 +87,17 @@ def sources(node: Node, image: str, transport: str) -> list[Source]:
     return [*compressed, raw] if is_compressed else [raw, *reversed(compressed)]
 
 
+def _hbm_types() -> list[Any]:
+    """Return the types of the RDK's shared-memory images, which its MIPI camera publishes."""
+    module = need(
+        "hbm_img_msgs.msg",
+        "source the RDK's own ROS, /opt/tros/humble/setup.bash, or set image_transport to raw",
+    )
+    return [getattr(module, name) for name in _HBM_SIZES]
+
+
 def published(node: Node, candidates: list[Source]) -> Source | None:
-    """The first of them that somebody publishes, None where nobody publishes any."""
+    """Return the first candidate that somebody publishes, or None."""
     types = {topic: _types(node, topic) for topic in {source.topic for source in candidates}}
     return next(
         (source for source in candidates if source.type_name in types[source.topic]),
@@ -84,7 +106,7 @@ def published(node: Node, candidates: list[Source]) -> Source | None:
 
 
 def complaint(node: Node, source: Source, qos: QoSProfile) -> str:
-    """Why no images can come from there, empty where they can."""
+    """Return why no image can arrive from a source, empty if one can."""
     endpoints = node.get_publishers_info_by_topic(source.topic)
     if not endpoints:
         others = sorted(
@@ -106,7 +128,7 @@ def complaint(node: Node, source: Source, qos: QoSProfile) -> str:
 
 
 def _is_own(node: Node, topic: str) -> bool:
-    """Nobody publishes it but the node that `node` subscribes for."""
+    """Return whether only the node that `node` belongs to publishes a topic."""
     names = {endpoint.node_name for endpoint in node.get_publishers_info_by_topic(topic)}
     return all(node.get_name().startswith(name) for name in names)
 
@@ -116,9 +138,39 @@ def _types(node: Node, topic: str) -> set[str]:
 
 
 def _incompatible(offered: QoSProfile, wanted: QoSProfile) -> str:
-    """Why a subscription cannot have what a publisher offers, empty where it can."""
+    """Return why a subscription cannot have what a publisher offers, empty if it can."""
     best_effort = offered.reliability == ReliabilityPolicy.BEST_EFFORT
     if best_effort and wanted.reliability == ReliabilityPolicy.RELIABLE:
         return "is best_effort, but reliable is asked for: set qos_reliability to best_effort"
     compatibility, reason = qos_check_compatible(offered, wanted)
     return f"has an incompatible QoS: {reason}" if compatibility == QoSCompatibility.ERROR else ""
+
+
+def _image_topics(node: Node) -> list[str]:
+    """Return the published image topics, with type and number of publishers."""
+    return [
+        f"{topic} ({name}, {publishers} publishers)"
+        for topic, types in sorted(node.get_topic_names_and_types())
+        for name in types
+        if name in _IMAGES and (publishers := node.count_publishers(topic))
+    ]
+
+
+def main() -> None:
+    """Wait until discovery finds nothing new, then print the image topics."""
+    rclpy.init()
+    node = rclpy.create_node("repghost_doctor")
+    begun = changed = time.monotonic()
+    known: list[str] = []
+    while (now := time.monotonic()) < begun + _MOST_S and not (known and now > changed + _QUIET_S):
+        time.sleep(0.2)
+        found = _image_topics(node)
+        if found != known:
+            known, changed = found, time.monotonic()
+    print("\n".join(known))
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -252,7 +252,7 @@ def _read(path: Path) -> str:
 
 def _cameras() -> Iterator[Finding]:
     """The topics of images that are published now; a process of its own asks ROS."""
-    command = [sys.executable, "-m", "repghost_ros.ros.image_topics"]
+    command = [sys.executable, "-m", "repghost_ros.ros.topics"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=_LISTING_S)
     except (OSError, subprocess.TimeoutExpired) as error:

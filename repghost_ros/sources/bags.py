@@ -23,7 +23,7 @@ from repghost_ros.sources.types import (
     IMAGE,
     typestore,
 )
-from repghost_ros.vision.frame import Frame, from_compressed, from_image
+from repghost_ros.vision.frame import Frame, from_message
 
 _log = logging.getLogger(__name__)
 _RESCUE = "what broke off may be repaired: ros2 bag reindex, mcap recover, rosbag reindex"
@@ -66,8 +66,7 @@ class Recorded:
         """
         if self.message is None:
             raise FrameError(f"the message cannot be read: {self.error}")
-        compressed = hasattr(self.message, "format")
-        return from_compressed(self.message) if compressed else from_image(self.message)
+        return from_message(self.message)
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,19 @@ def _with_cv_bridge(message: Any) -> Frame:
         raise FrameError(f"cv_bridge cannot convert '{message.encoding}': {error}") from error
 
 
+def from_message(message: Any) -> Frame:
+    """Return the frame in a sensor_msgs Image or CompressedImage, from ROS, a bag or CDR.
+
+    Args:
+        message: an object with the fields of one of them; only a CompressedImage has `format`.
+
+    Raises:
+        FrameError: see `from_image` and `from_compressed`.
+
+    """
+    return from_compressed(message) if hasattr(message, "format") else from_image(message)
+
+
 def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Frame:
     """The picture in a sensor_msgs/CompressedImage, JPEG or PNG, whatever its format field says.
 

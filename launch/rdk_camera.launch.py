@@ -4,8 +4,8 @@
 Needs the RDK's own ROS: `source /opt/tros/humble/setup.bash`. Each part is optional: camera:=none,
 websocket:=false.
 
-Further arguments, such as top_k:=3, are passed on to all parts. None is refused: which ones the
-vendor's parts take is not known here.
+Further arguments, such as top_k:=3, are passed on to all parts. None is refused, because the vendor's
+launch files may take any.
 """
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
@@ -14,21 +14,25 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from repghost_ros.ros.launching import require
 
-# What each camera publishes by its own launch file's defaults.
+# What the cameras publish by the defaults of their own launch files.
 CAMERAS = {
     "mipi": {"image": "/hbmem_img", "image_transport": "hbmem"},
     "usb": {"image": "/image", "image_transport": "auto"},
     "none": {"image": "image", "image_transport": ""},
 }
-LAUNCH_FILES = {
-    "mipi": ("mipi_cam", "mipi_cam.launch.py"),
-    "usb": ("hobot_usb_cam", "hobot_usb_cam.launch.py"),
-}
+# The packages of the parts; launch files carry their names, messages are imported by the node.
+CAMERA_PACKAGES = {"mipi": ["mipi_cam", "hbm_img_msgs"], "usb": ["hobot_usb_cam"], "none": []}
+WEB_PACKAGES = ["websocket", "ai_msgs"]
+CODEC = "hobot_codec"  # the page shows JPEG only
+REMEDY = (
+    "source the RDK's own ROS, /opt/tros/humble/setup.bash, or set camera:=none websocket:=false"
+)
 
 
 def include(package: str, file: str, **arguments: str) -> IncludeLaunchDescription:
-    """Another package's launch file."""
+    """Include another package's launch file."""
     path = PathJoinSubstitution([FindPackageShare(package), "launch", file])
     return IncludeLaunchDescription(
         PythonLaunchDescriptionSource(path), launch_arguments=arguments.items()
@@ -36,17 +40,21 @@ def include(package: str, file: str, **arguments: str) -> IncludeLaunchDescripti
 
 
 def parts(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The requested parts: camera, node and web page."""
+    """Return the requested parts: camera, node and web page."""
 
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
     camera, websocket = argument("camera"), argument("websocket") == "true"
+    encodes = websocket and camera == "mipi"
+    packages = [*CAMERA_PACKAGES[camera], *(WEB_PACKAGES if websocket else [])]
+    require([*packages, *([CODEC] if encodes else [])], REMEDY)
     from_camera = CAMERAS[camera]
     image = argument("image") or from_camera["image"]
     entities: list[LaunchDescriptionEntity] = []
     if camera != "none":
-        entities.append(include(*LAUNCH_FILES[camera]))
+        package = CAMERA_PACKAGES[camera][0]
+        entities.append(include(package, f"{package}.launch.py"))
     entities.append(
         include(
             "repghost_ros",
@@ -57,16 +65,14 @@ def parts(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             perception=argument("websocket"),
         )
     )
+    if encodes:
+        entities.append(include(CODEC, "hobot_codec_encode.launch.py"))
     if websocket:
-        shown = image
-        if camera == "mipi":  # the page shows JPEG only
-            entities.append(include("hobot_codec", "hobot_codec_encode.launch.py"))
-            shown = "/image_jpeg"
         entities.append(
             include(
                 "websocket",
                 "websocket.launch.py",
-                websocket_image_topic=shown,
+                websocket_image_topic="/image_jpeg" if encodes else image,
                 websocket_smart_topic="/repghost/perception",
             )
         )
@@ -74,7 +80,7 @@ def parts(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Camera, node and web page."""
+    """Declare the arguments; the rest depends on them."""
     return LaunchDescription(
         [
             DeclareLaunchArgument(

@@ -26,16 +26,17 @@ from launch_ros.ros_adapters import get_ros_node
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from repghost_ros.ros.launching import refuse_unknown
+from repghost_ros.ros.launching import apt, refuse_unknown, require
 from repghost_ros.ros.messages import Classification
 
 # Passed on to classify.launch.py, which describes them.
 PASSED_ON = ("model", "backend", "image_transport", "workers", "namespace", "log_level")
+PACKAGES = ("ros2bag", "ros2topic")
 SETTLE = 2.0  # seconds: for matching before the first frame, of silence after the last answer
 
 
 class Replay:
-    """What to do when one of the processes ends; any other end fails the launch."""
+    """Starts one process after the other; if one ends at any other time, the launch fails."""
 
     def __init__(self) -> None:
         self._player: ExecuteProcess | None = None
@@ -46,6 +47,7 @@ class Replay:
     def start(self, context: LaunchContext) -> list[LaunchDescriptionEntity]:
         """Start the node and a recorder of its answers, and wait until the node is ready."""
         refuse_unknown(__file__, context.argv, own=["bag", "out", "rate"])
+        require(PACKAGES, f"{apt(['rosbag2', 'ros2topic'])}; `repghost replay` does without them")
         namespace = LaunchConfiguration("namespace").perform(context).strip("/")
         self._node = f"/{namespace}/repghost" if namespace else "/repghost"
         self._image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")

@@ -56,27 +56,11 @@ class PathJoinSubstitution:
 
 
 @dataclass
-class PythonExpression:
-    expression: Any
-
-    def perform(self, context: LaunchContext) -> str:
-        return str(eval(perform(self.expression, context), {}))
-
-
-@dataclass
 class FindPackageShare:
     package: str
 
     def perform(self, context: LaunchContext) -> str:
         return str(ROOT) if self.package == "repghost_ros" else f"/share/{self.package}"
-
-
-@dataclass
-class IfCondition:
-    predicate_expression: Any
-
-    def holds(self, context: LaunchContext) -> bool:
-        return {"true": True, "false": False}[perform(self.predicate_expression, context).lower()]
 
 
 @dataclass
@@ -186,7 +170,6 @@ class Node(LaunchDescriptionEntity):
         remappings: list[tuple[str, str]] | None = None,
         ros_arguments: list[str] | None = None,
         arguments: list[Any] | None = None,
-        condition: IfCondition | None = None,
         output: str = "log",
         emulate_tty: bool = False,
         respawn: bool = False,
@@ -195,12 +178,10 @@ class Node(LaunchDescriptionEntity):
         self.executable, self.package = executable, package
         self.name, self.namespace = name, namespace
         self.given, self.remappings = parameters or [], remappings or []
-        self.condition, self.respawn = condition, respawn
+        self.respawn = respawn
         self.arguments = arguments or []
 
     def execute(self, context: LaunchContext) -> list[Any]:
-        if self.condition is not None and not self.condition.holds(context):
-            return []
         self.files = [perform(e, context) for e in self.given if not isinstance(e, dict)]
         self.parameters = {
             name: value for e in self.given if isinstance(e, dict) for name, value in e.items()
@@ -236,7 +217,6 @@ MODULES: dict[str, dict[str, Any]] = {
         "Shutdown": Shutdown,
         "TimerAction": TimerAction,
     },
-    "launch.conditions": {"IfCondition": IfCondition},
     "launch.event_handlers": {"OnProcessExit": OnProcessExit, "OnShutdown": OnShutdown},
     "launch.events": {},
     "launch.events.process": {"ProcessExited": ProcessExited},
@@ -246,7 +226,6 @@ MODULES: dict[str, dict[str, Any]] = {
     "launch.substitutions": {
         "LaunchConfiguration": LaunchConfiguration,
         "PathJoinSubstitution": PathJoinSubstitution,
-        "PythonExpression": PythonExpression,
     },
     "launch_ros": {},
     "launch_ros.actions": {"Node": Node},

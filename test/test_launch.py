@@ -71,7 +71,8 @@ def test_the_stub_is_like_the_real_one(module: str) -> None:
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the launch files find the package and its programs in."""
-    return install(tmp_path_factory.mktemp("workspace") / "install")
+    # The stand-in for `ros2` has the commands of both.
+    return install(tmp_path_factory.mktemp("workspace") / "install", "ros2bag", "ros2topic")
 
 
 @pytest.fixture
@@ -105,6 +106,17 @@ def run(environment: dict[str, str]) -> Run:
 def test_launch_testing(run: Run, test: str) -> None:
     ended = run("launch_testing.launch_test", str(HERE / test))
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_missing_viewer_leaves_nothing_running(run: Run, environment: dict[str, str]) -> None:
+    prefixes = environment["AMENT_PREFIX_PATH"].split(os.pathsep)
+    index = "share/ament_index/resource_index/packages"
+    if any((Path(prefix) / index / "rviz2").exists() for prefix in prefixes):
+        pytest.skip("rviz2 is installed")
+    ended = run("launch_it", str(HERE.parent / "launch/classify_demo.launch.py"), "viewer:=rviz")
+    assert ended.returncode == 1
+    assert "missing: rviz2" in ended.stdout + ended.stderr
+    assert "process started" not in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("namespace", ["", "robot1"])

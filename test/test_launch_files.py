@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from launch_env import install
 from launch_stub import (
     MODULES,
     DeclareLaunchArgument,
@@ -26,13 +27,31 @@ from launch_stub import (
     started,
 )
 
-from repghost_ros.errors import ParameterError
+from repghost_ros.errors import DependencyError, ParameterError
 from repghost_ros.ros.launching import ARGUMENTS
 from repghost_ros.ros.parameters import DECLARATIONS, Parameters
 
 FOLDER = Path(__file__).parent.parent / "launch"
 REPLAY = ("bag:=drive", "out:=answers", "image:=/cam")
 RUNNING = LaunchContext()
+
+
+NEEDED = {
+    "classify_demo viewer:=foxglove": ["foxglove_bridge"],
+    "classify_demo viewer:=rviz": ["rviz2"],
+    "classify_demo viewer:=rqt": ["rqt_image_view"],
+    "rdk_camera": ["mipi_cam", "hbm_img_msgs", "hobot_codec", "websocket", "ai_msgs"],
+    "rdk_camera camera:=usb": ["hobot_usb_cam", "websocket", "ai_msgs"],
+    "replay bag:=drive out:=answers": ["ros2bag", "ros2topic"],
+}
+"""Packages without which a launch file starts nothing."""
+
+
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are installed, unless a test says otherwise."""
+    packages = {package for needed in NEEDED.values() for package in needed}
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(install(tmp_path / "install", *sorted(packages))))
 
 
 def launch_file(name: str) -> Path:
@@ -134,6 +153,22 @@ def test_unknown_arguments_are_refused_by_what_includes_it(
     assert node.parameters["top_k"] == 2
     with pytest.raises(ParameterError, match="topk"):
         started(launch_file(name), *required, "topk:=2")
+
+
+@pytest.mark.parametrize(
+    ("launch", "missing"), [(launch, each) for launch, needed in NEEDED.items() for each in needed]
+)
+def test_nothing_is_started_if_a_package_is_missing(
+    launch: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *arguments = launch.split()
+    others = [package for package in NEEDED[launch] if package != missing]
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(install(tmp_path / "less", *others)))
+    with pytest.raises(DependencyError, match=f"^missing: {missing}: "):
+        started(launch_file(name), *arguments)
+    index = tmp_path / "less/share/ament_index/resource_index/packages"
+    (index / missing).touch()  # and nothing else is needed
+    assert "classifier_node" in nodes(started(launch_file(name), *arguments))
 
 
 @pytest.mark.parametrize("viewer", ["foxglove", "rviz", "rqt", "none"])

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by the launch files: the node's arguments, and the refusal of unknown ones."""
+"""Shared by the launch files: the node's arguments, and checks before anything is started."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from repghost_ros.errors import ParameterError
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+from repghost_ros.errors import DependencyError, ParameterError
 from repghost_ros.ros.parameters import DECLARATIONS
 
 ARGUMENTS = {
@@ -45,3 +48,36 @@ def refuse_unknown(file: str, given: Iterable[str], own: Iterable[str] = ()) -> 
             f"unknown argument {', '.join(unknown)}: "
             f"`ros2 launch -s repghost_ros {Path(file).name}` lists the known ones"
         )
+
+
+def require(packages: Iterable[str], remedy: str) -> None:
+    """Refuse to launch unless these ROS packages are installed; call it before anything is started.
+
+    A package that is missed later ends the launch while processes that it started go on.
+
+    Args:
+        packages: names of the packages.
+        remedy: how to get them, or to do without.
+
+    Raises:
+        DependencyError: a package is missing.
+
+    """
+    missing = [package for package in packages if not _is_installed(package)]
+    if missing:
+        raise DependencyError(f"missing: {', '.join(missing)}: {remedy}")
+
+
+def apt(packages: Iterable[str]) -> str:
+    """Return the command that installs ROS packages."""
+    distro = os.environ.get("ROS_DISTRO", "$ROS_DISTRO")
+    names = " ".join(f"ros-{distro}-{package.replace('_', '-')}" for package in packages)
+    return f"sudo apt install {names}"
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True

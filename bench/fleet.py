@@ -22,7 +22,8 @@ from rosbags.typesys import Stores, get_typestore
 from repghost_ros.engine.model import ModelSpec
 from repghost_ros.runs.answers import open_results, read_results
 from repghost_ros.runs.fleet import LocalFleet
-from repghost_ros.runs.many import Asked, find_bags, replay_many
+from repghost_ros.runs.many import find_bags, replay_many
+from repghost_ros.runs.replay import ReplayOptions
 from repghost_ros.sources.signs import sequence
 
 BAGS, FRAMES = 8, 500
@@ -60,9 +61,13 @@ def main() -> int:
             fleet = LocalFleet(workers)
             try:
                 # The workers start and open the model.
-                replay_many(bags[:1], folder / f"warm{workers}", ModelSpec("demo"), fleet, Asked())
+                replay_many(
+                    bags[:1], folder / f"warm{workers}", ModelSpec("demo"), fleet, ReplayOptions()
+                )
                 start = time.perf_counter()
-                replay_many(bags, folder / f"out{workers}", ModelSpec("demo"), fleet, Asked())
+                replay_many(
+                    bags, folder / f"out{workers}", ModelSpec("demo"), fleet, ReplayOptions()
+                )
                 seconds[workers] = time.perf_counter() - start
             finally:
                 fleet.close()

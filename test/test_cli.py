@@ -27,7 +27,7 @@ from emulator.board import Emulator, write_model
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.cli.program import COMMANDS
-from repghost_ros.cli.report import Table, _print_rich
+from repghost_ros.cli.report import SCHEMA, Table, _print_rich
 from repghost_ros.paths import share
 from repghost_ros.runs import doctor
 from repghost_ros.sources.pictures import find, pictures
@@ -302,14 +302,17 @@ def test_what_is_typed_wrongly_is_named(capsys: Any) -> None:
         assert main(line.split()) == 2
         assert told in capsys.readouterr().err
     for line, told in {
-        "classify x --top-k none": "argument --top-k: 'none' is no whole number",
-        "replay x --min-agreement 2": "argument --min-agreement: '2' is no number from 0 to 1",
+        "classify x --top-k none": "argument --top-k: 'none' is not a whole number",
+        "replay x --min-agreement 2": "argument --min-agreement: '2' is not a number from 0 to 1",
         "replay x --roi 1,b": "argument --roi: '1,b' is not X,Y,W,H",
-        "bench --seconds x": "argument --seconds: 'x' is no number above zero",
+        "bench --seconds x": "argument --seconds: 'x' is not a number above zero",
+        "classify x --mean 1,2": "argument --mean: '1,2' is not one number, or three",
     }.items():
         with pytest.raises(SystemExit, match="2"):
             main(line.split())
-        assert told in capsys.readouterr().err
+        (said,) = capsys.readouterr().err.splitlines()
+        assert told in said
+        assert said.endswith(f"see repghost {line.split()[0]} --help")
     assert main(["classify", str(ROOT / "docs"), "--model", "absent.onnx"]) == 1
     assert "check --model" in capsys.readouterr().err
 
@@ -353,7 +356,7 @@ def test_every_command_answers_in_one_envelope(
     for command, arguments in lines.items():
         assert main([command, *arguments, "--json"]) == 0, command
         told = json.loads(capsys.readouterr().out)
-        assert (told["schema"], told["command"]) == (1, command)
+        assert (told["schema"], told["command"]) == (SCHEMA, command)
         assert isinstance(told["results"], list), command
         assert told["results"], command
 

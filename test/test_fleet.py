@@ -30,7 +30,8 @@ from repghost_ros.runs import fleet as fleet_module
 from repghost_ros.runs import many
 from repghost_ros.runs.answers import read_results
 from repghost_ros.runs.fleet import LocalFleet, open_fleet
-from repghost_ros.runs.many import Asked, find_bags, replay_many
+from repghost_ros.runs.many import find_bags, replay_many
+from repghost_ros.runs.replay import ReplayOptions
 from repghost_ros.sources import remote
 from repghost_ros.sources.signs import LABELS, render
 
@@ -54,7 +55,7 @@ def expected(drives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     out = tmp_path_factory.mktemp("expected")
     fleet = LocalFleet(2)
     try:
-        replay_many(find_bags([str(drives)]), out, ModelSpec("demo"), fleet, Asked())
+        replay_many(find_bags([str(drives)]), out, ModelSpec("demo"), fleet, ReplayOptions())
     finally:
         fleet.close()
     return written(out)
@@ -98,7 +99,7 @@ def test_what_is_done_is_not_done_again(drives: Path, tmp_path: Path) -> None:
                 asked.append(len(tasks))
             return super().run(function, tasks)
 
-    for options in (Asked(), Asked(), Asked(topic="/camera/image_raw")):
+    for options in (ReplayOptions(), ReplayOptions(), ReplayOptions(topic="/camera/image_raw")):
         fleet = Counting(1)
         try:
             replay_many(bags, tmp_path / "out", ModelSpec("demo"), fleet, options)
@@ -135,7 +136,7 @@ def test_a_worker_that_is_killed_is_replaced(
 
     try:
         bags = find_bags([str(drives)])
-        replay_many(bags, tmp_path, ModelSpec("demo"), fleet, Asked(), progress=kill)
+        replay_many(bags, tmp_path, ModelSpec("demo"), fleet, ReplayOptions(), progress=kill)
     finally:
         fleet.close()
     assert killed.is_set()
@@ -157,7 +158,11 @@ def test_two_runs_do_not_share_a_folder(drives: Path, tmp_path: Path) -> None:
     try:
         with many._only_run(tmp_path), pytest.raises(OutputError, match="another run"):
             replay_many(
-                [str(drives / "day0" / "drive")], tmp_path, ModelSpec("demo"), fleet, Asked()
+                [str(drives / "day0" / "drive")],
+                tmp_path,
+                ModelSpec("demo"),
+                fleet,
+                ReplayOptions(),
             )
     finally:
         fleet.close()
@@ -313,7 +318,7 @@ def test_a_cluster_writes_the_same_files(
     fleet = open_fleet(cluster.address)
     assert fleet.workers == 2
     try:
-        replay_many(find_bags([str(drives)]), tmp_path, ModelSpec("demo"), fleet, Asked())
+        replay_many(find_bags([str(drives)]), tmp_path, ModelSpec("demo"), fleet, ReplayOptions())
     finally:
         fleet.close()
     assert written(tmp_path) == expected
@@ -337,7 +342,7 @@ def test_a_cluster_replaces_a_worker_that_is_killed(
 
     try:
         bags = find_bags([str(drives)])
-        replay_many(bags, tmp_path, ModelSpec("demo"), fleet, Asked(), progress=kill)
+        replay_many(bags, tmp_path, ModelSpec("demo"), fleet, ReplayOptions(), progress=kill)
     finally:
         fleet.close()
     assert killed

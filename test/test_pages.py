@@ -16,7 +16,7 @@ from repghost_ros.cli import main
 from repghost_ros.engine.results import Reporting, log_probabilities
 from repghost_ros.runs.pages import write_replay
 from repghost_ros.runs.reliability import fit_temperature, reliability
-from repghost_ros.runs.replay import Summary
+from repghost_ros.runs.replay import Best, Summary
 from repghost_ros.sources.signs import LABELS, render
 
 pytest.importorskip("matplotlib")
@@ -81,7 +81,7 @@ def test_a_replay_of_a_hundred_classes_can_be_read(tmp_path: Path) -> None:
         name = f"class {frame // 30}"
         summary.frames += 1
         summary.classes[name] += 1
-        summary.best.append((frame * 10**7, name, 0.5))
+        summary.best.append(Best(frame * 10**7, name, 0.5))
     write_replay(tmp_path / "a.html", {"bag": "<b>"}, summary)
     page = Page(tmp_path / "a.html")
     assert ["bag", "<b>"] in page.rows

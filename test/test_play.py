@@ -31,6 +31,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.cli import main
+from repghost_ros.cli.report import SCHEMA
 from repghost_ros.ros import messages
 from repghost_ros.runs.answers import read_results
 from repghost_ros.sources.types import ros2_topics
@@ -68,7 +69,7 @@ def test_publishes_what_was_recorded(robot: Robot, tmp_path: Path) -> None:
     arguments = ["--rate", "10", "--wait", "1", "--json"]
     out = ended(play(str(bag), *arguments, "--ros-args", "-r", "/left:=/front"))
     assert json.loads(out) == {
-        "schema": 1,
+        "schema": SCHEMA,
         "command": "play",
         "results": [
             {"topic": "/left", "messages": FRAMES},

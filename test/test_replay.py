@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from bags import (
     COMPRESSED,
@@ -38,6 +39,7 @@ from bags import (
     write_ros2,
     yuyv,
 )
+from onnx import TensorProto, helper, numpy_helper
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -47,7 +49,7 @@ from repghost_ros.engine.model import open_model
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError
 from repghost_ros.runs.answers import open_results, read_results
-from repghost_ros.runs.difference import compare
+from repghost_ros.runs.difference import Change, compare
 from repghost_ros.runs.replay import Answer, replay
 from repghost_ros.sources.bag_writer import STORAGES
 from repghost_ros.sources.bags import Bag
@@ -182,7 +184,7 @@ def test_a_frame_that_cannot_be_read_costs_itself_alone(tmp_path: Path, capsys: 
     out = tmp_path / "out.jsonl"
     assert main(["replay", str(bag), *DEMO, "--out", str(out)]) == 1
     told = capsys.readouterr()
-    assert "12 frames, 2 refused" in told.out
+    assert "12 frames, 2 refused, 0 failed" in told.out
     assert "'16SC7'" in told.err
     assert "truncated" in told.err
     answers = read_results(out)
@@ -399,7 +401,7 @@ def test_compare_tells_every_kind_of_change() -> None:
     assert difference.agreement == 2 / 5
     assert difference.max_drift == pytest.approx(0.8)
     assert difference.mean_drift == pytest.approx(0.3)
-    assert difference.changed == ((2, "b", "x"),)
+    assert difference.changed == (Change(2, "b", "x"),)
     assert compare(before, before).agreement == 1.0
     assert compare([], []).agreement == 0.0  # nothing proves nothing
     assert compare(before, answers_of((1, "a", 0.9), (2, "b", math.nan))).max_drift == 1.0
@@ -421,6 +423,94 @@ def test_frames_that_were_refused_before_are_no_change(tmp_path: Path, capsys: A
     compared = json.loads(capsys.readouterr().out)["compared"]
     # It shifts no other frame's partner.
     assert (compared["missing"], compared["changed"], compared["max_drift"]) == (1, [], 0.0)
+
+
+def write_fragile_model(path: Path) -> Path:
+    """Write a model of two classes that answers NaN where the picture is dark."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Log", ["flat"], ["log"]),
+        helper.make_node("MatMul", ["log", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "fragile",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [numpy_helper.from_array(np.eye(3, 2, dtype=np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
+    model.ir_version = 8
+    helper.set_model_props(model, {"labels": "a\nb"})
+    onnx.save(model, path)
+    return path
+
+
+def test_a_backend_that_fails_is_no_broken_recording(tmp_path: Path, capsys: Any) -> None:
+    bright, dark = (
+        np.full((HEIGHT, WIDTH, 3), 255, np.uint8),
+        np.zeros((HEIGHT, WIDTH, 3), np.uint8),
+    )
+    images = [image(ROS2, i, picture) for i, picture in enumerate((bright, dark, bright))]
+    images[2].encoding = "16SC7"
+    one = write_ros2(tmp_path / "one", {"/image": images})
+    two = write_ros2(tmp_path / "two", {"/image": images[:2]})
+    model = ("--model", str(write_fragile_model(tmp_path / "fragile.onnx")))
+    golden = tmp_path / "golden.csv"
+    assert main(["replay", str(one), *model, "--out", str(golden), "--json"]) == 1
+    told = capsys.readouterr()
+    report = json.loads(told.out)
+    assert (report["frames"], report["refused"], report["failed"]) == (3, 1, 1)
+    assert "failed: the model answered NaN" in told.err
+    outcomes = [answer.outcome for answer in read_results(golden)]
+    assert outcomes == ["answered", "failed", "refused"]
+    # A device that still fails is not alike, even if it failed before.
+    assert main(["replay", str(one), *model, "--compare", str(golden), "--json"]) == 1
+    compared = json.loads(capsys.readouterr().out)["compared"]
+    assert (compared["refused"], compared["failed"]) == (1, 1)
+    many = ["replay", str(one), str(two), *model, "--out", str(tmp_path / "many"), "--json"]
+    assert main(many) == 1
+    rows = json.loads(capsys.readouterr().out)["results"]
+    assert [(row["refused"], row["failed"]) for row in rows] == [(1, 1), (0, 1)]
+
+
+def test_results_of_0_2_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.csv"
+    path.write_text(
+        "index,topic,time_ns,stamp_ns,frame_id,error,class_1,score_1\n"
+        "0,/a,5,3,camera,,stop,0.9\n1,/a,6,4,camera,its encoding is unknown,,\n"
+    )
+    assert read_results(path) == [
+        Answer("/a", 5, 3, "camera", (Result("stop", 0.9),)),
+        Answer("/a", 6, 4, "camera", (), "its encoding is unknown", "refused"),
+    ]
+
+
+def test_frames_without_stamps_are_in_the_order_of_their_recording(
+    tmp_path: Path, capsys: Any
+) -> None:
+    images = [image(ROS2, i, picture) for i, (_, picture) in enumerate(film(FRAMES))]
+    for each in images:
+        each.header.stamp.sec = each.header.stamp.nanosec = 0
+    bag = str(write_ros2(tmp_path / "bag", {"/image": images}))
+    assert main(["replay", bag, *DEMO, "--smoothing", "0.5", "--json"]) == 0
+    told = capsys.readouterr()
+    timeline = json.loads(told.out)["timeline"]
+    assert timeline[0]["from_ns"] == stamp_ns(0) + 5_000_000
+    assert timeline[-1]["to_ns"] == stamp_ns(FRAMES - 1) + 5_000_000
+    assert told.err.count("header.stamp of zero") == 1
+
+
+def test_a_topic_that_the_bag_lacks_is_an_error(tmp_path: Path) -> None:
+    bag = sign_bag(tmp_path / "bag", 3)
+    complaint = "no images on '/absent', but on /camera/image_raw"
+    with (
+        open_model("demo") as model,
+        Bag(bag) as opened,
+        pytest.raises(SourceError, match=complaint),
+    ):
+        list(replay(opened, "/absent", model))
 
 
 def test_a_bag_recorded_on_foxy_can_be_compared_with(tmp_path: Path) -> None:
@@ -507,7 +597,8 @@ def test_regression_test_of_a_bag(tmp_path: Path, capsys: Any) -> None:
     assert main(["replay", str(bag), *DEMO, "--compare", str(golden)]) == 0
     lines = golden.read_text().splitlines(keepends=True)
     first = json.loads(lines[0])
-    first["results"][0] = ["no sign" if TRUTH[0] != "no sign" else "stop", 1.0]
+    other = "no sign" if TRUTH[0] != "no sign" else "stop"
+    first["results"][0] = {"class_id": other, "score": 1.0}
     golden.write_text(json.dumps(first) + "\n" + "".join(lines[1:]))
     capsys.readouterr()
     assert main(["replay", str(bag), *DEMO, "--compare", str(golden), "--json"]) == 1
@@ -532,7 +623,8 @@ def test_what_is_compared_with_is_not_overwritten(tmp_path: Path, capsys: Any) -
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_line_breaks_survive(name: str, tmp_path: Path) -> None:
-    answers = [Answer("/a", 1, 2, "frame\u2028\x85", (), "first\nsecond\r\nthird" + 200_000 * "x")]
+    error = "first\nsecond\r\nthird" + 200_000 * "x"
+    answers = [Answer("/a", 1, 2, "frame\u2028\x85", (), error, "refused")]
     with open_results(tmp_path / name) as write:
         write(answers[0])
     assert read_results(tmp_path / name) == answers

@@ -15,9 +15,9 @@ from repghost_ros.cli.common import (
     open_model,
     positive,
     positive_float,
-    with_bar,
 )
 from repghost_ros.cli.report import Table
+from repghost_ros.cli.terminal import with_bar
 from repghost_ros.runs.benchmark import (
     END_TO_END,
     INFERENCE,
@@ -91,7 +91,7 @@ def _is_published(timing: Timing) -> bool:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost bench`."""
-    add_model(parser, several=True, pictures=False)
+    add_model(parser, pictures=False)
     parser.add_argument(
         "--threads",
         type=_thread_counts,

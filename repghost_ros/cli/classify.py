@@ -9,6 +9,7 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -19,24 +20,26 @@ from typing import Any
 from repghost_ros.cli.common import (
     add_model,
     add_reporting,
+    add_view,
     open_model,
     positive,
     positive_float,
     reporting,
-    with_bar,
+    view,
 )
+from repghost_ros.cli.report import Latest, Piece
 from repghost_ros.cli.saver import Saver
-from repghost_ros.cli.terminal import print_error
+from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.job import Job
 from repghost_ros.engine.model import Model
 from repghost_ros.errors import UsageError
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import Picture, find, is_video, pictures
-from repghost_ros.vision.view import View
 
 HELP = "classify images, folders, videos, cameras and streams"
 _RATE_OVER = 1.0  # seconds, of the live line's rate
+_log = logging.getLogger(__name__)
 
 
 class ClassifyReport:
@@ -64,23 +67,17 @@ class ClassifyReport:
         self._jobs = jobs
         self._saver = saver
 
-    def text(self) -> Iterator[str]:
-        """The classes of every picture; failures are reported on stderr."""
-        shown = _LiveLine() if self.is_endless and sys.stdout.isatty() else None
+    def text(self) -> Iterator[Piece]:
+        """Yield the classes of every picture; errors are logged."""
+        rate = _Rate()
         for job in self._classified():
-            if job.error is not None:
-                continue
-            if shown is not None:
-                shown.show(job)
-            else:
-                note = f", {job.frame.note}" if job.frame is not None and job.frame.note else ""
-                yield f"{job.message.name}  ({_inference_ms(job):.2f} ms){note}"
-                for result in job.results:
-                    yield f"  {result.score:7.2%}  {result.class_id}"
-        print(f"{self._model.path.name} on {self._model.runtime}", file=sys.stderr)
+            if job.error is None:
+                yield (
+                    Latest(_line(job, rate.count()), _text(job)) if self.is_endless else _text(job)
+                )
 
     def as_json(self) -> dict[str, Any]:
-        """One dict per picture, with its classes or the error."""
+        """Return one dict per picture, with its classes or the error."""
         return {
             "model": str(self._model.path),
             "backend": self._model.runtime,
@@ -114,27 +111,38 @@ class ClassifyReport:
                     self._saver.close()
             finally:
                 self._model.close()
+        _log.info("%s on %s", self._model.path.name, self._model.runtime)
 
     def _refuse(self, shown: Picture, reason: str) -> None:
         self.failed = True
-        print_error(reason if shown.source in reason else f"{shown.name}: {reason}")
+        _log.error(reason if shown.source in reason else f"{shown.name}: {reason}")
 
 
-class _LiveLine:
-    """The last answer and the current rate, on one line of the terminal."""
+class _Rate:
+    """The current rate of a stream, measured over the last second."""
 
     def __init__(self) -> None:
-        self._begin, self._frames, self._rate = time.monotonic(), 0, ""
+        self._begin, self._frames, self._shown = time.monotonic(), 0, ""
 
-    def show(self, job: Job[Picture]) -> None:
-        """Overwrite the previous answer."""
+    def count(self) -> str:
+        """Count one frame; return the rate as text."""
         self._frames += 1
         elapsed = time.monotonic() - self._begin
         if elapsed >= _RATE_OVER:
-            self._rate = f"{self._frames / elapsed:5.1f}/s"
+            self._shown = f"{self._frames / elapsed:5.1f}/s"
             self._begin, self._frames = time.monotonic(), 0
-        best = ", ".join(f"{each.class_id} {each.score:.0%}" for each in job.results[:2])
-        print(f"\r\x1b[K{job.message.name}  {self._rate}  {best}", end="", flush=True)
+        return self._shown
+
+
+def _line(job: Job[Picture], rate: str) -> str:
+    best = ", ".join(f"{result.class_id} {result.score:.0%}" for result in job.results[:2])
+    return f"{job.message.name}  {rate}  {best}"
+
+
+def _text(job: Job[Picture]) -> str:
+    note = f", {job.frame.note}" if job.frame is not None and job.frame.note else ""
+    head = f"{job.message.name}  ({_inference_ms(job):.2f} ms){note}"
+    return "\n".join([head, *(f"  {each.score:7.2%}  {each.class_id}" for each in job.results)])
 
 
 def _inference_ms(job: Job[Picture]) -> float:
@@ -160,6 +168,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost classify`."""
     parser.add_argument("source", nargs="+", metavar="IMAGE|DIR|VIDEO|CAMERA|URL|-")
     add_model(parser)
+    add_view(parser)
     add_reporting(parser)
     parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     parser.add_argument(
@@ -191,7 +200,7 @@ def run(options: argparse.Namespace) -> ClassifyReport:
         if live
         else pictures(files, every=options.every),
         Picture.frame,
-        View(resize=options.resize),
+        view(options),
         reporting(options),
         # A live camera's answers must not lag behind frames queued for other workers.
         workers=options.workers or (1 if live else None),

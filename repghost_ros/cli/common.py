@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by the subcommands: model options, checked arguments, progress bars."""
+"""Shared by the subcommands: options of models, checked arguments."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from repghost_ros.backends.base import ACTIVATIONS, CHANNEL_ORDERS, BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
+from repghost_ros.cli.terminal import download_bar
 from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.engine.results import Reporting
 from repghost_ros.engine.threads import cores, threads_beside
-from repghost_ros.errors import RepghostError, UsageError, need
+from repghost_ros.errors import ParameterError, RepghostError, UsageError, need
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES
-from repghost_ros.zoo.download import Progress
 
-Item = TypeVar("Item")
 _PLOTS = (".png", ".svg", ".pdf")
 _OPTIONS = {
     "model_path": "--model",
@@ -33,27 +34,23 @@ _OPTIONS = {
 
 
 def add_model(
-    parser: argparse.ArgumentParser,
-    *,
-    resize: str = "stretch",
-    several: bool = False,
-    pictures: bool = True,
+    parser: argparse.ArgumentParser, *, resize: str = "stretch", pictures: bool = True
 ) -> None:
-    """--model, and how it is run.
+    """Add --model and how it is run.
 
     Args:
         parser: the command's.
         resize: the default policy.
-        several: whether more than one model may be named.
-        pictures: whether pictures are classified, so that --resize and --workers apply.
+        pictures: whether pictures are classified, so that --resize and --workers apply; else several
+            models may be given.
 
     """
     parser.add_argument(
         "--model",
         metavar="MODEL",
         help=f"{', '.join(MODEL_NAMES)}, or a model file (default: {DEFAULT})",
-        nargs="+" if several else None,
-        default=[DEFAULT] if several else DEFAULT,
+        nargs=None if pictures else "+",
+        default=DEFAULT if pictures else [DEFAULT],
     )
     parser.add_argument(
         "--model-name", default="", metavar="NAME", help="model to use from a .bin with several"
@@ -61,6 +58,21 @@ def add_model(
     parser.add_argument(
         "--labels", default="", metavar="FILE", help="file of class names, one per line"
     )
+    _add_runtime(parser)
+    add_preprocessing(parser)
+    parser.add_argument(
+        "--color-range",
+        choices=(AUTO, *COLOR_RANGES),
+        default=AUTO,
+        help="NV12 range that the model was compiled for (auto: from its file)",
+    )
+    if pictures:
+        _add_pictures(parser, resize)
+    else:
+        parser.set_defaults(workers=None)  # in total one per core, as the runtime's own threads
+
+
+def _add_runtime(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="auto", help="auto: the BPU if there is one"
     )
@@ -82,16 +94,9 @@ def add_model(
         metavar="NAME,NAME",
         help="ONNX Runtime execution providers, such as cuda (auto: all available)",
     )
-    add_preprocessing(parser)
-    parser.add_argument(
-        "--color-range",
-        choices=(AUTO, *COLOR_RANGES),
-        default=AUTO,
-        help="NV12 range that the model was compiled for (auto: from its file)",
-    )
-    if not pictures:
-        parser.set_defaults(workers=None)  # in total one per core, as the runtime's own threads
-        return
+
+
+def _add_pictures(parser: argparse.ArgumentParser, resize: str) -> None:
     parser.add_argument(
         "--resize",
         choices=RESIZE_POLICIES,
@@ -113,10 +118,45 @@ def add_model(
     )
 
 
+def add_view(parser: argparse.ArgumentParser) -> None:
+    """Add --roi, for `view`."""
+    parser.add_argument(
+        "--roi",
+        type=_roi,
+        default=(0, 0, 0, 0),
+        metavar="X,Y,W,H",
+        help="classify only this region of each picture, in pixels",
+    )
+
+
+def view(options: argparse.Namespace, **more: Any) -> View:
+    """Return the view that --resize and --roi ask for, with `more` of its fields."""
+    return View(options.roi, options.resize, **more)
+
+
+def _roi(text: str) -> tuple[int, ...]:
+    try:
+        roi = tuple(map(int, text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in whole pixels") from error
+    try:
+        View(roi)
+    except ParameterError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return roi
+
+
 def add_reporting(parser: argparse.ArgumentParser) -> None:
-    """Which classes are reported; for `reporting`."""
+    """Add which classes are reported, for `reporting`."""
     parser.add_argument(
         "--top-k", type=positive, default=5, metavar="K", help="classes per picture (default: 5)"
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=share,
+        default=0.0,
+        metavar="SCORE",
+        help="least score of a reported class (default: %(default)s)",
     )
     for option, which in (
         ("--class-allow", "only this class"),
@@ -132,9 +172,10 @@ def add_reporting(parser: argparse.ArgumentParser) -> None:
 
 
 def reporting(options: argparse.Namespace, **more: Any) -> Reporting:
-    """What the options of `add_reporting` and --temperature ask for, with `more` of its fields."""
+    """Return what `add_reporting` and --temperature ask for, with `more` of its fields."""
     return Reporting(
         options.top_k,
+        options.score_threshold,
         temperature=options.temperature,
         class_allow=tuple(options.class_allow),
         class_deny=tuple(options.class_deny),
@@ -143,7 +184,7 @@ def reporting(options: argparse.Namespace, **more: Any) -> Reporting:
 
 
 def add_preprocessing(parser: argparse.ArgumentParser) -> None:
-    """--mean, --scale and --channel-order of an ONNX model."""
+    """Add --mean, --scale and --channel-order of an ONNX model."""
     parser.add_argument(
         "--mean",
         type=_numbers,
@@ -167,33 +208,35 @@ def add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    """An argument that is one number, or three with commas between them."""
-    values = tuple(float(each) for each in text.split(","))
-    if len(values) not in (1, 3):
-        raise ValueError
+    """Parse one number, or three with commas between them."""
+    values = tuple(map(_number, text.split(",")))
+    if len(values) not in (1, 3) or not all(map(isfinite, values)):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not one number, or three with commas between them: R,G,B"
+        )
     return values
 
 
 def positive(text: str) -> int:
-    """An argument that is a whole number above zero."""
+    """Parse a whole number above zero."""
     if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above zero")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above zero")
     return int(text)
 
 
 def positive_float(text: str) -> float:
-    """An argument that is a number above zero."""
+    """Parse a number above zero."""
     value = _number(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number above zero")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above zero")
     return value
 
 
 def share(text: str) -> float:
-    """An argument that is a number from 0 to 1."""
+    """Parse a number from 0 to 1."""
     value = _number(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
     return value
 
 
@@ -205,7 +248,7 @@ def _number(text: str) -> float:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to append to an error about an unknown word: the likely one and the choices."""
+    """Return the end of an error about an unknown word: the likely one and the choices."""
     known = list(known)
     close = get_close_matches(word, known, n=1)
     likely = f"; did you mean '{close[0]}'?" if close else ":"
@@ -243,12 +286,12 @@ def check_plot(path: Path | None) -> None:
 def open_model(
     options: argparse.Namespace, model: str | None = None, backend: str | None = None
 ) -> Model:
-    """The model that the options of `add_model` ask for, downloaded if necessary.
+    """Open the model that the options of `add_model` ask for, downloaded if necessary.
 
     Args:
         options: the command line.
-        model: a model in place of --model.
-        backend: a backend in place of --backend.
+        model: instead of --model.
+        backend: instead of --backend.
 
     Raises:
         UsageError: there is no such model.
@@ -262,12 +305,12 @@ def open_model(
 def model_spec(
     options: argparse.Namespace, model: str | None = None, backend: str | None = None
 ) -> ModelSpec:
-    """What `open_model` opens; takes the same arguments and raises the same errors."""
+    """Return what `open_model` opens; takes the same arguments and raises the same errors."""
     model = model or options.model
     is_size = model in MODEL_NAMES
     if not is_size and Path(model).suffix == "":
         raise UsageError(
-            f"'{model}' is no model{did_you_mean(model, MODEL_NAMES)}, or a model file"
+            f"'{model}' is not a model{did_you_mean(model, MODEL_NAMES)}, or a model file"
         )
     return ModelSpec(
         model if is_size else "",
@@ -298,37 +341,3 @@ def _in_words_of_the_command() -> Iterator[None]:
         for parameter, option in _OPTIONS.items():
             text = text.replace(parameter, option)
         raise type(error)(text) from error
-
-
-def download_bar(name: str) -> AbstractContextManager[Progress]:
-    """A progress bar on stderr that appears with the first byte."""
-    return progress_bar("B", desc=name, unit_scale=True)
-
-
-@contextmanager
-def progress_bar(unit: str, **how: Any) -> Iterator[Progress]:
-    """A progress bar on stderr, if that is a terminal; call it with what is done and the total."""
-    bar: Any = None
-
-    def progress(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            bar = _tqdm()(total=total or None, unit=unit, disable=None, **how)
-        bar.update(done - bar.n)
-
-    try:
-        yield progress
-    finally:
-        if bar is not None:
-            bar.close()
-
-
-def with_bar(items: Iterable[Item], total: int | None, unit: str) -> Iterable[Item]:
-    """The items, with a progress bar on stderr if that is a terminal."""
-    bar: Iterable[Item] = _tqdm()(items, total=total, unit=f" {unit}", disable=None)
-    return bar
-
-
-def _tqdm() -> Callable[..., Any]:
-    tqdm: Callable[..., Any] = need("tqdm", "pip install tqdm").tqdm
-    return tqdm

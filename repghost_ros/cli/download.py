@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from repghost_ros.backends.registry import choose
-from repghost_ros.cli.common import did_you_mean, download_bar
-from repghost_ros.cli.terminal import print_error
+from repghost_ros.cli.common import did_you_mean
+from repghost_ros.cli.terminal import download_bar
 from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.store import ModelStore
 
 HELP = "download models into the store"
+_log = logging.getLogger(__name__)
 
 
 class DownloadReport:
@@ -44,7 +46,7 @@ class DownloadReport:
                         size, self._format, progress
                     )
             except StoreError as error:
-                print_error(str(error))
+                _log.error(str(error))
                 self.failed = True
                 yield {"model": size, "error": str(error)}
             else:

@@ -8,6 +8,7 @@ unlabelled pictures only the agreement of two models is reported.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.registry import BACKENDS
-from repghost_ros.cli.common import add_model, check_report, model_spec, open_model, with_bar
+from repghost_ros.cli.common import add_model, check_report, model_spec, open_model
 from repghost_ros.cli.report import Table
-from repghost_ros.cli.terminal import print_error
+from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.model import Model
 from repghost_ros.errors import SourceError, UsageError
 from repghost_ros.runs.evaluation import (
@@ -38,7 +39,8 @@ from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "top-1 and top-5 over a folder, float against quantized"
-_SHOWN = 5  # failures and disagreements printed
+_SHOWN = 5  # failures and disagreements listed
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,9 @@ def run(options: argparse.Namespace) -> EvalReport:
         write_per_class(options.out / "per_class.csv", labels, accuracies)
     failures = [p for made in predictions.values() for p in made if p.error]
     for failure in failures[:_SHOWN]:
-        print_error(f"{failure.sample.path}: {failure.error}")
+        _log.error("%s: %s", failure.sample.path, failure.error)
     if len(failures) > _SHOWN:
-        print_error(f"and {len(failures) - _SHOWN} more")
+        _log.error("and %d more", len(failures) - _SHOWN)
     rows = [
         _row(model, backend, accuracies[model])
         for model, backend in zip(models, backends, strict=True)

@@ -8,6 +8,7 @@ it on random inputs, and on pictures if given, and kept only if both agree.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.cli.terminal import print_error
 from repghost_ros.convert.calibration import see, spread
 from repghost_ros.convert.quantization import normalise, open_float
 from repghost_ros.errors import FrameError, UsageError
@@ -25,6 +25,7 @@ from repghost_ros.sources.pictures import VIDEOS, find
 
 HELP = "fuse the branches of an .onnx model"
 _PICTURES = 20  # most pictures to compare on
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,4 +83,4 @@ def _pictures(model: Path, folder: Path) -> Iterator[np.ndarray]:
         try:
             yield normalise(see(path, backend.height, backend.width), backend)
         except (FrameError, OSError) as error:
-            print_error(f"'{path}' was left out: {error}")
+            _log.warning("'%s' was left out: %s", path, error)

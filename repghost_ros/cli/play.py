@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import positive, positive_float, with_bar
+from repghost_ros.cli.common import positive, positive_float
 from repghost_ros.cli.report import Interrupted
-from repghost_ros.cli.terminal import print_error
+from repghost_ros.cli.terminal import with_bar
 from repghost_ros.errors import SourceError, UsageError, need
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.types import COMPRESSED, IMAGE, ros2_topics
 
 HELP = "publish a bag's images on the ROS graph"
 _ROS = "source a ROS 2 installation"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ def run(options: argparse.Namespace) -> PlayReport:
             raise UsageError(f"--ros-args: {error}") from error
         for topic, allowed in ros2_topics(topics).items():
             if allowed != topic:
-                print_error(f"'{topic}' is published as '{allowed}': ROS 2 does not allow its name")
+                _log.warning(
+                    "'%s' is published as '%s': ROS 2 does not allow its name", topic, allowed
+                )
         published, broken = dict.fromkeys(topics, 0), None
         total = None if options.loop else messages
         try:
@@ -115,7 +119,7 @@ def run(options: argparse.Namespace) -> PlayReport:
             process.shutdown()
     report = PlayReport(published, str(broken or ""))
     if broken:
-        print_error(report.error)
+        _log.error(report.error)
     # An endless loop can end only by an interrupt.
     if process.interrupted() and not options.loop:
         raise Interrupted(report)

@@ -9,12 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from repghost_ros.cli.common import did_you_mean
 from repghost_ros.cli.report import Interrupted, Report, print_report
 from repghost_ros.cli.terminal import (
     INTERRUPTED,
     interrupts_raise,
+    messages_printed,
     print_error,
 )
 from repghost_ros.errors import RepghostError, UsageError
@@ -43,9 +45,17 @@ exit codes: 0 success, 1 something failed (see stderr), 2 wrong command line, 13
 environment: REPGHOST_HOME is the model store, REPGHOST_MODEL_URL a mirror of the archive."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line: the usage of some commands is longer than a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        print_error(f"{message}; see {self.prog} --help")
+        sys.exit(2)
+
+
 def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:
-    """The parser; shell completion is generated from it with brief descriptions."""
-    parser = argparse.ArgumentParser(
+    """Return the parser; shell completion is generated from it with brief descriptions."""
+    parser = _Parser(
         prog="repghost",
         description="RepGhost image classification beside the ROS 2 node: models, measurements, files.",
         epilog=_EXIT,
@@ -78,12 +88,12 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
         parser.print_help()
         return 0
     if arguments[0][:1] != "-" and arguments[0] not in COMMANDS:
-        print_error(f"'{arguments[0]}' is no command{did_you_mean(arguments[0], COMMANDS)}")
+        print_error(f"'{arguments[0]}' is not a command{did_you_mean(arguments[0], COMMANDS)}")
         return 2
     options = parser.parse_args(arguments)
     report: Report | None = None
     try:
-        with interrupts_raise() as heard:
+        with messages_printed(), interrupts_raise() as heard:
             try:
                 report = options.run(options)
                 print_report(options.command, report, as_json=options.json)
@@ -114,5 +124,5 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
 
 
 def _is_endless(report: Report) -> bool:
-    """Whether an exception means that an interrupt ended the command."""
+    """Return whether only an interrupt ends the command, so that one is no error."""
     return bool(getattr(report, "is_endless", False))

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import logging
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,15 @@ from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli.common import (
     add_preprocessing,
-    download_bar,
     positive,
     share,
-    with_bar,
 )
 from repghost_ros.cli.report import Table
-from repghost_ros.cli.terminal import print_error
+from repghost_ros.cli.terminal import download_bar, stage_bar, with_bar
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
 from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Certificate, certify
 from repghost_ros.convert.certificate_page import difference, write_page
-from repghost_ros.convert.compilation import METHODS, Progress, check, prepare
+from repghost_ros.convert.compilation import METHODS, check, prepare
 from repghost_ros.convert.quantization import compare, open_float, quantize, with_preprocessing
 from repghost_ros.errors import (
     BackendError,
@@ -51,7 +49,8 @@ from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.store import ModelStore, resolve
 
 HELP = "make int8 models: for the board, with a certificate, and for ONNX Runtime"
-_LAYERS = 3  # named where too much was lost
+_LAYERS = 3  # listed where too much was lost
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -298,7 +297,7 @@ def _vendor(
     try:
         toolchain = find_toolchain()
     except DependencyError as error:
-        print_error(f"no .bin was made: {error}")
+        _log.error("no .bin was made: %s", error)
         return {**report, "why_not": str(error)}
     certified, page = out / "certificate.json", out / "report.html"
     for earlier in (job.bin, certified, page):
@@ -310,7 +309,7 @@ def _vendor(
         else backend.labels or labels_for(options.model, backend.classes)
     )
     try:
-        with _work_bar() as progress:
+        with stage_bar() as progress:
             certificate = certify(
                 model,
                 name,
@@ -328,7 +327,7 @@ def _vendor(
                 with_bar=_with_bar,
             )
     except (ConversionError, BackendError) as error:
-        print_error(str(error))
+        _log.error(str(error))
         return {**report, "error": str(error)}
     report |= _certified(certificate, options.model)
     certified.write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -439,24 +438,9 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
         )
 
 
-@contextmanager
-def _work_bar() -> Iterator[Progress]:
-    """A bar on stderr that says what the toolchain does."""
-    tqdm = need("tqdm", "pip install tqdm").tqdm
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
-    with tqdm(total=100, disable=None, bar_format=form, leave=False) as bar:
-
-        def progress(stage: str, percent: int) -> None:
-            bar.set_description_str(stage, refresh=False)
-            bar.n = percent
-            bar.refresh()
-
-        yield progress
-
-
 def _warn(skipped: Iterable[tuple[Path, str]]) -> None:
     for path, why in skipped:
-        print_error(f"'{path}' was left out: {why}")
+        _log.warning("'%s' was left out: %s", path, why)
 
 
 def _with_bar(paths: Iterable[Path], total: int) -> Iterable[Path]:

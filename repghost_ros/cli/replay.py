@@ -11,10 +11,11 @@ into the folder --out: one result per bag and summary.json. Finished bags are no
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,31 +24,32 @@ from repghost_ros.cli import replay_many
 from repghost_ros.cli.common import (
     add_model,
     add_reporting,
+    add_view,
     check_plot,
     check_report,
     open_model,
     reporting,
     share,
-    with_bar,
+    view,
 )
 from repghost_ros.cli.report import Table
-from repghost_ros.cli.terminal import print_error
+from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.results import CLASS_IDS
-from repghost_ros.errors import ParameterError, SourceError, UsageError
+from repghost_ros.errors import SourceError, UsageError
 from repghost_ros.runs.answers import is_results, open_results, read_results
 from repghost_ros.runs.difference import Difference, compare
 from repghost_ros.runs.pages import write_replay
 from repghost_ros.runs.plots import plot_timeline
-from repghost_ros.runs.replay import Answer, Summary, replay
+from repghost_ros.runs.replay import Answer, ReplayOptions, Summary, replay
 from repghost_ros.sources.bag_writer import STORAGES
 from repghost_ros.sources.bags import Bag, Topic
 from repghost_ros.sources.types import COMPRESSED, IMAGE
 from repghost_ros.vision.nv12 import COLOR_RANGES
-from repghost_ros.vision.view import View
 
 HELP = "classify a bag offline; compare with an earlier result"
-_SHOWN = 5  # refused or changed frames printed
+_SHOWN = 5  # refused, failed or changed frames listed
 _MIN_AGREEMENT, _MAX_DRIFT = 1.0, 0.02
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,79 +60,119 @@ class TopicsReport:
     failed = False
 
     def text(self) -> Iterator[str | Table]:
-        """A table."""
+        """Yield a table."""
         rows = [(topic.name, topic.type, topic.messages) for topic in self.topics]
         yield Table(("topic", "type", "messages"), rows)
 
     def as_json(self) -> dict[str, Any]:
-        """One dict per topic."""
+        """Return one dict per topic."""
         return {"results": [asdict(topic) for topic in self.topics]}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The options of a comparison with an earlier result."""
+
+    path: Path
+    topic: str
+    min_agreement: float
+    max_drift: float
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Comparison | None:
+        """Return what the command line asks for, None where it compares nothing.
+
+        Raises:
+            UsageError: options exclude each other.
+
+        """
+        if not options.compare:
+            for option in ("min_agreement", "max_drift", "compare_topic"):
+                if getattr(options, option) not in (None, ""):
+                    name = option.replace("_", "-")
+                    raise UsageError(f"--{name} is about a comparison: give --compare OTHER, too")
+            return None
+        if options.out and options.compare.resolve() == options.out.resolve():
+            raise UsageError("--out would overwrite what --compare compares with")
+        return cls(
+            options.compare,
+            options.compare_topic,
+            _MIN_AGREEMENT if options.min_agreement is None else options.min_agreement,
+            _MAX_DRIFT if options.max_drift is None else options.max_drift,
+        )
 
 
 @dataclass(frozen=True)
 class Compared:
     """How an earlier result differs from this one, and whether it differs too much."""
 
-    path: Path
+    comparison: Comparison
     difference: Difference
-    min_agreement: float
-    max_drift: float
 
     @property
     def alike(self) -> bool:
         """Whether all changes are within the allowed limits."""
         return (
-            self.difference.agreement >= self.min_agreement
-            and self.difference.max_drift <= self.max_drift
+            self.difference.agreement >= self.comparison.min_agreement
+            and self.difference.max_drift <= self.comparison.max_drift
         )
 
     def text(self) -> Iterator[str]:
-        """The difference in words, and the first frames whose best class changed."""
-        difference = self.difference
+        """Yield the difference in words, and the first frames whose best class changed."""
+        difference, limits = self.difference, self.comparison
         yield (
-            f"compared with {self.path}: {difference.frames} frames in both, "
+            f"compared with {limits.path}: {difference.frames} frames in both, "
             f"{difference.missing} missing, {difference.extra} new, {difference.refused} refused in "
-            f"both\nsame best class: {difference.agreement:.2%} (at least "
-            f"{self.min_agreement:.2%}); its score changes by {difference.max_drift:.4f} at most "
-            f"(allowed {self.max_drift}), {difference.mean_drift:.4f} on average"
+            f"both, {difference.failed} failed\nsame best class: {difference.agreement:.2%} (at least "
+            f"{limits.min_agreement:.2%}); its score changes by {difference.max_drift:.4f} at most "
+            f"(allowed {limits.max_drift}), {difference.mean_drift:.4f} on average"
         )
-        for stamp, before, now in difference.changed[:_SHOWN]:
-            yield f"  at {stamp / 1e9:.3f} s: {before} -> {now}"
+        for change in difference.changed[:_SHOWN]:
+            yield f"  at {change.moment_ns / 1e9:.3f} s: {change.before} -> {change.now}"
         yield "alike" if self.alike else "DIFFERENT"
 
     def as_json(self) -> dict[str, Any]:
-        """The fields of the difference, and the verdict."""
+        """Return the fields of the difference, and the verdict."""
         agreement = self.difference.agreement
         return {**asdict(self.difference), "agreement": agreement, "alike": self.alike}
 
 
-@dataclass
-class ReplayReport:
-    """A replay's results, and how they differ from an earlier one."""
+@dataclass(frozen=True)
+class Replayed:
+    """A bag's answers, or those of an earlier result."""
 
+    answers: list[Answer]
+    summary: Summary
     about: dict[str, Any] = field(default_factory=dict)
     """Bag, topic, model, backend and speed; empty where the answers come from a result."""
-    summary: Summary = field(default_factory=Summary)
     error: str = ""
     """Why the bag broke off; empty if it did not."""
-    compared: Compared | None = None
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """A replay, and how it differs from an earlier one."""
+
+    replayed: Replayed
+    compared: Compared | None
 
     @property
     def failed(self) -> bool:
-        """Whether the bag was cut off, answers changed too much or, without a comparison, frames
-        were refused; frames that were refused before as well are not a change.
+        """Whether the bag was cut off, the backend failed, answers changed too much or, without a
+        comparison, frames were refused; frames that were refused before as well are not a change.
         """
-        unlike = not self.compared.alike if self.compared else self.summary.refused > 0
-        return bool(self.error) or unlike
+        summary = self.replayed.summary
+        unlike = not self.compared.alike if self.compared else summary.refused > 0
+        return bool(self.replayed.error) or summary.failed > 0 or unlike
 
     def text(self) -> Iterator[str | Table]:
-        """The best classes, and the difference."""
-        about, summary = self.about, self.summary
+        """Yield the best classes, and the difference."""
+        about, summary = self.replayed.about, self.replayed.summary
         if about:
             yield (
-                f"{about['topic']}: {summary.frames} frames, {summary.refused} refused, in "
-                f"{about['seconds']:.1f} s ({about['fps']} fps) with {Path(about['model']).name} on "
-                f"{about['backend']}"
+                f"{about['topic']}: {summary.frames} frames, {summary.refused} refused, "
+                f"{summary.failed} failed, in {about['seconds']:.1f} s ({about['fps']} fps) with "
+                f"{Path(about['model']).name} on {about['backend']}"
             )
             rows = [tuple(row.values()) for row in self._classes()]
             yield Table(("best class", "frames", "runs"), rows)
@@ -138,25 +180,25 @@ class ReplayReport:
             yield from self.compared.text()
 
     def as_json(self) -> dict[str, Any]:
-        """One dict per best class, and the runs of one class in order."""
+        """Return one dict per best class, and the runs of one class in order."""
+        summary, error = self.replayed.summary, self.replayed.error
         return {
-            **self.about,
-            "frames": self.summary.frames,
-            "refused": self.summary.refused,
+            **self.replayed.about,
+            "frames": summary.frames,
+            "refused": summary.refused,
+            "failed": summary.failed,
             "results": self._classes(),
-            "timeline": [
-                {"class_id": name, "from_ns": first, "to_ns": last, "frames": frames}
-                for name, first, last, frames in self.summary.timeline()
-            ],
-            **({"error": self.error} if self.error else {}),
+            "timeline": [asdict(run) for run in summary.timeline()],
+            **({"error": error} if error else {}),
             **({"compared": self.compared.as_json()} if self.compared else {}),
         }
 
     def _classes(self) -> list[dict[str, Any]]:
-        runs = Counter(name for name, *_ in self.summary.timeline())
+        summary = self.replayed.summary
+        runs = Counter(run.class_id for run in summary.timeline())
         return [
             {"class_id": name, "frames": frames, "runs": runs[name]}
-            for name, frames in self.summary.classes.most_common()
+            for name, frames in summary.classes.most_common()
         ]
 
 
@@ -166,6 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", default="", help="image topic (default: the only one)")
     parser.add_argument("--list", action="store_true", help="only list the image topics")
     add_model(parser)
+    add_view(parser)
     parser.add_argument(
         "--source-color-range",
         choices=COLOR_RANGES,
@@ -173,13 +216,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="range of the camera's YUV frames (default: %(default)s)",
     )
     add_reporting(parser)
-    parser.add_argument(
-        "--score-threshold",
-        type=share,
-        default=0.0,
-        metavar="SCORE",
-        help="least score of a reported class (default: %(default)s)",
-    )
     parser.add_argument(
         "--smoothing",
         type=share,
@@ -190,13 +226,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="how classes are named"
     )
-    parser.add_argument(
-        "--roi",
-        type=_roi,
-        default=(0, 0, 0, 0),
-        metavar="X,Y,W,H",
-        help="classify only this region of each frame, in pixels",
-    )
+    _add_outputs(parser)
+    _add_comparison(parser)
+    replay_many.add_arguments(parser)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
@@ -213,6 +248,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="write an .html report: classes, timeline, runs"
     )
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", type=Path, metavar="OTHER", help="compare with an earlier result"
     )
@@ -234,129 +272,103 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help=f"fail if a best class's score changes by more (default: {_MAX_DRIFT:g})",
     )
-    replay_many.add_arguments(parser)
-
-
-def _roi(text: str) -> tuple[int, ...]:
-    try:
-        roi = tuple(map(int, text.split(",")))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not X,Y,W,H in whole pixels") from error
-    try:
-        View(roi)
-    except ParameterError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return roi
 
 
 def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_many.ManyReport:
     """Replay, write, summarize, compare."""
-    _check_comparison(options)
+    comparison = Comparison.of(options)
     check_report(options.report)
     if options.smoothing == 1.0:
         raise UsageError("--smoothing must be below 1: with 1 later frames would not count")
+    wanted = ReplayOptions(
+        options.topic,
+        view(options, source_color_range=options.source_color_range),
+        reporting(options, class_id=options.class_id),
+        options.smoothing,
+    )
     if replay_many.are_many(options):
-        if options.report:
-            raise UsageError("--report is of one bag")
-        if options.smoothing:  # many bags are answered in parts
-            raise UsageError("--smoothing is of one bag")
-        return replay_many.run(options)
-    options.bag = Path(options.bags[0])
+        limit = comparison.min_agreement if comparison else _MIN_AGREEMENT
+        return replay_many.run(options, wanted, limit)
+    bag = Path(options.bags[0])
     if options.list:
-        with Bag(options.bag) as bag:
-            return TopicsReport(bag.topics(IMAGE, COMPRESSED))
+        with Bag(bag) as opened:
+            return TopicsReport(opened.topics(IMAGE, COMPRESSED))
     check_plot(options.plot)
-    # Checked before the replay, which may take long.
-    expected = read_results(options.compare, options.compare_topic) if options.compare else []
-    if options.compare and is_results(options.bag):
+    # Read before the replay, which may take long.
+    before = read_results(comparison.path, comparison.topic) if comparison else []
+    if comparison and is_results(bag):
         if options.out or options.plot or options.report:
             raise UsageError(
-                f"'{options.bag}' is a result already: --out, --plot and --report are of a replay"
+                f"'{bag}' is a result already: --out, --plot and --report are of a replay"
             )
-        report = ReplayReport()
-        answers = list(report.summary.count(read_results(options.bag, options.topic)))
+        replayed = _read(bag, options.topic)
     else:
-        report, answers = _replay(options)
-    if options.compare:
-        report.compared = Compared(
-            options.compare,
-            compare(expected, answers),
-            options.min_agreement,
-            options.max_drift,
-        )
-    return report
+        replayed = _replay(bag, wanted, options)
+        _write(replayed, options)
+    if comparison is None:
+        return ReplayReport(replayed, None)
+    return ReplayReport(replayed, Compared(comparison, compare(before, replayed.answers)))
 
 
-def _check_comparison(options: argparse.Namespace) -> None:
-    """Refuse options that exclude each other, and fill in defaults."""
-    if not options.compare:
-        for option in ("min_agreement", "max_drift", "compare_topic"):
-            if getattr(options, option) not in (None, ""):
-                name = option.replace("_", "-")
-                raise UsageError(f"--{name} is about a comparison: name the other with --compare")
-    elif options.out and options.compare.resolve() == options.out.resolve():
-        raise UsageError("--out would overwrite what --compare compares with")
-    if options.min_agreement is None:
-        options.min_agreement = _MIN_AGREEMENT
-    if options.max_drift is None:
-        options.max_drift = _MAX_DRIFT
+def _read(path: Path, topic: str) -> Replayed:
+    summary = Summary()
+    return Replayed(list(summary.count(read_results(path, topic))), summary)
 
 
-def _replay(options: argparse.Namespace) -> tuple[ReplayReport, list[Answer]]:
-    with Bag(options.bag) as bag:
-        topic = bag.image_topic(options.topic)
-        classifier = open_model(options)
-        summary, answers, broken = Summary(), [], None
+def _replay(path: Path, wanted: ReplayOptions, options: argparse.Namespace) -> Replayed:
+    """Answer every frame of one bag; where it breaks off, everything before the cut counts."""
+    summary, answers, broken = Summary(), [], None
+    with Bag(path) as bag, open_model(options) as model:
+        topic = bag.image_topic(wanted.topic)
         started = time.monotonic()
-        try:
-            with _results(options) as write:
-                made = replay(
-                    bag,
-                    topic.name,
-                    classifier,
-                    View(options.roi, options.resize, options.source_color_range),
-                    reporting(
-                        options,
-                        score_threshold=options.score_threshold,
-                        class_id=options.class_id,
-                    ),
-                    smoothing=options.smoothing,
-                    workers=options.workers,
-                )
-                try:
-                    for answer in with_bar(summary.count(made), topic.messages, "frame"):
-                        write(answer)
-                        answers.append(answer)
-                except SourceError as error:  # the bag is cut off: everything before the cut counts
-                    broken = error
-        finally:
-            classifier.close()
-    seconds = time.monotonic() - started
+        with _results(path, options) as write:
+            made = replay(
+                *(bag, topic.name, model, wanted.view, wanted.reporting),
+                smoothing=wanted.smoothing,
+                workers=options.workers,
+            )
+            try:
+                for answer in with_bar(summary.count(made), topic.messages, "frame"):
+                    write(answer)
+                    answers.append(answer)
+            except SourceError as error:
+                broken = error
+        seconds = time.monotonic() - started
     if not answers:
-        raise broken or SourceError(f"bag '{options.bag}' holds no message on '{topic.name}'")
-    for answer in [answer for answer in answers if answer.error][:_SHOWN]:
-        print_error(f"frame at {answer.stamp_ns / 1e9:.3f} s refused: {answer.error}")
-    if summary.refused > _SHOWN:
-        print_error(f"and {summary.refused - _SHOWN} more frames refused")
+        raise broken or SourceError(f"bag '{path}' holds no message on '{topic.name}'")
+    _log_errors(answers)
     if broken:
-        print_error(str(broken))
-    if options.plot:
-        plot_timeline(options.plot, summary)
+        _log.error(str(broken))
     about = {
-        "bag": str(options.bag),
+        "bag": str(path),
         "topic": topic.name,
-        "model": str(classifier.path),
-        "backend": classifier.runtime,
+        "model": str(model.path),
+        "backend": model.runtime,
         "seconds": round(seconds, 3),
         "fps": round(summary.frames / seconds, 1),
     }
-    if options.report:
-        write_replay(options.report, about, summary)
-    return ReplayReport(about, summary, str(broken or "")), answers
+    return Replayed(answers, summary, about, str(broken or ""))
 
 
-def _results(options: argparse.Namespace) -> Any:
+def _log_errors(answers: list[Answer]) -> None:
+    """Log why the first frames have no answer, and how many others have none."""
+    unanswered = [answer for answer in answers if answer.error]
+    for answer in unanswered[:_SHOWN]:
+        _log.error("frame at %.3f s %s: %s", answer.moment_ns / 1e9, answer.outcome, answer.error)
+    if len(unanswered) > _SHOWN:
+        _log.error("and %d more frames refused or failed", len(unanswered) - _SHOWN)
+
+
+def _results(
+    bag: Path, options: argparse.Namespace
+) -> AbstractContextManager[Callable[[Answer], None]]:
     if options.out:
-        return open_results(options.out, options.storage, top_k=options.top_k, bag=str(options.bag))
-    nothing: Callable[[Answer], None] = lambda answer: None  # noqa: E731
-    return nullcontext(nothing)
+        return open_results(options.out, options.storage, top_k=options.top_k, bag=str(bag))
+    return nullcontext(lambda _: None)
+
+
+def _write(replayed: Replayed, options: argparse.Namespace) -> None:
+    if options.plot:
+        plot_timeline(options.plot, replayed.summary)
+    if options.report:
+        write_replay(options.report, replayed.about, replayed.summary)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,14 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import model_spec, progress_bar, reporting
+from repghost_ros.cli.common import model_spec
 from repghost_ros.cli.report import Table
-from repghost_ros.cli.terminal import print_error
+from repghost_ros.cli.terminal import progress_bar
 from repghost_ros.errors import UsageError
 from repghost_ros.runs.fleet import open_fleet
-from repghost_ros.runs.many import FORMATS, Asked, Row, find_bags, is_bag, replay_many
+from repghost_ros.runs.many import FORMATS, Row, find_bags, is_bag, replay_many
+from repghost_ros.runs.replay import ReplayOptions
 from repghost_ros.sources.remote import is_url
-from repghost_ros.vision.view import View
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class ManyReport:
 
     @property
     def failed(self) -> bool:
-        """Whether a bag was cut off, changed too much or, without a comparison, had frames refused."""
+        """Whether a bag was cut off, the backend failed, answers changed too much or, without a
+        comparison, frames were refused.
+        """
         return any(self._fails(row) for row in self.rows)
 
     def _fails(self, row: Row) -> bool:
-        if row.error:
+        if row.error or row.failed:
             return True
         if row.agreement is not None:
             return row.agreement < self.min_agreement
@@ -51,22 +55,25 @@ class ManyReport:
                 "bag",
                 "frames",
                 "refused",
+                "failed",
                 "best class",
                 *(("agreement",) if compared else ()),
                 "error",
             ),
             [
                 (
-                    *(row.bag, row.frames, row.refused, next(iter(row.classes), None)),
+                    *(row.bag, row.frames, row.refused, row.failed, next(iter(row.classes), None)),
                     *((_percent(row.agreement),) if compared else ()),
                     row.error or None,
                 )
                 for row in self.rows
             ],
         )
-        frames = sum(row.frames for row in self.rows)
+        frames, refused, failed = (
+            sum(getattr(row, name) for row in self.rows) for name in ("frames", "refused", "failed")
+        )
         yield (
-            f"{len(self.rows)} bags, {frames} frames, {sum(row.refused for row in self.rows)} refused, "
+            f"{len(self.rows)} bags, {frames} frames, {refused} refused, {failed} failed, "
             f"in {self.seconds:.1f} s ({frames / self.seconds:.1f} fps); results in {self.out}"
         )
 
@@ -104,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def are_many(options: argparse.Namespace) -> bool:
-    """Whether the command line names more than one bag."""
+    """Return whether the command line asks for more than one bag."""
     (first, *others) = options.bags
     path = Path(first)
     lists = path.suffix == ".txt" or (path.is_dir() and not is_bag(path) and _holds_bags(first))
@@ -118,8 +125,22 @@ def _holds_bags(folder: str) -> bool:
         return False
 
 
-def run(options: argparse.Namespace) -> ManyReport:
-    """Replay all bags."""
+def run(options: argparse.Namespace, wanted: ReplayOptions, min_agreement: float) -> ManyReport:
+    """Replay all bags.
+
+    Args:
+        options: the command line.
+        wanted: how every bag is answered.
+        min_agreement: share of a bag's frames that must keep their best class where bags are compared.
+
+    Raises:
+        UsageError: an option is for one bag, or --out is missing.
+
+    """
+    if options.report:
+        raise UsageError("--report is of one bag")
+    if wanted.smoothing:  # many bags are answered in parts
+        raise UsageError("--smoothing is of one bag")
     if options.out is None:
         raise UsageError("--out is missing: name a folder for the results of many bags")
     if options.plot or options.list:
@@ -134,15 +155,7 @@ def run(options: argparse.Namespace) -> ManyReport:
                 options.out,
                 model_spec(options),
                 fleet,
-                Asked(
-                    options.topic,
-                    View(options.roi, options.resize, options.source_color_range),
-                    reporting(
-                        options,
-                        score_threshold=options.score_threshold,
-                        class_id=options.class_id,
-                    ),
-                ),
+                wanted,
                 format=options.format,
                 compare_with=options.compare,
                 progress=progress,
@@ -151,6 +164,5 @@ def run(options: argparse.Namespace) -> ManyReport:
         fleet.close()
     for row in rows:
         if row.error:
-            print_error(f"{row.bag}: {row.error}")
-    sys.stdout.flush()
-    return ManyReport(rows, options.out, time.monotonic() - started, options.min_agreement)
+            _log.error("%s: %s", row.bag, row.error)
+    return ManyReport(rows, options.out, time.monotonic() - started, min_agreement)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command's report, which `main` prints as text or JSON.
+"""A command's report, which the program prints as text or JSON.
 
-A command does not print. Its `run` returns a Report; `main` calls either `text` or `as_json`, once, and
-then asks whether anything failed. A command whose results arrive one by one does its work in these
-methods, so that each line is printed as soon as it is known.
+A command does not print: its `run` returns a Report, and it logs what goes wrong meanwhile. The
+program prints the log on stderr, calls either `text` or `as_json`, once, and then asks whether anything
+failed. A command whose results arrive one by one does its work in these methods, so that a line is
+printed as soon as it is known.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON that `repghost COMMAND --json` prints; rises when a field changes its meaning."""
 
 
@@ -49,6 +50,19 @@ class Table:
         return "\n".join(line.rstrip() for line in lines)
 
 
+@dataclass(frozen=True)
+class Latest:
+    """One of many answers without end: a terminal shows only the latest, on one line."""
+
+    line: str
+    """Overwrites the line before on a terminal."""
+    text: str
+    """Printed where the output is a file or a pipe."""
+
+
+Piece = str | Table | Latest
+
+
 class Report(Protocol):
     """The outcome of one command."""
 
@@ -56,11 +70,11 @@ class Report(Protocol):
     def failed(self) -> bool:
         """Whether the exit code is 1; known once `text` or `as_json` has ended."""
 
-    def text(self) -> Iterator[str | Table]:
-        """The text for people, piece by piece."""
+    def text(self) -> Iterator[Piece]:
+        """Yield the text for people, piece by piece."""
 
     def as_json(self) -> dict[str, Any]:
-        """The fields for programs: "results", a list, and others that depend on the command."""
+        """Return the fields for programs: "results", a list, and others that depend on the command."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -77,9 +91,13 @@ def print_report(command: str, report: Report, *, as_json: bool) -> None:
         envelope = {"schema": SCHEMA, "command": command, **report.as_json()}
         print(json.dumps(envelope, indent=1, ensure_ascii=False))
         return
+    is_terminal = sys.stdout.isatty()
     for piece in report.text():
-        if isinstance(piece, Table) and sys.stdout.isatty() and find_spec("rich") is not None:
+        if isinstance(piece, Table) and is_terminal and find_spec("rich") is not None:
             _print_rich(piece)
+        elif isinstance(piece, Latest):
+            shown = f"\r\x1b[K{piece.line}" if is_terminal else f"{piece.text}\n"
+            print(shown, end="", flush=True)
         else:
             print(piece, flush=True)
 

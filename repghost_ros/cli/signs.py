@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from repghost_ros.cli.common import positive, with_bar
+from repghost_ros.cli.common import positive
+from repghost_ros.cli.terminal import with_bar
 from repghost_ros.output import whole_file
 from repghost_ros.sources.signs import LABELS, MIN_SIDE, render
 

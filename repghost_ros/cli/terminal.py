@@ -1,26 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terminal messages and interrupts; imports nothing slow."""
+"""Messages and progress bars on stderr, and interrupts; imports nothing slow."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+from repghost_ros.errors import need
 
 INTERRUPTED = 130
 """Exit code."""
 
+Item = TypeVar("Item")
+Advance = Callable[[int, int], None]
+"""Called with what is done and the total; moves a progress bar."""
+
 
 def print_error(text: str) -> None:
-    """One line on stderr."""
-    print(f"repghost: {text}", file=sys.stderr)
+    """Print one message on stderr, above a progress bar if there is one."""
+    line = f"repghost: {text}"
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:
+        print(line, file=sys.stderr)
+    else:
+        tqdm.tqdm.write(line, file=sys.stderr)
+
+
+class _Messages(logging.Handler):
+    """Prints what the package logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_error(record.getMessage())
+
+
+@contextmanager
+def messages_printed() -> Iterator[None]:
+    """Print in this block what commands and the library log, from INFO on."""
+    logger, handler = logging.getLogger("repghost_ros"), _Messages(logging.INFO)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def with_bar(items: Iterable[Item], total: int | None, unit: str) -> Iterable[Item]:
+    """Return the items, with a progress bar on stderr if that is a terminal."""
+    bar: Iterable[Item] = _tqdm()(items, total=total, unit=f" {unit}", disable=None)
+    return bar
+
+
+def download_bar(name: str) -> AbstractContextManager[Advance]:
+    """Return a progress bar on stderr that appears with the first byte."""
+    return progress_bar("B", desc=name, unit_scale=True)
+
+
+@contextmanager
+def progress_bar(unit: str, **how: Any) -> Iterator[Advance]:
+    """Yield what moves a progress bar on stderr, if that is a terminal."""
+    bar: Any = None
+
+    def advance(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = _tqdm()(total=total or None, unit=unit, disable=None, **how)
+        bar.update(done - bar.n)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@contextmanager
+def stage_bar() -> Iterator[Callable[[str, int], None]]:
+    """Yield what shows a stage of long work and its percentage on stderr, if that is a terminal."""
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+    with _tqdm()(total=100, disable=None, bar_format=form, leave=False) as bar:
+
+        def show(stage: str, percent: int) -> None:
+            bar.set_description_str(stage, refresh=False)
+            bar.n = percent
+            bar.refresh()
+
+        yield show
+
+
+def _tqdm() -> Callable[..., Any]:
+    tqdm: Callable[..., Any] = need("tqdm", "pip install tqdm").tqdm
+    return tqdm
 
 
 def in_main_thread() -> bool:
-    """Whether signals may be handled here."""
+    """Return whether signals may be handled here."""
     return threading.current_thread() is threading.main_thread()
 
 

@@ -16,9 +16,11 @@ from typing import Any
 from repghost_ros.cli.common import (
     add_model,
     add_reporting,
+    add_view,
     open_model,
     positive_float,
     reporting,
+    view,
 )
 from repghost_ros.engine.job import Job
 from repghost_ros.engine.model import Model
@@ -27,7 +29,6 @@ from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.view import View
 
 HELP = "show a camera, video or topic live in a browser"
 _RATE = 30.0  # pictures a second, of files
@@ -68,12 +69,11 @@ class WatchReport:
             raise OutputError(
                 f"--host {options.host} --port {options.port} cannot be served: {error.strerror}"
             ) from error
-        view = View(resize=options.resize)
         slot = self._model.open_slot()
         try:
             yield f"http://{options.host}:{server.server_port}/  (Ctrl-C ends it)"
             for read in self._made:
-                job: Job[Read] = Job(read, view, reported)
+                job: Job[Read] = Job(read, view(options), reported)
                 self._model.run(job, slot, lambda message: message())
                 self._watched.show(job)
         except KeyboardInterrupt:
@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost watch`."""
     parser.add_argument("source", metavar="CAMERA|URL|VIDEO|DIR|TOPIC")
     add_model(parser)
+    add_view(parser)
     add_reporting(parser)
     parser.add_argument(
         "--host",

@@ -7,13 +7,14 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
+from repghost_ros.engine.job import Outcome
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError, need
 from repghost_ros.output import named_errors, whole_file
@@ -23,24 +24,26 @@ from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.types import CLASSIFICATIONS, COMPRESSED, IMAGE, hypotheses
 
 TOPIC = "/repghost/classification"
-"""What a result bag's answers are recorded on: the node's own topic."""
+"""Topic of a result bag's answers: the node's own."""
 PYARROW = "pip install pyarrow"
 _ROW_GROUP = 50_000  # rows kept in memory
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
 _NO_FOLDERS = (".json", ".tsv", ".txt", ".yaml", ".bag", ".mcap", ".db3")
 csv.field_size_limit(sys.maxsize)  # errors may be of any length
-_COLUMNS = ("index", "topic", "time_ns", "stamp_ns", "frame_id", "error")
+_COLUMNS = ("index", "topic", "time_ns", "stamp_ns", "frame_id", "error", "outcome")
+_FIELDS = _COLUMNS[1:]
+"""Of an answer."""
 
 
 @contextmanager
 def open_results(
     path: Path, storage: str = "mcap", *, top_k: int = 5, bag: str = ""
 ) -> Iterator[Callable[[Answer], None]]:
-    """A function that writes one answer; the file is complete after the `with` block.
+    """Yield a function that writes one answer; the file is complete after the `with` block.
 
     Until then it is called NAME.partial.SUFFIX, which is kept, unless empty, if the block is left by
     an exception. The index of a frame is its position on its topic, from 0. A bag cannot hold errors:
-    refused frames are not in it.
+    frames that were refused or failed are not in it.
 
     Args:
         path: .csv, .jsonl, .parquet, or the folder of a bag, which must not exist yet.
@@ -84,7 +87,7 @@ def _write_csv(file: TextIO, top_k: int) -> Callable[[Answer], None]:
 
     def write(answer: Answer) -> None:
         cells = [cell for each in answer.results for cell in (each.class_id, each.score)]
-        fields = (getattr(answer, column) for column in _COLUMNS[1:])
+        fields = (getattr(answer, name) for name in _FIELDS)
         table.writerow((next(indices), *fields, *cells, *[""] * (2 * top_k - len(cells))))
 
     return write
@@ -105,7 +108,7 @@ def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
         [
             *((name, arrow.string()) for name in ("bag", "topic")),
             *((name, arrow.int64()) for name in ("index", "time_ns", "stamp_ns")),
-            *((name, arrow.string()) for name in ("frame_id", "error")),
+            *((name, arrow.string()) for name in ("frame_id", "error", "outcome")),
             ("rank", arrow.int32()),
             ("class_id", arrow.string()),
             ("score", arrow.float64()),
@@ -119,7 +122,7 @@ def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
         rows.clear()
 
     def write(answer: Answer) -> None:
-        fields = {column: getattr(answer, column) for column in _COLUMNS[1:]}
+        fields = {name: getattr(answer, name) for name in _FIELDS}
         about = {"bag": bag, "index": next(indices), **fields}
         for rank, result in enumerate(answer.results or [None], start=1):
             classed = {} if result is None else {"class_id": result.class_id, "score": result.score}
@@ -133,13 +136,27 @@ def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
-    fields = {column: getattr(answer, column) for column in _COLUMNS[1:]}
+    fields = {name: getattr(answer, name) for name in _FIELDS}
     results = [{"class_id": each.class_id, "score": each.score} for each in answer.results]
     return {**fields, "results": results}
 
 
+def _answer(fields: Mapping[str, Any], results: Iterable[Result]) -> Answer:
+    """Return the answer with these fields, read from a file; those of version 0.2 lack the outcome."""
+    error = fields["error"]
+    return Answer(
+        fields["topic"],
+        int(fields["time_ns"]),
+        int(fields["stamp_ns"]),
+        fields["frame_id"],
+        tuple(results),
+        error,
+        fields.get("outcome") or (Outcome.REFUSED if error else Outcome.ANSWERED).value,
+    )
+
+
 def is_results(path: Path) -> bool:
-    """Whether a path holds answers rather than images to classify.
+    """Return whether a path holds answers rather than images to classify.
 
     Raises:
         SourceError: it is neither.
@@ -152,7 +169,7 @@ def is_results(path: Path) -> bool:
 
 
 def read_results(path: Path, topic: str = "") -> list[Answer]:
-    """The answers in a file that `open_results` wrote, or in a bag recorded from the node.
+    """Return the answers in a file that `open_results` wrote, or in a bag recorded from the node.
 
     Args:
         path: the file, or a bag.
@@ -183,26 +200,23 @@ def read_results(path: Path, topic: str = "") -> list[Answer]:
 def _read_csv(text: str) -> Iterator[Answer]:
     table = csv.reader(io.StringIO(text, newline=""))  # whose cells may hold line breaks
     head = next(table, [])
-    if tuple(head[: len(_COLUMNS)]) != _COLUMNS:
+    columns = [name for name in head if name in _COLUMNS]
+    if head[: len(columns)] != columns or not {*_COLUMNS} - {"outcome"} <= {*columns}:
         raise ValueError(f"its first line is {','.join(head)[:80]!r}")
-    for _, topic, time_ns, stamp_ns, frame_id, error, *cells in filter(None, table):
+    for row in filter(None, table):
+        if len(row) < len(columns):
+            raise ValueError(f"a line has {len(row)} cells")
+        cells = row[len(columns) :]
         pairs = zip(cells[::2], cells[1::2])
-        results = tuple(Result(name, float(score)) for name, score in pairs if score)
-        yield Answer(topic, int(time_ns), int(stamp_ns), frame_id, results, error)
+        results = (Result(name, float(score)) for name, score in pairs if score)
+        yield _answer(dict(zip(columns, row)), results)
 
 
 def _read_jsonl(text: str) -> Iterator[Answer]:
     for line in filter(None, text.split("\n")):  # splitlines() would split at U+2028 too
         fields = json.loads(line)
-        del fields["index"]
-        results = tuple(_result(fields) for fields in fields.pop("results"))
-        yield Answer(**fields, results=results)
-
-
-def _result(value: Any) -> Result:
-    # A pair in files of version 0.1.
-    name, score = (value["class_id"], value["score"]) if isinstance(value, dict) else value
-    return Result(str(name), float(score))
+        results = fields["results"]
+        yield _answer(fields, (Result(str(r["class_id"]), float(r["score"])) for r in results))
 
 
 def _read_parquet(path: Path) -> list[Answer]:
@@ -214,9 +228,8 @@ def _read_parquet(path: Path) -> list[Answer]:
             result = () if row["rank"] is None else (Result(row["class_id"], row["score"]),)
             if row["rank"] is not None and row["rank"] > 1:
                 answers[-1] = replace(answers[-1], results=(*answers[-1].results, *result))
-                continue
-            fields = {column: row[column] for column in _COLUMNS[1:]}
-            answers.append(Answer(**fields, results=result))
+            else:
+                answers.append(_answer(row, result))
     except OSError as error:
         raise SourceError(f"results '{path}' cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -240,6 +253,7 @@ def _read_bag(path: Path, topic: str) -> list[Answer]:
                 recorded.frame_id,
                 () if recorded.message is None else hypotheses(recorded.message),
                 recorded.error,
+                (Outcome.REFUSED if recorded.error else Outcome.ANSWERED).value,
             )
             for recorded in bag.messages(topic or names[0])
         ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between two replays of the same frames."""
+"""The difference between two replays of the same frames."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from repghost_ros.engine.job import Outcome
 from repghost_ros.engine.results import Result
 from repghost_ros.runs.replay import Answer
+
+
+@dataclass(frozen=True)
+class Change:
+    """A frame whose best class differs."""
+
+    moment_ns: int
+    before: str
+    now: str
 
 
 @dataclass(frozen=True)
@@ -23,13 +33,15 @@ class Difference:
     extra: int
     """Frames that only the second answered."""
     refused: int
-    """Frames that neither answered; they are no difference."""
+    """Frames that both refused; they are no difference."""
+    failed: int
+    """Frames on which a backend failed, in the first or the second."""
     same_top1: int
     max_drift: float
     """Largest change of the score of the first's best class, 0.0 to 1.0."""
     mean_drift: float
-    changed: tuple[tuple[int, str, str], ...]
-    """Stamp in nanoseconds, and the best class of both, where that differs."""
+    changed: tuple[Change, ...]
+    """Of frames that both answered."""
 
     @property
     def agreement(self) -> float:
@@ -43,8 +55,14 @@ def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
     first, second = _by_stamp(these), _by_stamp(those)
     drifts, changed = [], []
     answered, answered_now = (
-        {k for k, a in each.items() if not a.error} for each in (first, second)
+        {key for key, answer in answers.items() if not answer.error} for answers in (first, second)
     )
+    failed = {
+        key
+        for answers in (first, second)
+        for key, answer in answers.items()
+        if answer.outcome == Outcome.FAILED.value
+    }
     both = [key for key in first if key in answered and key in answered_now]
     for key in both:
         before, now = _best(first[key]), _best(second[key])
@@ -52,12 +70,13 @@ def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
         drift = abs(before.score - scores.get(before.class_id, 0.0))
         drifts.append(drift if math.isfinite(drift) else 1.0)  # NaN would pass any tolerance
         if now.class_id != before.class_id:
-            changed.append((key[0], before.class_id, now.class_id))
+            changed.append(Change(second[key].moment_ns, before.class_id, now.class_id))
     return Difference(
         frames=len(both),
         missing=len(answered - answered_now),
         extra=len(answered_now - answered),
-        refused=len((first.keys() | second.keys()) - answered - answered_now),
+        refused=len((first.keys() | second.keys()) - answered - answered_now - failed),
+        failed=len(failed),
         same_top1=len(both) - len(changed),
         max_drift=max(drifts, default=0.0),
         mean_drift=sum(drifts) / len(drifts) if drifts else 0.0,
@@ -75,5 +94,5 @@ def _by_stamp(answers: Iterable[Answer]) -> dict[tuple[int, int], Answer]:
 
 
 def _best(answer: Answer) -> Result:
-    """A frame without classes scores 0.0: a threshold may have left none."""
+    """Return the best class; a frame without one, such as below a threshold, scores 0.0."""
     return answer.results[0] if answer.results else Result("", 0.0)

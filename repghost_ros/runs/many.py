@@ -18,19 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.engine.model import ModelSpec
-from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import OutputError, RepghostError, SourceError
 from repghost_ros.files import lock, sha256
 from repghost_ros.output import whole_file
 from repghost_ros.runs.answers import open_results, read_results
 from repghost_ros.runs.difference import compare
 from repghost_ros.runs.fleet import Fleet
-from repghost_ros.runs.replay import Answer, Summary, replay
+from repghost_ros.runs.replay import Answer, ReplayOptions, Summary, replay
 from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.remote import is_url, listed, local_copy
 from repghost_ros.version import __version__
-from repghost_ros.vision.view import View
 
 FORMATS = ("jsonl", "csv", "parquet")
 PART = 500
@@ -38,15 +36,6 @@ PART = 500
 _BAGS = (".bag", ".mcap", ".db3")
 _METADATA = "metadata.yaml"
 _LOCK = ".lock"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What to do with every bag."""
-
-    topic: str = ""
-    view: View = field(default_factory=View)
-    reporting: Reporting = field(default_factory=Reporting)
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,7 @@ class Part:
     first: int
     last: int | None
     """Number of the frame to end before; None: the end of the bag, and the check that all were read."""
-    asked: Asked
+    wanted: ReplayOptions
     model: SharedModel
     cache: Path
 
@@ -84,6 +73,7 @@ class Row:
     topic: str = ""
     frames: int = 0
     refused: int = 0
+    failed: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     """Frames by their best class."""
     agreement: float | None = None
@@ -141,7 +131,7 @@ def replay_many(
     out: Path,
     spec: ModelSpec,
     fleet: Fleet,
-    asked: Asked,
+    wanted: ReplayOptions,
     *,
     format: str = "jsonl",
     compare_with: Path | None = None,
@@ -155,7 +145,7 @@ def replay_many(
         out: folder of the results; an interrupted run there is resumed.
         spec: the model.
         fleet: who does the work.
-        asked: of every bag.
+        wanted: how every bag is answered; smoothing does not apply, since bags are answered in parts.
         format: one of FORMATS.
         compare_with: OUT of an earlier run.
         cache: folder for copies of bags that are URLs, on every machine.
@@ -173,10 +163,10 @@ def replay_many(
     with spec.open() as model:
         sent = SharedModel.of(model, spec, fleet)
     with _only_run(out):
-        writer = _Writer(out, format, sent, asked, compare_with, _names(bags, format))
-        plans = _plan(bags, fleet, asked, cache, writer)
+        writer = _Writer(out, format, sent, wanted, compare_with, _names(bags, format))
+        plans = _plan(bags, fleet, wanted.topic, cache, writer)
         parts = [
-            Part(plan.bag, plan.topic, first, last, asked, sent, cache)
+            Part(plan.bag, plan.topic, first, last, wanted, sent, cache)
             for plan in plans
             for first, last in _cut(plan.frames)
         ]
@@ -197,11 +187,11 @@ def _cut(frames: int) -> list[tuple[int, int | None]]:
 
 
 def _plan(
-    bags: Sequence[str], fleet: Fleet, asked: Asked, cache: Path, writer: _Writer
+    bags: Sequence[str], fleet: Fleet, topic: str, cache: Path, writer: _Writer
 ) -> list[Plan]:
     """Look into every bag; finished and unreadable ones get their row at once."""
     plans = []
-    looked = dict(fleet.run(look, [(bag, asked.topic, cache) for bag in bags]))
+    looked = dict(fleet.run(look, [Look(bag, topic, cache) for bag in bags]))
     for number, bag in enumerate(bags):
         plan = looked[number]
         if isinstance(plan, Exception):
@@ -211,22 +201,30 @@ def _plan(
     return plans
 
 
-def look(asked: tuple[str, str, Path]) -> Plan:
-    """In a worker: what a bag holds.
+@dataclass(frozen=True)
+class Look:
+    """A bag to look into."""
+
+    bag: str
+    topic: str
+    cache: Path
+
+
+def look(wanted: Look) -> Plan:
+    """Look in a worker into a bag.
 
     Raises:
         SourceError: it cannot be read, or the topic is ambiguous.
 
     """
-    name, topic, cache = asked
-    path = _on_disk(name, cache)
+    path = _on_disk(wanted.bag, wanted.cache)
     with Bag(path) as bag:
-        images = bag.image_topic(topic)
-    return Plan(name, _content(path), images.name, images.messages)
+        images = bag.image_topic(wanted.topic)
+    return Plan(wanted.bag, _content(path), images.name, images.messages)
 
 
 def answer_part(part: Part) -> tuple[list[Answer], str]:
-    """In a worker: the answers to a part, and why it ended early, empty if it did not."""
+    """Return in a worker the answers to a part, and why it ended early, empty if it did not."""
     model = part.model.open()
     answers: list[Answer] = []
     with Bag(_on_disk(part.bag, part.cache)) as bag:
@@ -234,8 +232,8 @@ def answer_part(part: Part) -> tuple[list[Answer], str]:
             bag,
             part.topic,
             model,
-            part.asked.view,
-            part.asked.reporting,
+            part.wanted.view,
+            part.wanted.reporting,
             workers=1,
             first=part.first,
             last=part.last,
@@ -283,13 +281,13 @@ class _Writer:
         out: Path,
         format: str,
         model: SharedModel,
-        asked: Asked,
+        wanted: ReplayOptions,
         compare_with: Path | None,
         names: dict[str, str],
     ) -> None:
         self.rows: dict[str, Row] = {}
         self._out = out
-        self._top_k = asked.reporting.top_k
+        self._top_k = wanted.reporting.top_k
         self._compare_with = compare_with
         self._names = names
         options = (
@@ -298,7 +296,7 @@ class _Writer:
             model.sha256,
             model.labels,
             repr(model.options),
-            repr(asked),
+            repr(wanted),
         )
         self._options = hashlib.sha256(repr(options).encode()).hexdigest()
         self._parts: dict[str, dict[int, Any]] = {}
@@ -343,10 +341,11 @@ class _Writer:
         classes = dict(sorted(summary.classes.items(), key=lambda each: (-each[1], each[0])))
         broken = next((error for _, error in parts if error), "")
         row = Row(
-            plan.bag, name, plan.topic, summary.frames, summary.refused, classes, error=broken
+            *(plan.bag, name, plan.topic, summary.frames, summary.refused, summary.failed, classes),
+            error=broken,
         )
         self.rows[plan.bag] = self._compared(row)
-        if not broken:
+        if not (broken or summary.failed):  # the next run tries again
             told = {"identity": [plan.identity, self._options], "row": asdict(row)}
             _write_json(self._record(plan.bag), told)
 

@@ -190,13 +190,15 @@ def write_replay(path: Path, about: dict[str, Any], summary: Summary) -> None:
 
     """
     runs = summary.timeline()
-    start = min((stamp for stamp, _, _ in summary.best), default=0)
-    number = Counter(name for name, *_ in runs)
+    start = min((best.moment_ns for best in summary.best), default=0)
+    number = Counter(run.class_id for run in runs)
     scores: dict[str, list[float]] = {}
-    for _, name, score in summary.best:
-        scores.setdefault(name, []).append(score)
+    for best in summary.best:
+        scores.setdefault(best.class_id, []).append(best.score)
     parts = [
-        html.table(("", ""), [*about.items(), ("refused", summary.refused)]),
+        html.table(
+            ("", ""), [*about.items(), ("refused", summary.refused), ("failed", summary.failed)]
+        ),
         "<h2>Best class over time</h2>",
         html.plot(partial(plot_timeline, summary=summary)),
         "<h2>Classes</h2>",
@@ -211,8 +213,12 @@ def write_replay(path: Path, about: dict[str, Any], summary: Summary) -> None:
         html.table(
             ("class", "from s", "to s", "frames"),
             (
-                (name, f"{(first - start) / 1e9:.3f}", f"{(last - start) / 1e9:.3f}", frames)
-                for name, first, last, frames in runs[:_RUNS]
+                (
+                    run.class_id,
+                    *(f"{(moment - start) / 1e9:.3f}" for moment in (run.from_ns, run.to_ns)),
+                    run.frames,
+                )
+                for run in runs[:_RUNS]
             ),
             f"The first {_RUNS} of {len(runs)}." if len(runs) > _RUNS else "",
         ),

@@ -104,12 +104,12 @@ def plot_timeline(target: Path | io.StringIO, summary: Summary) -> None:
 
     """
     rows = _rows(summary.classes)
-    start = min((stamp for stamp, _, _ in summary.best), default=0)
+    start = min((best.moment_ns for best in summary.best), default=0)
     with _figure(target, 1, 10, 1.5 + 0.3 * len(rows)) as (figure, axes):
         points = axes.scatter(
-            [(stamp - start) / 1e9 for stamp, _, _ in summary.best],
-            [rows.get(class_id, len(rows) - 1) for _, class_id, _ in summary.best],
-            c=[score for _, _, score in summary.best],
+            [(best.moment_ns - start) / 1e9 for best in summary.best],
+            [rows.get(best.class_id, len(rows) - 1) for best in summary.best],
+            c=[best.score for best in summary.best],
             marker="|",
             s=120,
             vmin=0,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from repghost_ros.engine.decision import Smoothing
+from repghost_ros.engine.job import Job, Outcome
 from repghost_ros.engine.model import Model
 from repghost_ros.engine.results import Reporting, Result
 from repghost_ros.runs.batch import classify_each
@@ -20,18 +21,37 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class ReplayOptions:
+    """How the frames of a bag are answered: the node's parameters of the same names."""
+
+    topic: str = ""
+    """Of the images; may be empty where the bag has one."""
+    view: View = field(default_factory=View)
+    reporting: Reporting = field(default_factory=Reporting)
+    smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
 class Answer:
     """One frame of the bag and the model's answer."""
 
     topic: str
     time_ns: int
-    """When the frame was recorded, nanoseconds."""
+    """Of the recording, nanoseconds."""
     stamp_ns: int
-    """Of the frame's header, nanoseconds."""
+    """Of the frame's header, nanoseconds; 0 where the driver set none."""
     frame_id: str
     results: tuple[Result, ...] = ()
     """Best first; empty after an error, or where none reached the threshold."""
     error: str = ""
+    """Why there is no answer."""
+    outcome: str = Outcome.ANSWERED.value
+    """`answered`, `refused` or `failed`, see the glossary."""
+
+    @property
+    def moment_ns(self) -> int:
+        """The frame's stamp or, where the driver set none, the time of its recording, nanoseconds."""
+        return self.stamp_ns or self.time_ns
 
 
 def replay(
@@ -50,7 +70,7 @@ def replay(
 
     Args:
         bag: the opened bag.
-        topic: of its images.
+        topic: of its images; may be empty where there is one.
         model: the opened model; both stay the caller's.
         view: what of each frame the model sees.
         reporting: which classes are reported.
@@ -60,22 +80,52 @@ def replay(
         last: number of the frame to end before; None: the end of the bag.
 
     Raises:
-        SourceError: the bag is truncated or corrupt; what was answered before was yielded.
+        SourceError: the bag has no such topic, or is truncated or corrupt; what was answered before was
+            yielded.
 
     """
-    noted: set[str] = set()
+    topic = bag.image_topic(topic).name
+    notes: set[str] = set()
     smoother = Smoothing()
     recorded = bag.messages(topic, first=first, last=last)
     for job in classify_each(model, recorded, Recorded.frame, view, reporting, workers=workers):
-        image = job.message
         note = job.frame.note if job.frame is not None else ""
-        if note and note not in noted:
-            noted.add(note)
-            _log.warning("frames of '%s': %s", image.topic, note)
+        if note and note not in notes:
+            notes.add(note)
+            _log.warning("frames of '%s': %s", topic, note)
+        answer = _answer(job)
         if smoothing and job.error is None:
-            smoother.update(job, image.stamp_ns / 1e9, smoothing)
-        error = "" if job.error is None else str(job.error) or type(job.error).__name__
-        yield Answer(image.topic, image.time_ns, image.stamp_ns, image.frame_id, job.results, error)
+            smoother.update(job, answer.moment_ns / 1e9, smoothing)
+            answer = _answer(job)
+        yield answer
+
+
+def _answer(job: Job[Recorded]) -> Answer:
+    image = job.message
+    error = "" if job.error is None else str(job.error) or type(job.error).__name__
+    outcome = (job.outcome or Outcome.FAILED).value
+    about = (image.topic, image.time_ns, image.stamp_ns, image.frame_id)
+    return Answer(*about, job.results, error, outcome)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Successive frames with the same best class."""
+
+    class_id: str
+    from_ns: int
+    to_ns: int
+    """Moments of its first and last frame, nanoseconds."""
+    frames: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best class of one frame."""
+
+    moment_ns: int
+    class_id: str
+    score: float
 
 
 @dataclass
@@ -84,27 +134,35 @@ class Summary:
 
     frames: int = 0
     refused: int = 0
+    failed: int = 0
     classes: Counter[str] = field(default_factory=Counter)
     """Frames by their best class."""
-    best: list[tuple[int, str, float]] = field(default_factory=list)
-    """Stamp in nanoseconds, best class and its score, of every frame that was answered."""
+    best: list[Best] = field(default_factory=list)
+    """Of every frame that was answered with a class."""
 
     def count(self, answers: Iterable[Answer]) -> Iterator[Answer]:
         """Pass the answers on."""
+        said = False
         for answer in answers:
+            if not (answer.stamp_ns or said):
+                said = True
+                _log.warning(
+                    "frames of '%s' have a header.stamp of zero: the time of recording is used instead",
+                    answer.topic,
+                )
             self.frames += 1
-            if answer.error:
-                self.refused += 1
-            elif answer.results:
-                best = answer.results[0]
-                self.classes[best.class_id] += 1
-                self.best.append((answer.stamp_ns, best.class_id, best.score))
+            self.refused += answer.outcome == Outcome.REFUSED.value
+            self.failed += answer.outcome == Outcome.FAILED.value
+            if answer.results:
+                result = answer.results[0]
+                self.classes[result.class_id] += 1
+                self.best.append(Best(answer.moment_ns, result.class_id, result.score))
             yield answer
 
-    def timeline(self) -> list[tuple[str, int, int, int]]:
-        """Class, first and last stamp in nanoseconds, and frames, of every run of one class."""
+    def timeline(self) -> list[Run]:
+        """Return the runs of one class, in order."""
         runs = []
-        for class_id, group in groupby(self.best, key=lambda each: each[1]):
-            stamps = [stamp for stamp, _, _ in group]
-            runs.append((class_id, stamps[0], stamps[-1], len(stamps)))
+        for class_id, group in groupby(self.best, key=lambda best: best.class_id):
+            moments = [best.moment_ns for best in group]
+            runs.append(Run(class_id, moments[0], moments[-1], len(moments)))
         return runs

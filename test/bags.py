@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,8 @@ WIDTH, HEIGHT = 320, 240
 FPS = 20
 START_NS = 1_700_000_000_000_000_000
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+PLAYABLE = "sqlite3" if os.environ.get("ROS_DISTRO") == "humble" else "mcap"
+"""The storage that the distribution's own rosbag2 reads: Humble's has no MCAP unless it is added."""
 ROS1, ROS2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_HUMBLE)
 
 Pixels = np.ndarray

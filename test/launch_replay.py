@@ -16,7 +16,7 @@ from typing import Any
 import launch_testing
 import launch_testing.actions
 import launch_testing.asserts
-from bags import sign_bag
+from bags import PLAYABLE, sign_bag
 from graph import Robot, wait_until
 from launch.actions import ExecuteProcess, IncludeLaunchDescription
 from launch.launch_description import LaunchDescription
@@ -35,7 +35,7 @@ BAG, EXPECTED = FOLDER / "bag", FOLDER / "expected.jsonl"
 
 def generate_test_description() -> tuple[LaunchDescription, dict[str, Any]]:
     """The robot's launch file, and a player that waits for the node."""
-    sign_bag(BAG, FRAMES)
+    sign_bag(BAG, FRAMES, storage=PLAYABLE)
     assert main(["replay", str(BAG), "--model", "demo", "--out", str(EXPECTED)]) == 0
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(ROOT / "launch" / "classify.launch.py")),

@@ -573,6 +573,21 @@ def test_doctor_knows_what_shared_memory_a_container_has(
         assert "--shm-size" in found["Fast DDS profile"]["advice"]
 
 
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="it is looked at where ROS is")
+def test_doctor_does_not_ask_for_fast_dds_where_another_middleware_is_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/absent.xml")
+    main(["doctor", "--json"])
+    found = {each["subject"]: each for each in json.loads(capsys.readouterr().out)["results"]}
+    assert "Fast DDS profile" not in found
+    assert (found["middleware"]["status"], found["middleware"]["detail"]) == (
+        "ok",
+        "rmw_cyclonedds_cpp",
+    )
+
+
 def test_doctor_on_the_board(library: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("REPGHOST_LIBDNN", str(library))
     assert main(["doctor"]) == 0

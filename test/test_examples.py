@@ -19,7 +19,9 @@ from bags import sign_bag
 from repghost_ros.sources.signs import render
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "PYTHONUNBUFFERED": "1"}
+# Before a sourced ROS's own, which stay.
+PATHS = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1"}
 
 
 def run(name: str, *arguments: str) -> str:

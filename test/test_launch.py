@@ -17,7 +17,7 @@ from pathlib import Path
 
 import launch_stub
 import pytest
-from bags import sign_bag
+from bags import PLAYABLE, sign_bag
 from graph import Robot, RunningNode, wait_until
 from launch_env import install
 
@@ -123,7 +123,7 @@ def test_a_missing_viewer_leaves_nothing_running(run: Run, environment: dict[str
 def test_a_bag_is_replayed_and_its_answers_recorded(
     run: Run, tmp_path: Path, namespace: str
 ) -> None:
-    bag, expected = sign_bag(tmp_path / "bag"), tmp_path / "expected.jsonl"
+    bag, expected = sign_bag(tmp_path / "bag", storage=PLAYABLE), tmp_path / "expected.jsonl"
     assert main(["replay", str(bag), "--model", "demo", "--out", str(expected)]) == 0
     out = tmp_path / "out"
     arguments = f"bag:={bag} out:={out} model:=demo image:=/camera/image_raw"
@@ -146,7 +146,7 @@ def test_a_bag_is_replayed_and_its_answers_recorded(
 )
 def test_a_replay_that_fails_says_so(run: Run, wrong: str, reason: str, tmp_path: Path) -> None:
     right = {
-        "bag": sign_bag(tmp_path / "bag"),
+        "bag": sign_bag(tmp_path / "bag", storage=PLAYABLE),
         "out": tmp_path / "out",
         "model": "demo",
         "image": "/camera/image_raw",
@@ -158,7 +158,7 @@ def test_a_replay_that_fails_says_so(run: Run, wrong: str, reason: str, tmp_path
 
 
 def test_a_replay_beside_a_process_that_ends(run: Run, tmp_path: Path) -> None:
-    bag, out = sign_bag(tmp_path / "bag"), tmp_path / "out"
+    bag, out = sign_bag(tmp_path / "bag", storage=PLAYABLE), tmp_path / "out"
     robot = tmp_path / "robot.launch.xml"
     robot.write_text(
         f"""<launch><executable cmd="true"/>
@@ -280,7 +280,7 @@ def test_a_node_that_dies_is_started_again(environment: dict[str, str]) -> None:
 
 
 def test_a_replay_passes_arguments_on(run: Run, tmp_path: Path) -> None:
-    bag, out = sign_bag(tmp_path / "bag"), tmp_path / "out"
+    bag, out = sign_bag(tmp_path / "bag", storage=PLAYABLE), tmp_path / "out"
     arguments = f"bag:={bag} out:={out} model:=demo image:=/camera/image_raw top_k:=2"
     ended = run("launch_it", str(HERE.parent / "launch" / "replay.launch.py"), *arguments.split())
     assert ended.returncode == 0, ended.stdout + ended.stderr

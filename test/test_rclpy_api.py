@@ -99,6 +99,7 @@ METHODS = {
     "trigger_configure",
     "undeclare_parameter",
     "value",
+    "publishers",
     "wait_for_all_acked",
 }
 KEYWORDS = {
@@ -179,4 +180,4 @@ def test_only_what_humble_has_is_used(path: Path) -> None:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {"node", "executors", "intake", "parameters"} <= {p.stem for p in ROS_FILES}
+    assert {"node", "process", "intake", "parameters"} <= {p.stem for p in ROS_FILES}

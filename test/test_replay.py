@@ -143,7 +143,10 @@ def test_written_type_is_the_one_that_ros_has() -> None:
     """The RIHS01 hash of our definition is that of the interface package that was built."""
     ament = pytest.importorskip("ament_index_python.packages")
     share = Path(ament.get_package_share_directory("vision_msgs"))
-    built = json.loads((share / "msg" / "Classification.json").read_text())
+    description = share / "msg" / "Classification.json"
+    if not description.exists():
+        pytest.skip("this distribution's interfaces have no type hashes: they came with Iron")
+    built = json.loads(description.read_text())
     hashes = {each["type_name"]: each["hash_string"] for each in built["type_hashes"]}
     assert typestore().hash_rihs01(CLASSIFICATION) == hashes[CLASSIFICATION]
 

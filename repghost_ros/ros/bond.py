@@ -15,6 +15,7 @@ from rclpy.qos import QoSProfile
 
 from repghost_ros.errors import need
 from repghost_ros.ros.heartbeat import Heartbeat
+from repghost_ros.ros.process import wait_for_acknowledgement
 
 _PERIOD = 1.0  # seconds; bond/msg/Constants: DEFAULT_HEARTBEAT_PERIOD
 _TIMEOUT = 4.0  # seconds; DEFAULT_HEARTBEAT_TIMEOUT
@@ -24,7 +25,7 @@ class Bond:
     """Publishes on the topic `bond` that the node is active, until closed.
 
     Args:
-        node: its name is the bond's id, as in Nav2.
+        node: the publisher; its name is the bond's id, as in Nav2.
 
     Raises:
         DependencyError: bond's messages are not installed.
@@ -61,8 +62,10 @@ class Bond:
             self._publish(False)
 
     def close(self) -> None:
-        """Break the bond."""
+        """Break the bond; returns once the manager knows, or after half a second."""
         self._heartbeat.close()
-        self._publish(False)
+        if self._node.context.ok():
+            self._publish(False)
+            wait_for_acknowledgement(self._publisher)
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_publisher(self._publisher)

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 from repghost_ros.errors import DependencyError, ParameterError
 from repghost_ros.ros.bond import Bond
 from repghost_ros.ros.compat import WaitSet, give_back, serve_transitions_aside, take_request
-from repghost_ros.ros.process import interrupted
+from repghost_ros.ros.process import interrupted, wait_for_acknowledgement
 from repghost_ros.ros.waiting import WaitingThread
 
 _LIBRARY = logging.getLogger("repghost_ros")
@@ -29,6 +29,7 @@ class LifecycleNode(lifecycle.LifecycleNode):
     - A subclass overrides `configure`, `activate`, `deactivate` and `cleanup`. If one of the first two
       raises, what it began is undone, the transition fails, and the log says why.
     - Transitions that are requested by service block neither the executor nor each other's answers.
+    - The last messages are acknowledged, or half a second passes, before publishers are destroyed.
     - While active, the node can have a bond with a lifecycle manager.
     - Parameters are coerced to their types, set all or none, and then applied.
     - The library's log goes to /rosout.
@@ -82,7 +83,7 @@ class LifecycleNode(lifecycle.LifecycleNode):
         if self._transitions is not None:  # else the constructor failed
             self._transitions.close()
             self._deactivate()
-            self.cleanup()
+            self._cleanup()
         self._library_log.close()
         super().destroy_node()
 
@@ -136,14 +137,14 @@ class LifecycleNode(lifecycle.LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Call `cleanup`."""
-        self.cleanup()
+        """Wait until what was published is acknowledged, and call `cleanup`."""
+        self._cleanup()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Call `deactivate` and `cleanup`, from any state."""
         self._deactivate()
-        self.cleanup()
+        self._cleanup()
         return super().on_shutdown(state)
 
     def _deactivate(self) -> None:
@@ -151,6 +152,10 @@ class LifecycleNode(lifecycle.LifecycleNode):
         if bond is not None:
             bond.close()
         self.deactivate()
+
+    def _cleanup(self) -> None:
+        wait_for_acknowledgement(*self.publishers)
+        self.cleanup()
 
     def _fail(self, error: Exception) -> TransitionCallbackReturn:
         self.report_failure(error)

@@ -6,13 +6,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from repghost_ros.ros.process import interrupted
+from repghost_ros.ros.process import interrupted, wait_for_acknowledgement
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.types import COMPRESSED, IMAGE, ros2_topics
 
@@ -20,7 +19,7 @@ TYPES = {IMAGE: Image, COMPRESSED: CompressedImage}
 _DEPTH = 100  # messages that a slow subscriber may lag behind
 _CLOCK_PERIOD = 0.025  # seconds, as `ros2 bag play --clock`
 _SETTLE = 0.5  # seconds; the other side matches a moment later, which DDS does not report
-_ACKNOWLEDGE = Duration(seconds=5)
+_ACKNOWLEDGE = 5.0  # seconds
 
 
 class Player(Node):
@@ -97,7 +96,7 @@ class Player(Node):
     def _wait_for_acknowledgement(self) -> None:
         for publisher in self._images.values():
             if not interrupted():
-                publisher.wait_for_all_acked(_ACKNOWLEDGE)
+                wait_for_acknowledgement(publisher, longest=_ACKNOWLEDGE)
 
     def _wait_until(self, due: float, time_ns: int, rate: float) -> None:
         """Publish the clock up to `time_ns`, which falls at `due` on the monotonic clock."""

@@ -7,9 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import rclpy
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import (
     Executor,
     ExternalShutdownException,
@@ -27,6 +30,7 @@ except ImportError:  # before Jazzy
     EventsExecutor = SingleThreadedExecutor
 
 _interrupts: list[int] = []
+_ASK_AGAIN = 0.01  # seconds
 _WAKE_UP = 0.1  # seconds until an interrupt is noticed, at most
 _DISCOVERY = 3.5  # seconds until a listener is known; Fast DDS announces participants every 3 s
 _DELIVERY = 0.2  # seconds: rclpy cannot wait until what is on /rosout has arrived
@@ -115,3 +119,23 @@ def last_words(node: Node, message: str) -> None:
     while not (node.count_subscribers("/rosout") or interrupted() or time.monotonic() > until):
         time.sleep(_DELIVERY / 10)
     time.sleep(_DELIVERY)
+
+
+def wait_for_acknowledgement(*publishers: Any, longest: float = 0.5) -> None:
+    """Wait until reliable subscribers have the last messages, which destroying a publisher may lose.
+
+    Fast DDS acknowledges once in 3 s, so it is waited for the longest time there. Subscribers get the
+    messages much earlier.
+
+    Args:
+        publishers: rclpy's; if their context is shut down, nothing can be waited for.
+        longest: seconds after which subscribers are given up.
+
+    """
+    until = time.monotonic() + longest
+    # Not every middleware can tell.
+    with suppress(Exception):
+        for publisher in publishers:
+            # Asked again and again, because rclpy holds Python's lock while it waits.
+            while not publisher.wait_for_all_acked(Duration()) and time.monotonic() < until:
+                time.sleep(_ASK_AGAIN)

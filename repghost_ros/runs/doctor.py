@@ -170,22 +170,25 @@ def _ros() -> Iterator[Finding]:
         return  # the rest is about ROS
     cv_bridge = f"sudo apt install ros-{distro or '$ROS_DISTRO'}-cv-bridge"
     yield _import("cv_bridge", NOTE, f"for image encodings beyond the common ones: {cv_bridge}")
+    yield _profile()
+
+
+def _profile() -> Finding:
+    """Look at the Fast DDS profile, if Fast DDS is the middleware: it is the default."""
+    middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    if "fastrtps" not in middleware:
+        return Finding("middleware", OK, middleware)
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") or os.environ.get(
         "FASTDDS_DEFAULT_PROFILES_FILE"
     )
     ours = share() / "config" / "fastdds_images.xml"
     variable = f"export FASTRTPS_DEFAULT_PROFILES_FILE={ours} FASTDDS_DEFAULT_PROFILES_FILE={ours}"
     if profile and not Path(profile).is_file():
-        yield Finding("Fast DDS profile", PROBLEM, f"'{profile}' does not exist", variable)
-    elif profile:
-        yield _shared_memory(Path(profile), variable)
-    else:
-        yield Finding(
-            "Fast DDS profile",
-            NOTE,
-            "none: images above 512 KB may be lost on one machine",
-            variable,
-        )
+        return Finding("Fast DDS profile", PROBLEM, f"'{profile}' does not exist", variable)
+    if profile:
+        return _shared_memory(Path(profile), variable)
+    lost = "none: images above 512 KB may be lost on one machine"
+    return Finding("Fast DDS profile", NOTE, lost, variable)
 
 
 def _shared_memory(profile: Path, variable: str) -> Finding:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make board-estimates`: what the vendor's cycle model predicts of RepGhost on the RDK X5.
+"""`make board-estimates`: what the vendor's cycle model predicts for the RDK X5.
 
-No board is needed, and no trained weights. Each size is compiled as the model zoo publishes it,
-with its branches fused, and fused for batches of four. The first one's deviation from the published
-figures shows how far the others can be trusted. Results go into docs/board-estimates.*;
+No board is needed, and no trained weights. Every RepGhost and every model on the front of the zoo is
+compiled as timm exports it, with its branches fused, and fused for batches of four. Deviations from the
+published figures show how far the others can be trusted. Results go into docs/board-estimates.*;
 zoo/catalogue.py repeats them.
 """
 
@@ -27,7 +27,7 @@ from repghost_ros.convert.export import OPSET
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.graphs.fusing import fuse_file
 from repghost_ros.sources.signs import LABELS, render
-from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.catalogue import MODELS, REPGHOST, front
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / "build" / "board-estimates"
@@ -51,11 +51,13 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("as published", fused=False),
+    Variant("as exported", fused=False),
     Variant("fused"),
     Variant("fused, batch 4", batch=4),
 )
 TRIED_ON = "100"
+ESTIMATED = (*REPGHOST, *(name for name in front() if name not in REPGHOST))
+"""The models that are compiled."""
 
 
 def _compiler(name: str, **options: Any) -> Variant:
@@ -103,7 +105,7 @@ class Estimate:
 
 
 def float_model(size: str, fused: bool, folder: Path = CACHE) -> Path:
-    """RepGhost of timm with seeded random weights as ONNX, like the model zoo's file for this size."""
+    """Write a network of timm with seeded random weights as ONNX; RepGhost's are like the zoo's."""
     published, without_branches = folder / f"{size}.onnx", folder / f"{size}_fused.onnx"
     if not published.is_file():
         _export(size, published)
@@ -117,9 +119,9 @@ def _export(size: str, path: Path) -> None:
     from training.train_demo import as_input, import_timm
 
     torch.manual_seed(0)
-    model = import_timm().create_model(f"repghostnet_{size}")
+    model = import_timm().create_model(MODELS[size].timm)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.1)
             module.momentum = None  # the statistics become those of this batch
@@ -193,14 +195,16 @@ def estimate(size: str, variant: Variant, tensors: Calibration, toolchain: Toolc
 def sizes_table(estimates: Sequence[Estimate]) -> str:
     """Markdown: a line per size and variant, with the published figures."""
     lines = [
-        "| size | compiled | us a run | FPS | published | deviation | DDR MB a frame | .bin MB |",
+        "| model | compiled | us a run | FPS | published | deviation | DDR MB a frame | .bin MB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for each in estimates:
-        published, deviation = "", ""
-        if each.variant == VARIANTS[0].name and each.fps:
-            zoo = MODELS[each.size].published.fps
-            published, deviation = f"{zoo:.0f}", f"{each.fps / zoo - 1:+.1%}"
+        figures, deviation = MODELS[each.size].published, ""
+        published = f"{figures.fps:.0f}" if figures and each.variant == VARIANTS[0].name else ""
+        # The zoo's RepGhosts have their branches, its other models do not.
+        compared = VARIANTS[0 if each.size in REPGHOST else 1].name
+        if figures and each.fps and each.variant == compared:
+            deviation = f"{each.fps / figures.fps - 1:+.1%}"
         latency, fps, ddr, size = _figures(each)
         cells = (each.size, each.variant, latency, fps, published, deviation, ddr, size)
         lines.append(f"| {' | '.join(cells)} |")
@@ -246,8 +250,8 @@ def plot(estimates: Sequence[Estimate], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    sizes = list(MODELS)
-    zoo = [size.published.fps for size in MODELS.values()]
+    sizes = list(dict.fromkeys(each.size for each in estimates))
+    zoo = [figures.fps if (figures := MODELS[size].published) else 0.0 for size in sizes]
     left.bar(np.arange(len(sizes)) - 0.3, zoo, 0.2, label="published", color="C0")
     for number, variant in enumerate(VARIANTS):
         own = [each for each in estimates if each.variant == variant.name]
@@ -259,10 +263,10 @@ def plot(estimates: Sequence[Estimate], path: Path) -> None:
         }
         left.bar(places, [each.fps or 0 for each in own], **look)
         right.bar(places, [(each.ddr_bytes or 0) / 1e6 for each in own], **look)
-    left.set(title="frames a second, one core", xlabel="RepGhost size")
-    right.set(title="DDR traffic, MB a frame", xlabel="RepGhost size")
+    left.set(title="frames a second, one core")
+    right.set(title="DDR traffic, MB a frame")
     for axes in (left, right):
-        axes.set_xticks(range(len(sizes)), sizes)
+        axes.set_xticks(range(len(sizes)), sizes, rotation=45, ha="right")
         axes.legend()
     figure.savefig(path, dpi=100)
 
@@ -294,7 +298,7 @@ def main() -> None:
         print(f"{size:>4} {variant.name:<32} {' '.join(_figures(found))}", flush=True)
         return found
 
-    sizes = [told(size, variant) for size in MODELS for variant in VARIANTS]
+    sizes = [told(size, variant) for size in ESTIMATED for variant in VARIANTS]
     trials = [told(TRIED_ON, variant) for variant in TRIALS]
     lists = {
         name: list(map(asdict, found)) for name, found in (("sizes", sizes), ("trials", trials))

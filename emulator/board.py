@@ -58,6 +58,7 @@ def timings(size: str) -> dict[str, int]:
     the rest of one thread's latency is the host's.
     """
     published = MODELS[size].published
+    assert published is not None, f"{size} is not in the model zoo"
     exclusive = round(1e6 / published.fps)
     return {
         "exclusive_us": exclusive,

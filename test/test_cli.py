@@ -101,24 +101,43 @@ def test_models_lists_published_figures_and_the_store(store: Path, capsys: Any) 
     store.mkdir()
     (store / MODELS["130"].file_name("onnx")).write_bytes(bytes(1_500_000))
     assert main(["models"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[3].split() == [
-        "130",
-        "5.48",
-        "75.00",
-        "73.57",
-        "1.87",
-        "5.30",
-        "744",
-        "-",
-        "1.5",
-        "MB",
-    ]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    row = next(line for line in lines if line[:2] == ["130", "RepGhost"])
+    assert row[2:] == ["5.48", "75.00", "73.57", "1.87", "744", "935", "1826", "-", "1.5"]
+    assert lines[1][:2] == ["*", "mobileone_s0"]  # the fastest
     assert main(["models", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)
-    assert [model["name"] for model in listed["results"]] == list(MODELS)
-    assert listed["results"][2]["stored_bytes"] == {"bin": None, "onnx": 1_500_000}
-    assert listed["results"][0]["published"]["fps"] == 965
+    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)["results"]}
+    assert listed.keys() == MODELS.keys()
+    assert listed["130"]["stored_bytes"] == {"bin": None, "onnx": 1_500_000}
+    assert listed["100"]["published"]["fps"] == 964.69
+    assert listed["repvit_m0_9"]["preprocessing"]["crop_share"] == 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (
+            ["--at-least-fps", "800", "--at-least-top1", "71"],
+            ["100", "repvit_m0_9", "111"],
+        ),
+        (["--family", "RepViT", "--sort", "top1"], ["repvit_m1_1", "repvit_m1_0", "repvit_m0_9"]),
+        (["--front", "--sort", "params", "--at-least-fps", "1000"], None),
+    ],
+)
+def test_models_are_chosen_and_sorted(
+    options: list[str], names: list[str] | None, store: Path, capsys: Any
+) -> None:
+    assert main(["models", *options, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["results"]
+    wanted = names or ["mobileone_s0", "mobilenetv4_conv_small", "mobileone_s1"]
+    assert [row["name"] for row in listed] == wanted
+
+
+def test_models_are_drawn(store: Path, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["models", "--plot", str(tmp_path / "zoo.svg")]) == 0
+    assert "repvit_m1_1" in (tmp_path / "zoo.svg").read_text()
+    assert main(["models", "--plot", str(tmp_path / "zoo.txt")]) == 2
 
 
 def test_signs_are_named_by_the_demo_model(tmp_path: Path, capsys: Any) -> None:
@@ -159,8 +178,9 @@ def test_download(
         "repghostnet_111.onnx",
     ]
     assert "100%" in told.err  # the progress bar
-    assert main(["download", "--all", "--format", "onnx"]) == 0
-    assert len(archive.gets) == len(MODELS)  # nothing was fetched twice
+    assert main(["download", "--family", "RepViT", "--format", "onnx"]) == 0
+    assert main(["download", "--family", "RepViT", "--format", "onnx"]) == 0
+    assert len(archive.gets) == 5  # nothing was fetched twice
     capsys.readouterr()
     archive.status = 404
     assert main(["download", "100", "150", "--format", "bin"]) == 1

@@ -19,7 +19,8 @@ from repghost_ros.graphs.fusing import fuse, fuse_file, is_fused
 from repghost_ros.graphs.graph import is_quantized, load, opset
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import LABELS, render
-from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
+from repghost_ros.zoo.catalogue import REPGHOST
+from repghost_ros.zoo.record import IMAGENET
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -54,7 +55,7 @@ def published(size: str, path: Path, *, norms: bool = False) -> Any:
 def signs(count: int = 4) -> list[np.ndarray]:
     """Road signs as the model sees them."""
     drawn = [render(label, RNG, 224, 224)[..., ::-1] for label in LABELS[:count]]
-    images = [(rgb - np.array(MEAN)) * np.array(SCALE) for rgb in drawn]
+    images = [(rgb - np.array(IMAGENET.mean)) * np.array(IMAGENET.scale) for rgb in drawn]
     return [image.transpose(2, 0, 1)[None].astype(np.float32) for image in images]
 
 
@@ -63,7 +64,7 @@ def operators(model: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("norms", [False, True])
-@pytest.mark.parametrize("size", MODELS)
+@pytest.mark.parametrize("size", REPGHOST)
 def test_every_size(size: str, norms: bool, tmp_path: Path) -> None:
     blocks = published(size, tmp_path / "in.onnx", norms=norms)
     fused = fuse_file(tmp_path / "in.onnx", tmp_path / "out.onnx", signs())

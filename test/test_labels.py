@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from repghost_ros.errors import LabelsError
-from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.catalogue import MODELS, compiled_stem, front, nearest
 from repghost_ros.zoo.labels import imagenet_synsets, labels_for, read_labels
+from repghost_ros.zoo.record import Published
 
 
 def test_shipped_labels() -> None:
@@ -55,7 +57,37 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_catalogue_has_the_archives_names() -> None:
     assert MODELS["150"].file_name("bin") == "RepGhost_150_224x224_nv12.bin"
     assert MODELS["150"].file_name("onnx") == "repghostnet_150.onnx"
-    assert MODELS["200"].published.fps == 451
+    assert MODELS["200"].published == Published(9.79, 76.43, 75.25, 2.89, 8.76, 451.42)
+    assert MODELS["repvit_m0_9"].file_name("bin") == "RepViT_m0_9_224x224_nv12.bin"
+    assert MODELS["mobilenetv2"].file_name("bin") == "mobilenetv2_224x224_nv12.bin"
+    assert MODELS["50"].file_name("onnx") == "repghostnet_050.onnx"
+
+
+def test_names_of_files_are_built_in_one_way() -> None:
+    for record in MODELS.values():
+        assert f"{record.stem}_224x224_nv12.bin" == record.file_name("bin")
+    assert compiled_stem("150") == "RepGhost_150"
+    assert compiled_stem("mine") == "mine"
+
+
+def test_the_front_is_beaten_by_none() -> None:
+    names = front()
+    assert names == [
+        *("mobileone_s0", "mobilenetv4_conv_small", "mobileone_s1", "100"),
+        *("repvit_m0_9", "repvit_m1_0", "repvit_m1_1"),
+    ]
+    zoo = [record.published for record in MODELS.values() if record.published]
+    for record in MODELS.values():
+        own = record.published
+        if own:
+            better = [p for p in zoo if p.fps > own.fps and p.int8_top1 > own.int8_top1]
+            assert not (record.name in names and better)
+
+
+def test_a_wrong_name_gets_the_nearest() -> None:
+    assert nearest("RepViT-m0.9") == "repvit_m0_9"
+    assert nearest("MobileOne_S0") == "mobileone_s0"
+    assert nearest("xyz") == ""
 
 
 AS_PEOPLE_HAVE_THEM = {
@@ -124,3 +156,24 @@ def test_names_that_look_like_something_else_stay(tmp_path: Path, text: str) -> 
     path = tmp_path / "labels.txt"
     path.write_text(text)
     assert read_labels(path, 2) == tuple(text.splitlines())
+
+
+def test_the_records_say_what_timm_says() -> None:
+    """Interpolation, crop, mean and license of the weights; the zoo's input is 224x224 even so."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    from training.train_demo import import_timm
+
+    timm = import_timm()
+    for record in MODELS.values():
+        if not record.timm:
+            continue
+        own, preprocessing = timm.get_pretrained_cfg(record.weights[5:]), record.preprocessing
+        assert own.hf_hub_id == record.weights
+        assert timm.is_model(record.timm)
+        assert (own.crop_pct, own.interpolation, own.license) == (
+            preprocessing.crop_share,
+            preprocessing.interpolation,
+            record.license,
+        )
+        assert np.allclose(np.array(preprocessing.mean) / 255, own.mean, atol=1e-6)
+        assert np.allclose(1 / np.array(preprocessing.scale) / 255, own.std, atol=1e-4)

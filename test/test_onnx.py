@@ -17,8 +17,8 @@ from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend, providers
 from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import BackendError
-from repghost_ros.zoo.catalogue import MEAN, SCALE
 from repghost_ros.zoo.onnx_graph import gives_probabilities
+from repghost_ros.zoo.record import IMAGENET
 
 onnx = pytest.importorskip("onnx")
 BGR = np.full((240, 320, 3), (20, 200, 90), np.uint8)
@@ -132,7 +132,7 @@ def test_what_the_graph_does_not_tell_the_answers_do(tmp_path: Path) -> None:
     with open_model("", model_path=str(path)) as opened:
         assert opened.activation == "none"
         (best, *_) = opened.classify(BGR)
-    pixel = (BGR[0, 0, ::-1] - np.array(MEAN)) * np.array(SCALE)
+    pixel = (BGR[0, 0, ::-1] - np.array(IMAGENET.mean)) * np.array(IMAGENET.scale)
     squares = (pixel @ WEIGHTS) ** 2
     # NV12 rounds the colour.
     assert best.score == pytest.approx(squares.max() / squares.sum(), rel=0.05)
@@ -171,7 +171,7 @@ def expected(pixels: np.ndarray, mean: Any, scale: Any) -> dict[int, float]:
 
 RGB = np.array([90.0, 200.0, 20.0])
 OWN: dict[str, tuple[dict[str, Any], dict[str, str], np.ndarray, Any, Any]] = {
-    "ImageNet's": ({}, {}, RGB, MEAN, SCALE),
+    "ImageNet's": ({}, {}, RGB, IMAGENET.mean, IMAGENET.scale),
     "0 to 1": ({"mean": (0.0,), "scale": (1 / 255,)}, {}, RGB, 0, 1 / 255),
     "-1 to 1": ({"mean": (127.5,), "scale": (1 / 127.5,)}, {}, RGB, 127.5, 1 / 127.5),
     "0 to 1, by the metadata": ({}, {"mean": "0", "scale": "0.00392156862"}, RGB, 0, 1 / 255),
@@ -224,7 +224,7 @@ def test_odd_inputs_see_every_pixel_but_the_last_row_and_column(tmp_path: Path) 
     image = np.empty(backend.input_shape, np.float32)
     rgb = np.random.default_rng(0).integers(0, 256, (228, 226, 3), dtype=np.uint8)
     backend.normalise(rgb, image)
-    wanted = (rgb[:227, :225] - np.array(MEAN)) * np.array(SCALE)
+    wanted = (rgb[:227, :225] - np.array(IMAGENET.mean)) * np.array(IMAGENET.scale)
     np.testing.assert_allclose(image[0].transpose(1, 2, 0), wanted, atol=1e-5)
 
 

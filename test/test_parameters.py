@@ -38,6 +38,7 @@ def test_the_docs_have_the_table_of_the_parameters_as_declared() -> None:
     ("name", "value", "reason"),
     [
         ("resize", "squash", "choose one of stretch, crop, letterbox"),
+        ("model", "RepViT-m0.9", "did you mean 'repvit_m0_9'"),
         ("roi", [1, 2, 3], "x, y, width, height"),
         ("roi", [0, 0, 5, 0], "x, y, width, height"),
         ("roi", [-1, 0, 5, 5], "x, y, width, height"),

@@ -30,7 +30,8 @@ from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
 from repghost_ros.sources.signs import LABELS
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange, to_nv12, to_rgb
-from repghost_ros.zoo.catalogue import MEAN, MODELS, SCALE
+from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.record import IMAGENET
 
 onnx = pytest.importorskip("onnx")
 DEMO = share() / "models" / "demo.onnx"
@@ -277,8 +278,8 @@ def test_yaml_for_the_toolchain(
     config = yaml.safe_load((out / "RepGhost_150.yaml").read_text())
     inputs = config["input_parameters"]
     assert inputs.pop("input_space_and_range") == toolchains
-    assert numbers(inputs.pop("mean_value")) == pytest.approx(MEAN)
-    assert numbers(inputs.pop("scale_value")) == pytest.approx(SCALE)
+    assert numbers(inputs.pop("mean_value")) == pytest.approx(IMAGENET.mean)
+    assert numbers(inputs.pop("scale_value")) == pytest.approx(IMAGENET.scale)
     prefix = MODELS["150"].file_name("bin").removesuffix(".bin")
     assert config == {
         "model_parameters": {

@@ -18,6 +18,8 @@ import pytest
 from test_binary import compiled
 
 from repghost_ros.errors import StoreError
+from repghost_ros.files import sidecar_of
+from repghost_ros.zoo.catalogue import MODELS, REPGHOST
 from repghost_ros.zoo.store import ModelStore, resolve, store_root
 
 NAME = "repghostnet_100.onnx"
@@ -36,6 +38,8 @@ class Archive(ThreadingHTTPServer):
         self.break_after: int | None = None
         self.status = 200
         self.gets: list[str | None] = []
+        self.files: dict[str, bytes] = {}
+        """Served as they are, whatever the status of others."""
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
 
@@ -46,6 +50,13 @@ class Handler(BaseHTTPRequestHandler):
         archive = self.server
         wanted = self.headers.get("Range")
         archive.gets.append(wanted)
+        if self.path in archive.files:
+            body = archive.files[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
         first, status = 0, archive.status
         if wanted and archive.ranges and self.headers.get("If-Range") == archive.etag:
             first, status = int(wanted[len("bytes=") : -1]), 206
@@ -78,7 +89,8 @@ def archive() -> Iterator[Archive]:
 
 
 @pytest.fixture
-def store(archive: Archive, tmp_path: Path) -> ModelStore:
+def store(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+    monkeypatch.setenv("REPGHOST_WEIGHTS_URL", archive.url)
     return ModelStore(tmp_path / "store", archive.url)
 
 
@@ -192,6 +204,60 @@ def test_says_how_to_make_what_the_archive_does_not_have(
     with pytest.raises(StoreError, match="REPGHOST_MODEL_URL") as error:
         store.fetch("100", "onnx")
     assert "repghost export" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", REPGHOST)
+def test_writes_a_repghost_from_timms_weights(
+    archive: Archive, store: ModelStore, tmp_path: Path, size: str
+) -> None:
+    """As exact as timm's own network, without torch; the server has Hugging Face's layout."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    safetensors = pytest.importorskip("safetensors.torch")
+    from test_families import network
+
+    name = MODELS[size].timm
+    model = network(name)
+    safetensors.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    archive.status = 404
+    archive.files[f"/timm/{name}.in1k/resolve/main/model.safetensors"] = weights
+    path = store.fetch(size, "onnx")
+    images = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        truth = model(images).numpy()
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    answers = np.concatenate([session.run(None, {"data": x[None].numpy()})[0] for x in images])
+    assert np.abs(answers - truth).max() <= 1e-5 * np.abs(truth).max()
+    assert hashlib.sha256(weights).hexdigest() in sidecar_of(path).read_text()
+    assert {each.name for each in store.root.iterdir()} == {
+        path.name,
+        sidecar_of(path).name,
+        f"{path.name}.lock",
+    }
+
+
+def test_refuses_weights_of_something_else(
+    archive: Archive, store: ModelStore, tmp_path: Path
+) -> None:
+    numpy = pytest.importorskip("safetensors.numpy")
+    pytest.importorskip("onnx")
+    archive.status = 404
+    address = "/timm/repghostnet_100.in1k/resolve/main/model.safetensors"
+    for content, why in (
+        (numpy.save({"fc.weight": np.zeros((9, 9), np.float32)}), "not the weights of a RepGhost"),
+        (b"<html>", "does not hold weights"),
+    ):
+        archive.files[address] = content
+        with pytest.raises(StoreError, match=why) as error:
+            store.fetch("100", "onnx")
+        assert "repghost export 100" in str(error.value)
+    assert store.find("100", "onnx") is None
+
+
+def test_a_model_that_nobody_compiled(store: ModelStore) -> None:
+    with pytest.raises(StoreError, match="repghost quantize 50"):
+        store.fetch("50", "bin")
 
 
 def branched(path: Path) -> bytes:

@@ -23,6 +23,8 @@ def written(value: Any) -> str:
 
 def allowed(declared: Declaration) -> str:
     """Return the values that a parameter may have; empty: any of its type."""
+    if declared.name == "model":
+        return "[The zoo](zoo.md)"
     if declared.choices:
         return ", ".join(f"`{choice}`" for choice in declared.choices)
     if declared.bounds:

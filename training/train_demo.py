@@ -33,7 +33,7 @@ from repghost_ros.convert.export import export  # noqa: E402
 from repghost_ros.sources.signs import LABELS, render  # noqa: E402
 from repghost_ros.vision.frame import from_array  # noqa: E402
 from repghost_ros.vision.nv12 import to_nv12, to_rgb  # noqa: E402
-from repghost_ros.zoo.catalogue import MEAN, SCALE  # noqa: E402
+from repghost_ros.zoo.record import IMAGENET  # noqa: E402
 
 SIDE = 224
 # First element of each picture's seed; test/test_demo_model.py uses a third value.
@@ -87,7 +87,9 @@ def import_timm() -> Any:
 def as_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
     """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, normalised, channels last in memory."""
     pixels = torch.from_numpy(rgb).float()
-    return ((pixels - torch.tensor(MEAN)) * torch.tensor(SCALE)).permute(0, 3, 1, 2)
+    return ((pixels - torch.tensor(IMAGENET.mean)) * torch.tensor(IMAGENET.scale)).permute(
+        0, 3, 1, 2
+    )
 
 
 def train(

@@ -14,6 +14,7 @@ import numpy as np
 import repghost_ros.native as native
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import ColorRange
+from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
 Activation = Literal["auto", "softmax", "none"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
@@ -169,6 +170,8 @@ class BackendOptions:
     ImageNet's."""
     scale: Sequence[float] = ()
     """What it wants that multiplied by; empty: as the model says, else ImageNet's."""
+    preprocessing: Preprocessing = IMAGENET
+    """Of an ONNX model whose file does not record its own: the catalogue's, or else ImageNet's."""
     channel_order: ChannelOrder = "auto"
     """Order of an ONNX model's channels; auto: as the model says, else rgb."""
 

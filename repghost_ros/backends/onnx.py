@@ -20,7 +20,6 @@ from repghost_ros.backends.base import (
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import to_rgb
 from repghost_ros.zoo.binary import choose_color_range
-from repghost_ros.zoo.catalogue import MEAN, SCALE
 from repghost_ros.zoo.labels import parse_labels
 
 LABELS_KEY = "labels"
@@ -175,10 +174,10 @@ class OnnxBackend:
         self._read_preprocessing(path)
 
     def _read_preprocessing(self, path: Path) -> None:
-        """Mean, scale and channel order: from the options, else the metadata, else ImageNet's."""
-        plain = self.kind is np.uint8
-        self.mean = self._numbers(path, "mean", MEAN_KEY, (0.0,) * 3 if plain else MEAN)
-        self.scale = self._numbers(path, "scale", SCALE_KEY, (1.0,) * 3 if plain else SCALE)
+        """Take mean, scale and channel order from the options, else the metadata, else the record."""
+        plain, usual = self.kind is np.uint8, self._options.preprocessing
+        self.mean = self._numbers(path, "mean", MEAN_KEY, (0.0,) * 3 if plain else usual.mean)
+        self.scale = self._numbers(path, "scale", SCALE_KEY, (1.0,) * 3 if plain else usual.scale)
         order = self._options.channel_order
         if order == "auto":
             order = self._metadata.get(CHANNEL_ORDER_KEY, "rgb").strip().lower()  # type: ignore[assignment]

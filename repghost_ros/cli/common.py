@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from repghost_ros.errors import ParameterError, RepghostError, UsageError, need
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO
-from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES
+from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES, nearest
 
 _PLOTS = (".png", ".svg", ".pdf")
 _OPTIONS = {
@@ -48,7 +47,7 @@ def add_model(
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help=f"{', '.join(MODEL_NAMES)}, or a model file (default: {DEFAULT})",
+        help=f"of `repghost models`, or a model file (default: {DEFAULT})",
         nargs=None if pictures else "+",
         default=DEFAULT if pictures else [DEFAULT],
     )
@@ -250,8 +249,8 @@ def _number(text: str) -> float:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the end of an error about an unknown word: the likely one and the choices."""
     known = list(known)
-    close = get_close_matches(word, known, n=1)
-    likely = f"; did you mean '{close[0]}'?" if close else ":"
+    close = nearest(word, known)
+    likely = f"; did you mean '{close}'?" if close else ":"
     return f"{likely} There are {', '.join(known)}"
 
 

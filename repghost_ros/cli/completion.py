@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from repghost_ros.errors import need
-from repghost_ros.zoo.catalogue import MODEL_NAMES, MODELS
+from repghost_ros.zoo.catalogue import MODEL_NAMES
 
 HELP = "print a completion script for your shell"
 SHELLS = ("bash", "zsh", "fish")
@@ -60,9 +60,8 @@ def _say_what_completes(parser: argparse.ArgumentParser, shtab: Any) -> None:
                 _say_what_completes(command, shtab)
         elif isinstance(action.metavar, str) and not action.choices:
             names = set(action.metavar.split("|"))
-            if names & {"MODEL", "SIZE"}:
-                models = MODELS if action.metavar == "SIZE" else MODEL_NAMES
-                action.complete = _names_or_files(models)  # type: ignore[attr-defined]
+            if "MODEL" in names:
+                action.complete = _names_or_files(MODEL_NAMES)  # type: ignore[attr-defined]
             elif names == {"DIR"}:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             elif names & {"DIR", "FILE", "IMAGE", "BAG", "OTHER", "PATH"}:

@@ -12,7 +12,7 @@ from repghost_ros.backends.registry import choose
 from repghost_ros.cli.common import did_you_mean
 from repghost_ros.cli.terminal import download_bar
 from repghost_ros.errors import StoreError, UsageError
-from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.catalogue import FAMILIES, MODELS
 from repghost_ros.zoo.store import ModelStore
 
 HELP = "download models into the store"
@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 class DownloadReport:
     """Downloads while it is iterated over; one failure does not stop the others."""
 
-    def __init__(self, sizes: list[str], format: str) -> None:
+    def __init__(self, models: list[str], format: str) -> None:
         self.failed = False
-        self._sizes = sizes
+        self._models = models
         self._format = format
 
     def text(self) -> Iterator[str]:
@@ -39,24 +39,25 @@ class DownloadReport:
 
     def _files(self) -> Iterator[dict[str, Any]]:
         store = ModelStore()
-        for size in self._sizes:
+        for model in self._models:
             try:
-                with download_bar(MODELS[size].file_name(self._format)) as progress:
-                    path = store.find(size, self._format) or store.fetch(
-                        size, self._format, progress
+                with download_bar(MODELS[model].file_name(self._format)) as progress:
+                    path = store.find(model, self._format) or store.fetch(
+                        model, self._format, progress
                     )
             except StoreError as error:
                 _log.error(str(error))
                 self.failed = True
-                yield {"model": size, "error": str(error)}
+                yield {"model": model, "error": str(error)}
             else:
-                yield {"model": size, "path": str(path), "bytes": path.stat().st_size}
+                yield {"model": model, "path": str(path), "bytes": path.stat().st_size}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost download`."""
-    parser.add_argument("size", nargs="*", metavar="SIZE", help=f"one of {', '.join(MODELS)}")
-    parser.add_argument("--all", action="store_true", help="all sizes")
+    parser.add_argument("model", nargs="*", metavar="MODEL", help="of `repghost models`")
+    parser.add_argument("--family", choices=FAMILIES, metavar="NAME", help="all models of a family")
+    parser.add_argument("--all", action="store_true", help="all models of the model zoo")
     parser.add_argument(
         "--format",
         choices=("bin", "onnx"),
@@ -66,10 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> DownloadReport:
     """Check the request."""
-    sizes = list(MODELS) if options.all else options.size
-    if not sizes:
-        raise UsageError("name at least one SIZE, or --all")
-    unknown = [size for size in sizes if size not in MODELS]
+    wanted = list(options.model)
+    wanted += [
+        record.name
+        for record in MODELS.values()
+        if record.family == options.family or (options.all and record.published)
+    ]
+    if not wanted:
+        raise UsageError("name at least one MODEL, or give --family NAME or --all")
+    unknown = [name for name in wanted if name not in MODELS]
     if unknown:
-        raise UsageError(f"'{unknown[0]}' is no size{did_you_mean(unknown[0], MODELS)}")
-    return DownloadReport(sizes, options.format or choose().format)
+        raise UsageError(f"'{unknown[0]}' is not a model{did_you_mean(unknown[0], MODELS)}")
+    return DownloadReport(list(dict.fromkeys(wanted)), options.format or choose().format)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export RepGhost from timm or a checkpoint to fused ONNX, checked against the original.
+"""Export a network from timm or a checkpoint to fused ONNX, checked against the original.
 
 Without --out it goes into the store, where the node finds it: `repghost export 150`.
 """
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from repghost_ros.cli.common import did_you_mean
 from repghost_ros.errors import UsageError
 from repghost_ros.files import place
 from repghost_ros.graphs.graph import load as load_graph
@@ -21,6 +22,7 @@ from repghost_ros.output import named_errors
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODELS
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, read_labels
+from repghost_ros.zoo.record import IMAGENET
 from repghost_ros.zoo.store import ModelStore, resolve
 
 HELP = "make fused ONNX models from timm's or the authors' weights"
@@ -41,7 +43,7 @@ class ExportReport:
         if "parameters" in about:
             yield (
                 f"parameters: {about['parameters']:,}, fused: {about['fused_parameters']:,} "
-                f"(published: {MODELS[about['model']].published.params_m} M)\n"
+                f"({_published(about['model'])})\n"
                 f"largest change of a logit, relative to the largest logit: fused "
                 f"{about['fusing_drift']:.1e}, as ONNX {about['onnx_drift']:.1e}"
             )
@@ -51,12 +53,18 @@ class ExportReport:
         return {"results": [self.about]}
 
 
+def _published(model: str) -> str:
+    figures = MODELS[model].published
+    return f"published: {figures.params_m} M" if figures else "the model zoo publishes none"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost export`."""
     parser.add_argument(
         "model",
-        metavar="SIZE",
-        help=f"one of {', '.join(MODELS)}; with --fold-preprocess also {DEMO} or an .onnx file",
+        metavar="MODEL",
+        help=f"a network that timm has (`repghost models`); with --fold-preprocess also {DEMO} or an "
+        ".onnx file",
     )
     parser.add_argument(
         "--checkpoint",
@@ -91,8 +99,8 @@ def run(options: argparse.Namespace) -> ExportReport:
     is_size = options.model in MODELS
     if not is_size and not (options.fold_preprocess and options.checkpoint is None):
         raise UsageError(
-            f"'{options.model}' is no size of {', '.join(MODELS)}; other models can only be given "
-            "--fold-preprocess"
+            f"'{options.model}' is not a model{did_you_mean(options.model, MODELS)}; models of your "
+            "own can only be given --fold-preprocess"
         )
     if options.fold_preprocess and options.out is None:
         raise UsageError("--fold-preprocess needs --out FILE")
@@ -113,7 +121,10 @@ def run(options: argparse.Namespace) -> ExportReport:
         if options.fold_preprocess:
             from repghost_ros.convert.folding import fold_preprocess
 
-            save(fold_preprocess(load_graph(source), options.color_range), options.out)
+            preprocessing = MODELS[options.model].preprocessing if is_size else IMAGENET
+            save(
+                fold_preprocess(load_graph(source), options.color_range, preprocessing), options.out
+            )
             path = options.out
         elif options.out is not None:
             with named_errors(options.out):

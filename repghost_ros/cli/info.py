@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.onnx import LABELS_KEY
+from repghost_ros.cli.common import did_you_mean
 from repghost_ros.convert.export import OPSET
 from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.files import check_format, sha256
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="+",
         metavar="MODEL",
-        help=f"a .bin or .onnx file, or what the store has of {', '.join(MODEL_NAMES)}",
+        help="a .bin or .onnx file, or a model of `repghost models` that is in the store",
     )
 
 
@@ -77,7 +78,9 @@ def _files(model: str) -> list[Path]:
     if model not in MODEL_NAMES:
         path = Path(model)
         if path.suffix.lower() not in (".bin", ".onnx"):
-            raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, a .bin or an .onnx")
+            raise UsageError(
+                f"'{model}' is not a model{did_you_mean(model, MODEL_NAMES)}, a .bin or an .onnx"
+            )
         return [resolve("", "", model_path=model)]
     if model not in MODELS:
         return [resolve(model, format) for format in _FORMATS]

@@ -23,6 +23,7 @@ from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli.common import (
     add_preprocessing,
+    did_you_mean,
     positive,
     share,
 )
@@ -85,7 +86,7 @@ class QuantizeReport:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost quantize`."""
     parser.add_argument(
-        "model", metavar="SIZE|FILE.onnx", help=f"{', '.join(MODEL_NAMES)}, or a float .onnx file"
+        "model", metavar="MODEL|FILE.onnx", help="of `repghost models`, or a float .onnx file"
     )
     parser.add_argument(
         "--calibration", type=Path, required=True, metavar="DIR", help="a folder of pictures"
@@ -146,7 +147,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", type=Path, metavar="FILE", help="class names, where the model carries none"
     )
     parser.add_argument(
-        "--store", action="store_true", help="put a .bin that passed into the store, as this size's"
+        "--store",
+        action="store_true",
+        help="put a .bin that passed into the store, as this model's",
     )
     add_preprocessing(parser)
     parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
@@ -160,7 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> QuantizeReport:
     """Write the files, and run what is there to run."""
     if options.store and (options.model not in MODELS or options.batch > 1):
-        raise UsageError(f"--store is for the sizes {', '.join(MODELS)}, one picture an inference")
+        raise UsageError("--store is for models of `repghost models`, one picture an inference")
     model = _resolve(options.model)
     out = options.out or Path(
         f"quantized_{options.model if options.model in MODELS else model.stem}"
@@ -222,7 +225,8 @@ def _methods(text: str) -> Sequence[str]:
 def _resolve(model: str) -> Path:
     if model not in MODEL_NAMES:
         if Path(model).suffix.lower() != ".onnx":
-            raise UsageError(f"'{model}' is no model: {', '.join(MODEL_NAMES)}, or an .onnx file")
+            hint = did_you_mean(model, MODEL_NAMES)
+            raise UsageError(f"'{model}' is not a model{hint}, or an .onnx file")
         return resolve(DEMO, "onnx", model_path=model)
     try:
         with download_bar(model) as progress:

@@ -25,10 +25,10 @@ from repghost_ros.convert.quantization import open_float
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.files import place
 from repghost_ros.graphs.graph import fixed_shape, load, opset, refuse_quantized
-from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.binary import MARCH, RANGES
+from repghost_ros.zoo.catalogue import compiled_stem
 
-_RANGES = {"full": "regular", "limited": "bt601_video"}
-"""Our color ranges -> the toolchain's input_space_and_range."""
+_RANGES = {ours: theirs for theirs, ours in RANGES.items()}
 _TAIL = 8  # lines of a failed run's log to show
 _STAGES = ("prepare", "optimize", "calibrate", "quantize", "compile")
 _STAGE = re.compile(rf"Start to ({'|'.join(_STAGES)}) the (?:onnx )?model")
@@ -144,7 +144,7 @@ def prepare(
 
     Args:
         model: the float .onnx.
-        name: one of MODELS, or the name of your own model.
+        name: one of the catalogue, or the name of your own model.
         calibration: made in `out` or in a parent folder.
         out: the folder.
         method: how to calibrate.
@@ -159,7 +159,7 @@ def prepare(
     yaml = need("yaml", "pip install pyyaml")
     check(model)
     backend = open_float(model)
-    name = f"RepGhost_{name}" if name in MODELS else name
+    name = compiled_stem(name)
     batched = f"_batch{batch}" if batch > 1 else ""
     prefix = f"{name}_{calibration.width}x{calibration.height}_nv12{batched}"
     out.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def prepare(
     config = {
         "model_parameters": {
             "onnx_model": f"./{copy.name}",
-            "march": "bayes-e",
+            "march": MARCH,
             "layer_out_dump": False,
             "working_dir": prefix,
             "output_model_file_prefix": prefix,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""timm's RepGhost -> ONNX for ONNX Runtime and the vendor's toolchain: branches and norms fused."""
+"""timm's networks -> ONNX for ONNX Runtime and the vendor's toolchain: branches and norms fused."""
 
 from __future__ import annotations
 
@@ -41,53 +41,75 @@ class Exported:
     """The same from the unfused model in torch to the ONNX file in ONNX Runtime."""
 
 
-def load(size: str, checkpoint: Path | None = None) -> Any:
-    """A RepGhost as a torch module, ready for inference.
+def load(name: str, checkpoint: Path | None = None) -> Any:
+    """Make a network of timm as a torch module, ready for inference.
 
     Args:
-        size: one of MODELS.
+        name: of a model in the catalogue that timm has.
         checkpoint: weights in timm's or the authors' layout (the same names; bare, or as saved by the
             training script, averaged weights preferred; fused or not; any number of classes),
             .pth or .safetensors. None: timm's pretrained weights, downloaded by timm.
 
     Raises:
-        ConversionError: the size is unknown, or the weights are not available or not of this size.
+        ConversionError: timm has no such network, or the weights are not available or not of it.
         DependencyError: torch, timm or safetensors is missing.
 
     """
-    if size not in MODELS:
-        raise ConversionError(f"size '{size}' is unknown: choose one of {', '.join(MODELS)}")
+    record = MODELS.get(name)
+    if record is None or not record.timm:
+        known = ", ".join(each.name for each in MODELS.values() if each.timm)
+        raise ConversionError(f"timm has no '{name}': choose one of {known}")
     need("torch", _INSTALL)
     timm = need("timm", _INSTALL)
-    need("timm.utils", _INSTALL)
+    utils = need("timm.utils", _INSTALL)
     if checkpoint is None:
         try:
-            return timm.create_model(f"repghostnet_{size}", pretrained=True).eval()
+            pretrained = record.weights.partition("/")[2] or record.timm
+            return timm.create_model(pretrained, pretrained=True).eval()
         except Exception as error:  # the hub client's exceptions depend on its version
             raise ConversionError(
-                f"timm cannot get the weights of repghostnet_{size} ({error}): without a network, "
+                f"timm cannot get the weights of {record.timm} ({error}): without a network, "
                 "download them elsewhere and give --checkpoint"
             ) from error
     weights = _weights(checkpoint)
-    last = weights.get("classifier.bias")
-    classes = IMAGENET_CLASSES if last is None else len(last)
-    model = timm.create_model(f"repghostnet_{size}", num_classes=classes).eval()
-    if any(name.endswith("cheap_operation.weight") for name in weights):
-        model = timm.utils.reparameterize_model(model)
+    model = timm.create_model(record.timm, num_classes=_classes(record.timm, weights)).eval()
+    wrong = _fill(model, weights)
+    if wrong:  # a checkpoint without branches fits the fused network alone
+        fused = utils.reparameterize_model(model)
+        if _fill(fused, weights):
+            raise ConversionError(
+                f"'{checkpoint}' does not hold the weights of {record.timm}: {len(wrong)} of "
+                f"{len(model.state_dict())} weights differ, such as {wrong[0]}"
+            )
+        return fused
+    return model
+
+
+def _classes(network: str, weights: dict[str, Any]) -> int:
+    """Return the number of classes that a checkpoint has, by the bias of the network's last layer."""
+    timm = need("timm", _INSTALL)
+    last = timm.get_pretrained_cfg(network).classifier
+    for layer in [last] if isinstance(last, str) else last:
+        for name in (f"{layer}.bias", f"{layer}.l.bias"):
+            if name in weights:
+                return len(weights[name])
+    return IMAGENET_CLASSES
+
+
+def _fill(model: Any, weights: dict[str, Any]) -> list[str]:
+    """Load weights into a torch module; returns what does not fit, and loads nothing then."""
     state = model.state_dict()
     own = {name: tuple(value.shape) for name, value in state.items()}
-    for name in own.keys() - weights:
-        if name.endswith(_COUNTER):  # counts training steps; some checkpoints omit it
-            weights[name] = state[name]
-    given = {name: tuple(value.shape) for name, value in weights.items()}
+    # Counts training steps; some checkpoints omit it.
+    counters = {name: state[name] for name in own.keys() - weights if name.endswith(_COUNTER)}
+    given = {name: tuple(value.shape) for name, value in {**weights, **counters}.items()}
     wrong = sorted(name for name in own.keys() | given if own.get(name) != given.get(name))
-    if wrong:
-        raise ConversionError(
-            f"'{checkpoint}' is no RepGhost {size}: {len(wrong)} of {len(own)} weights differ, such as "
-            f"{wrong[0]}: {given.get(wrong[0], 'absent')} instead of {own.get(wrong[0], 'absent')}"
-        )
-    model.load_state_dict(weights)
-    return model
+    if not wrong:
+        model.load_state_dict({**weights, **counters})
+    return [
+        f"{name}: {given.get(name, 'absent')} instead of {own.get(name, 'absent')}"
+        for name in wrong
+    ]
 
 
 def _weights(checkpoint: Path) -> dict[str, Any]:
@@ -129,7 +151,7 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
 
 
 def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = ()) -> Exported:
-    """Fuse a RepGhost and write it as ONNX: input `data` 1x3xSIDExSIDE float32, output `logits`.
+    """Fuse a network and write it as ONNX: input `data` 1x3xSIDExSIDE float32, output `logits`.
 
     Args:
         model: a torch module in evaluation mode.

@@ -32,6 +32,7 @@ from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import choose_color_range
+from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.onnx_graph import gives_probabilities
@@ -308,7 +309,10 @@ class ModelSpec:
         runtime = self.check()
         path = resolve(self.model, runtime.format, model_path=self.model_path, progress=progress)
         color_range = choose_color_range(path, self.options.color_range)
-        backend = runtime.open(path, replace(self.options, color_range=color_range))
+        options = replace(self.options, color_range=color_range)
+        if not self.model_path and self.model in MODELS:
+            options = replace(options, preprocessing=MODELS[self.model].preprocessing)
+        backend = runtime.open(path, options)
         try:
             labels = self._labels(backend)
             # The first inference is always the slowest: do it before the first frame.

@@ -30,7 +30,7 @@ from repghost_ros.ros.diagnostics import Thresholds
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO
-from repghost_ros.zoo.catalogue import MODEL_NAMES
+from repghost_ros.zoo.catalogue import MODEL_NAMES, nearest
 
 IMAGE_TRANSPORTS = ("auto", "raw", "compressed", "hbmem")
 RELIABILITIES = ("best_effort", "reliable")
@@ -87,7 +87,10 @@ class Parameters:
         read_only=True,
     )
     model: str = _parameter(
-        "150", "RepGhost size, or the built-in demo.", choices=MODEL_NAMES, of_model=True
+        "150",
+        "Name of a model, as `repghost models` lists them, or the built-in demo.",
+        choices=MODEL_NAMES,
+        of_model=True,
     )
     model_path: str = _parameter(
         "", "Your own model file; empty: the one named by `model`.", of_model=True
@@ -278,8 +281,10 @@ class Parameters:
         for declared in DECLARATIONS.values():
             value = getattr(self, declared.name)
             if declared.choices and value not in declared.choices:
+                likely = nearest(str(value), declared.choices)
+                meant = f"did you mean '{likely}'? " if likely else ""
                 raise ParameterError(
-                    f"parameter '{declared.name}' cannot be '{value}': choose one of "
+                    f"parameter '{declared.name}' cannot be '{value}': {meant}choose one of "
                     f"{', '.join(declared.choices)}"
                 )
         # Their constructors check the rest.

@@ -189,10 +189,10 @@ def _jpeg() -> SimpleNamespace:
 
 
 def published(model: str) -> list[Timing]:
-    """What the model zoo published; empty for models that are not its own."""
-    if model not in MODELS:
+    """Return the model zoo's figures; empty for models that it does not have."""
+    figures = MODELS[model].published if model in MODELS else None
+    if figures is None:
         return []
-    figures = MODELS[model].published
     about = (model, PUBLISHED, "BPU", INFERENCE, figures.params_m)
     return [
         Timing(*about, 1, figures.latency_1_ms),

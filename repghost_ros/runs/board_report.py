@@ -105,10 +105,13 @@ def _predicted(model: str) -> Iterator[Timing]:
     """What the BPU alone may take, without the host's share."""
     if model not in MODELS:
         return
-    size = MODELS[model]
-    fused = [(f"fused, batch {batch}", batch, us) for batch, us in size.predicted.fused_us.items()]
-    for variant, batch, us in (("as published", 1, size.predicted.published_us), *fused):
-        about = (model, _PREDICTED.format(variant), "BPU", INFERENCE, size.published.params_m)
+    published, predicted = MODELS[model].published, MODELS[model].predicted
+    variants = [(f"fused, batch {batch}", batch, us) for batch, us in predicted.fused_us.items()]
+    if predicted.published_us is not None:
+        variants.insert(0, ("as exported", 1, predicted.published_us))
+    for variant, batch, us in variants:
+        params = published.params_m if published else None
+        about = (model, _PREDICTED.format(variant), "BPU", INFERENCE, params)
         yield Timing(*about, 1, us / 1e3, batch=batch, fps=batch * 1e6 / us)
 
 

@@ -17,6 +17,8 @@ from repghost_ros.output import whole_file
 from repghost_ros.runs.benchmark import PUBLISHED, Timing
 from repghost_ros.runs.reliability import BINS, Reliability
 from repghost_ros.runs.replay import Summary
+from repghost_ros.zoo.catalogue import front
+from repghost_ros.zoo.record import Record
 
 SHOWN = 20
 """Classes that have a row of their own; rarer ones share the last."""
@@ -47,6 +49,40 @@ def _figure(
                 figure.savefig(partial, dpi=100)
     finally:
         pyplot.close(figure)
+
+
+def plot_models(target: Path, records: Sequence[Record]) -> None:
+    """Draw published int8 accuracy over published frames a second; the front is a line.
+
+    Args:
+        target: .png, .svg or .pdf.
+        records: of the catalogue; those without published figures are left out.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+        OutputError: the file cannot be written.
+
+    """
+    known = [(record, record.published) for record in records if record.published]
+    best = front(records)
+    with _figure(target, 1, 10, 6) as (_, axes):
+        for family in dict.fromkeys(record.family for record, _ in known):
+            own = [figures for record, figures in known if record.family == family]
+            axes.scatter(
+                [figures.fps for figures in own],
+                [figures.int8_top1 for figures in own],
+                **{"label": family, "marker": "*" if family == "RepGhost" else "o", "s": 40},
+            )
+        line = [figures for name in best for record, figures in known if record.name == name]
+        axes.plot([each.fps for each in line], [each.int8_top1 for each in line], "k--", lw=0.8)
+        for name, figures in zip(best, line, strict=True):
+            axes.annotate(name, (figures.fps, figures.int8_top1), fontsize=8, rotation=20)
+        axes.set(
+            xscale="log",
+            xlabel="frames a second on the RDK X5, four threads (published)",
+            ylabel="ImageNet top-1 of int8, percent (published)",
+        )
+        axes.legend(fontsize=7, ncols=2)
 
 
 def plot_confusion(target: Path | io.StringIO, names: Sequence[str], counts: np.ndarray) -> None:

@@ -3,7 +3,8 @@
 
 A file is downloaded into `NAME.part`, resumed from there after an interruption, checked, and only
 then renamed; its SHA-256 is recorded beside it and checked on every later use. An .onnx has its
-branches fused on arrival: same answers, faster. The original's SHA-256 is kept.
+branches fused on arrival: same answers, faster. The original's SHA-256 is kept. A RepGhost that the
+archive does not have as .onnx is written from timm's published weights.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from repghost_ros.zoo.binary import read_compiled
 from repghost_ros.zoo.catalogue import (
     DEMO,
     DEMO_FILES,
-    MODEL_NAMES,
     MODELS,
     archive_url,
     check_archive,
+    nearest,
+    weights_url,
 )
 from repghost_ros.zoo.download import Progress, receive
+from repghost_ros.zoo.record import Record
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +99,9 @@ class ModelStore:
 
         """
         if model not in MODELS:
-            raise StoreError(f"model '{model}' is unknown: choose one of {', '.join(MODEL_NAMES)}")
+            likely = nearest(model)
+            meant = f"did you mean '{likely}'? " if likely else ""
+            raise StoreError(f"model '{model}' is unknown: {meant}`repghost models` lists them")
         return self.root / MODELS[model].file_name(format)
 
     def find(self, model: str, format: str) -> Path | None:
@@ -175,27 +180,34 @@ class ModelStore:
             ) from error
 
     def _download(self, model: str, path: Path, progress: Progress | None) -> None:
+        entry = MODELS[model]
+        is_onnx = path.suffix == ".onnx"
+        make_it = f"make it: repghost quantize {model}"
+        if is_onnx:
+            make_it = f"make it (pip install torch timm; repghost export {model}), or use '{DEMO}'"
+        try:
+            if not entry.published:
+                raise _AbsentError(f"the model zoo does not have {path.name}")
+            self._from_archive(path, progress)
+            return
+        except DownloadError as error:
+            raise DownloadError(f"{error}, or {make_it}") from error
+        except _AbsentError as error:
+            absent = error
+        if not is_onnx or entry.family != "RepGhost":
+            raise StoreError(f"{absent}: {make_it}") from absent
+        try:
+            _from_weights(entry, path, progress)
+        except (StoreError, DependencyError) as error:
+            raise type(error)(
+                f"{absent}; it cannot be made of timm's weights either ({error}): {make_it}"
+            ) from error
+
+    def _from_archive(self, path: Path, progress: Progress | None) -> None:
         check_archive(self.url)
         url = self.url + path.name
-        make_it = f"make it (pip install torch timm; repghost export {model}), or use '{DEMO}'"
-        part = path.with_name(f"{path.name}.part")
-        validator = path.with_name(f"{path.name}.part.etag")
-        try:
-            receive(url, part, validator, progress)
-        except urllib.error.HTTPError as error:
-            itself = "look at its address, REPGHOST_MODEL_URL"
-            if path.suffix == ".onnx" and error.code == HTTPStatus.NOT_FOUND:
-                itself = make_it
-            raise StoreError(
-                f"the archive does not have {url} ({error.code} {error.reason}): {itself}"
-            ) from error
-        except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            itself = f", or {make_it}" if path.suffix == ".onnx" else ""
-            raise DownloadError(
-                f"{url} cannot be downloaded ({reason}). Without a network, download it elsewhere and "
-                f"put it at {path}{itself}"
-            ) from error
+        part, validator = _parts(path)
+        _receive(url, part, validator, progress, path)
         try:
             _check(part, url)
         except StoreError:
@@ -208,6 +220,57 @@ class ModelStore:
             part.replace(path)
         validator.unlink(missing_ok=True)
         record(path, remark)
+
+
+class _AbsentError(StoreError):
+    """A server that does not have a file."""
+
+
+def _parts(path: Path) -> tuple[Path, Path]:
+    """Return where a download goes until it is complete, and where its version is remembered."""
+    return path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.etag")
+
+
+def _receive(url: str, part: Path, validator: Path, progress: Progress | None, path: Path) -> None:
+    """Download, with errors that say what to do."""
+    try:
+        receive(url, part, validator, progress)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.NOT_FOUND:
+            raise _AbsentError(f"the archive does not have {url}") from error
+        raise StoreError(
+            f"{url} cannot be downloaded ({error.code} {error.reason}): look at the archive's address, "
+            "REPGHOST_MODEL_URL or REPGHOST_WEIGHTS_URL"
+        ) from error
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise DownloadError(
+            f"{url} cannot be downloaded ({reason}). Without a network, download it elsewhere and "
+            f"put it at {path}"
+        ) from error
+
+
+def _from_weights(model: Record, path: Path, progress: Progress | None) -> None:
+    """Write a RepGhost's .onnx from timm's published weights."""
+    # Imported here, because a board converts nothing.
+    from repghost_ros.graphs.graph import save
+    from repghost_ros.zoo.repghost import as_onnx, read_weights
+
+    url, weights = weights_url(model), path.with_name(f"{path.stem}.safetensors")
+    part, validator = _parts(weights)
+    _receive(url, part, validator, progress, weights)
+    try:
+        found = sha256(part)
+        if model.weights_sha256 not in ("", found):
+            raise StoreError(f"{url} has the SHA-256 {found}, not {model.weights_sha256}")
+        network = as_onnx(read_weights(part), model.preprocessing)
+    except StoreError:
+        part.unlink()
+        raise
+    save(network, path)
+    part.unlink()
+    validator.unlink(missing_ok=True)
+    record(path, f"from {url} with SHA-256 {found}")
 
 
 def _check(file: Path, origin: str) -> None:

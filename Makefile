@@ -5,7 +5,7 @@ FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv torch demo lint format test test-arm test-jammy test-toolchain toolchain coverage bench board-estimates soak docs clean
+.PHONY: help venv torch demo lint format test test-arm test-jammy test-pythons test-pip test-toolchain toolchain coverage bench board-estimates soak docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -44,6 +44,9 @@ toolchain: ## the vendor's compiler and simulator of the BPU, 2.7 GB (x86-64, Py
 test-toolchain: venv ## compile, certify and simulate with them; skips where they cannot be installed
 	@tools/setup_toolchain.sh --check || { echo "test-toolchain skipped"; exit 0; } && \
 	tools/setup_toolchain.sh && $(ENV) && REPGHOST_TOOLCHAIN="$(CURDIR)/.venv-toolchain" pytest -m toolchain
+
+test-pythons: ## the demo with every Python from 3.10 to 3.12 that is here
+	tools/test_pythons.sh
 
 test-pip: ## what `pip install .[pc]` gives users: the newest of everything, no ROS
 	tools/test_pip.sh

@@ -17,18 +17,6 @@ need() { # need COMMAND PACKAGE: name what is missing and how to get it
   }
 }
 
-find_python() {
-  local python
-  for python in ${PYTHON:-python3.12 python3.11 python3.10 python3}; do
-    if "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null; then
-      echo "$python"
-      return
-    fi
-  done
-  echo "missing: Python 3.10, 3.11 or 3.12 - install it with: sudo apt-get install -y python3" >&2
-  exit 1
-}
-
 step() { # step WHAT COMMAND...: run it, say every few seconds that it goes on, show its output if it fails
   local what=$1 log=$venv/step.log begun=$SECONDS every=5
   shift
@@ -83,11 +71,10 @@ point_wheels_here_and_build() {
     step "building those of ROS 2 Foxy" build_interfaces vision_msgs_foxy "$PWD/$venv/foxy"
 }
 
-python=$(find_python)
+python=$(tools/find_python.sh)
 sourced=${ROS_DISTRO:-}
-[ -n "$sourced" ] && "$python" -c 'import rclpy' 2>/dev/null || sourced=
 stamp=$venv/.stamp
-wanted=$(cat tools/setup_env.sh tools/requirements*.txt setup.py $interfaces/*/msg/*.msg \
+wanted=$(cat tools/setup_env.sh tools/find_python.sh tools/requirements*.txt setup.py $interfaces/*/msg/*.msg \
   $interfaces/*/CMakeLists.txt | sha256sum)$sourced$("$python" --version)
 # An environment for everything serves the demo, too.
 for made in all "$extent"; do
@@ -115,7 +102,14 @@ else
 fi
 requirements=(-r tools/requirements.txt)
 [ "$extent" = all ] || requirements=(-r tools/requirements-demo.txt)
-[ -n "$sourced" ] || requirements+=(-r "tools/requirements-$distro.txt")
+if [ -n "$sourced" ]; then
+  # The system's OpenCV and cv_bridge were compiled for this major version of numpy.
+  "$python" -c 'import numpy; print("numpy<%d" % (int(numpy.__version__.split(".")[0]) + 1))' \
+    >"$venv/constraints.txt"
+  requirements+=(-c "$venv/constraints.txt")
+else
+  requirements+=(-r "tools/requirements-$distro.txt")
+fi
 step "installing $source into $venv with $("$python" --version)" \
   "$venv/bin/pip" install -q --disable-pip-version-check "${requirements[@]}"
 [ -n "$sourced" ] || point_wheels_here_and_build

@@ -30,6 +30,7 @@ _ROS_TESTS = (
     "package",
     "parameters",
     "play",
+    "rcl_headers",
     "rclpy_api",
     "soak",
 )

@@ -11,14 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from test_pipeline import submit
+from test_pipeline import Inbox, submit
 
 from emulator.board import Emulator, fused_timings, hash_logits, write_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
-from repghost_ros.engine.job import Counts, Job, Outcome
-from repghost_ros.engine.model import open_model
+from repghost_ros.engine.model import Answered, Outcome, open_model
 from repghost_ros.engine.pipeline import Pipeline
+from repghost_ros.engine.request import Counts, Request
 from repghost_ros.engine.results import Reporting, top_k
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.runs.batch import classify_each
@@ -46,8 +46,9 @@ def expected(seed: int) -> list[str]:
     return [str(index) for index, _ in top_k(hash_logits(nv12, 1000), 5)]
 
 
-def named(job: Job[Any]) -> list[str]:
-    return [result.class_id for result in job.results]
+def named(outcome: Outcome[Request[Any]]) -> list[str]:
+    assert isinstance(outcome, Answered)
+    return [result.class_id for result in outcome.results]
 
 
 @pytest.fixture(params=["batch 4 alone", "batch 1 and 4"])
@@ -68,14 +69,14 @@ def test_offline_work_goes_in_batches(board: Emulator, batch_model: Path) -> Non
     with open_model(model_path=str(batch_model), backend="bpu") as model:
         assert model.batch == 4
         before = inferences(board)
-        jobs = list(classify_each(model, items, read, reporting=INDEX, workers=1))
+        outcomes = list(classify_each(model, items, read, reporting=INDEX, workers=1))
         assert inferences(board) - before < len(items)
-    assert [job.message for job in jobs] == items
-    for job in jobs:
-        if job.message == "bad":
-            assert (job.outcome, job.results) == (Outcome.REFUSED, ())
+    assert [outcome.request.message for outcome in outcomes] == items
+    for outcome in outcomes:
+        if outcome.request.message == "bad":
+            assert outcome.kind == "refused"
         else:
-            assert named(job) == expected(job.message)
+            assert named(outcome) == expected(outcome.request.message)
 
 
 def test_a_picture_alone_needs_no_others(board: Emulator, batch_model: Path) -> None:
@@ -113,23 +114,16 @@ def test_a_live_source_is_not_held_back(board: Emulator, batch_model: Path) -> N
         return picture(number)
 
     with open_model(model_path=str(batch_model), backend="bpu") as model:
-        for job in classify_each(model, live(), signalling, workers=1):
-            yielded.append(job.message)
+        for outcome in classify_each(model, live(), signalling, workers=1):
+            yielded.append(outcome.request.message)
     assert yielded == list(range(6))
 
 
 def test_a_batch_that_fails_on_the_device_fails_its_frames(
     board: Emulator, batch_model: Path
 ) -> None:
-    jobs: list[Job[Any]] = []
-    came = threading.Semaphore(0)
+    inbox = Inbox()
     first_is_read, others_wait = threading.Event(), threading.Event()
-
-    def deliver(job: Job[Any]) -> Outcome:
-        jobs.append(job)
-        came.release()
-        assert job.outcome is not None
-        return job.outcome
 
     def held(seed: Any) -> Frame:
         if seed == 0:
@@ -141,23 +135,19 @@ def test_a_batch_that_fails_on_the_device_fails_its_frames(
 
     with open_model(model_path=str(batch_model), backend="bpu") as model:
         pipeline = Pipeline(model, workers=1)
-        stream = pipeline.open_stream(held, deliver, queue_depth=8)
-        submit(stream, 0, reporting=INDEX)
+        stream = pipeline.open_stream(inbox, queue_depth=8)
+        submit(stream, 0, held, reporting=INDEX)
         assert first_is_read.wait(WAIT)
         for seed in (1, "bad", 3, 4, 5):
-            submit(stream, seed, reporting=INDEX)
+            submit(stream, seed, held, reporting=INDEX)
         before = inferences(board)
         others_wait.set()
-        for _ in range(6):
-            assert came.acquire(timeout=WAIT)
+        inbox.wait(6)
         assert pipeline.close()
-    answered, failed, refused = Outcome.ANSWERED, Outcome.FAILED, Outcome.REFUSED
-    assert [job.outcome for job in jobs] == [answered, failed, refused, failed, failed, answered]
-    assert [type(jobs[i].error) for i in (1, 2, 3, 4)] == [
-        *(BackendError, FrameError, BackendError, BackendError)
-    ]
-    assert named(jobs[0]) == expected(0)
-    assert named(jobs[5]) == expected(5)
+    assert inbox.kinds == ["answered", "failed", "refused", "failed", "failed", "answered"]
+    assert inbox.errors[1:5] == [BackendError, FrameError, BackendError, BackendError]
+    assert named(inbox.outcomes[0]) == expected(0)
+    assert named(inbox.outcomes[5]) == expected(5)
     assert inferences(board) - before == 3
     assert stream.counts == Counts(received=6, answered=2, failed=3, refused=1)
 

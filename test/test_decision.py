@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from repghost_ros.backends.base import Times
 from repghost_ros.engine.decision import Change, Smoothing
-from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Answered
+from repghost_ros.engine.request import Request
+from repghost_ros.vision.frame import from_array
 
 
 def test_a_change_must_last() -> None:
@@ -43,10 +46,11 @@ MODEL = SimpleNamespace(labels=LABELS, activation="none")
 
 def smoothed(smoothing: Smoothing, cat: float, stamp: float, model: Any = MODEL) -> float:
     """The cat's score after an answer with this probability."""
-    job: Job[None] = Job(None, model=model)
-    job.logits = np.array([cat, 1 - cat], np.float32)
-    smoothing.update(job, stamp, 0.75)
-    (score,) = (result.score for result in job.results if result.class_id == "cat")
+    request: Request[None] = Request(None, from_array)
+    probabilities = np.array([cat, 1 - cat], np.float32)
+    answered = Answered(request, model, [], probabilities, Times(0.0, 0.0, 0.0), None)
+    results = smoothing.update(answered, stamp, 0.75).results
+    (score,) = (result.score for result in results if result.class_id == "cat")
     return score
 
 

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from repghost_ros.engine.job import Counts, Job, Outcome
+from repghost_ros.backends.base import Refused, Times
+from repghost_ros.engine.model import Answered
 from repghost_ros.engine.monitor import Latency, Monitor, Report
+from repghost_ros.engine.request import Counts, Request
 from repghost_ros.errors import FrameError
 from repghost_ros.ros.diagnostics import Thresholds, camera_status
+from repghost_ros.vision.frame import from_array
 
 GOOD = Report(
     seconds=2.0,
@@ -64,10 +67,11 @@ def test_values_have_names_and_units() -> None:
 
 def test_a_report_is_of_its_period_alone() -> None:
     monitor = Monitor()
-    answered = Job(None, started=1.0, converted=1.5, inferred=3.5, outcome=Outcome.ANSWERED)
-    refused = Job(None, outcome=Outcome.REFUSED, error=FrameError("bad step"))
-    for job in (answered, answered, refused):
-        monitor.record(job)
+    model: Any = None
+    request = Request(None, from_array)
+    answered = Answered(request, model, [], np.zeros(1), Times(1.0, 1.5, 3.5), None)
+    for outcome in (answered, answered, Refused(request, FrameError("bad step"))):
+        monitor.record(outcome)
     counts = Counts(received=3, answered=2, refused=1)
     report = monitor.report(counts)
     assert report.counts == counts

@@ -12,6 +12,8 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes import byref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from hypothesis import strategies as st
 
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
-from repghost_ros.engine.job import Job, Outcome
-from repghost_ros.engine.model import Model, open_model
+from repghost_ros.backends.base import Failed
+from repghost_ros.engine.model import Answered, Model, Outcome, open_model
+from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting, top_k
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.cdr import Serialized
@@ -134,46 +137,49 @@ def read(message: Serialized) -> Any:
     return from_image(message.message)
 
 
-def both(models: tuple[Model, Model], jobs: list[Job[Serialized]]) -> list[Job[Serialized]]:
-    """The jobs after the helper, having checked that Python makes the same of them."""
+def both(
+    models: tuple[Model, Model], requests: list[Request[Serialized]]
+) -> list[Outcome[Request[Serialized]]]:
+    """Return the helper's outcomes, having checked that Python comes to the same."""
     assert HELPER is not None
     ours, theirs = models
-    expected = [Job(replace_memory(job.message), job.view, job.reporting) for job in jobs]
-    slot = ours.open_slot()
-    assert slot.native is not None
+    copies = [replace(each, message=copied(each.message)) for each in requests]
+    done = run(ours, requests)
+    with without_helper():
+        expected = run(theirs, copies)
+    for outcome, python in zip(done, expected, strict=True):
+        assert outcome.kind == python.kind
+        if isinstance(outcome, Answered) and isinstance(python, Answered):
+            np.testing.assert_array_equal(outcome.logits, python.logits)
+            mine, other = outcome.results, python.results
+            assert [each.class_id for each in mine] == [each.class_id for each in other]
+            np.testing.assert_allclose(
+                [each.score for each in mine], [each.score for each in other], 1e-12
+            )
+            times = outcome.times
+            assert outcome.request.received <= times.started <= times.converted <= times.inferred
+        else:
+            assert str(outcome.error) == str(python.error)  # type: ignore[union-attr]
+    return done
+
+
+def run(model: Model, requests: list[Request[Serialized]]) -> list[Outcome[Request[Serialized]]]:
+    """Return the outcomes in the order of the requests."""
+    slot = model.open_slot()
     try:
-        ours.run_batch([(job, read) for job in jobs], slot)
+        outcomes = {outcome.request: outcome for outcome in model.run(requests, slot)}
     finally:
         slot.close()
-    with without_helper():
-        reference = theirs.open_slot()
-        assert reference.native is None
-        try:
-            theirs.run_batch([(job, read) for job in expected], reference)
-        finally:
-            reference.close()
-    for job, python in zip(jobs, expected):
-        assert (job.outcome, str(job.error)) == (python.outcome, str(python.error))
-        if python.logits is not None:
-            assert job.logits is not None
-            np.testing.assert_array_equal(job.logits, python.logits)
-        assert [each.class_id for each in job.results] == [each.class_id for each in python.results]
-        np.testing.assert_allclose(
-            [each.score for each in job.results], [each.score for each in python.results], 1e-12
-        )
-        for time in ("started", "converted", "inferred"):
-            assert (getattr(job, time) is None) == (getattr(python, time) is None), time
-        if job.outcome is Outcome.ANSWERED:
-            assert job.received <= job.started <= job.converted <= job.inferred  # type: ignore[operator]
-    return jobs
+    return [outcomes[request] for request in requests]
 
 
-def replace_memory(message: Serialized) -> Serialized:
+def copied(message: Serialized) -> Serialized:
     return Serialized(bytes(message.raw), compressed=message.compressed)
 
 
-def job(raw: bytes, view: View = View(source_color_range="full"), **reporting: Any) -> Job[Any]:
-    return Job(Serialized(Guarded(raw), compressed=False), view, Reporting(**reporting))
+def request(raw: bytes, view: View = View(source_color_range="full"), **reporting: Any) -> Any:
+    image = Serialized(Guarded(raw), compressed=False)
+    return Request(image, read, view, Reporting(**reporting))
 
 
 def test_the_helper_is_built_here() -> None:
@@ -183,7 +189,8 @@ def test_the_helper_is_built_here() -> None:
 def test_structures_are_those_of_c(tmp_path: Path) -> None:
     here = Path(native.__file__).parent
     structs: dict[str, Any] = {
-        "repghost_frame": native.Frame,
+        "repghost_best": native.Best,
+        "repghost_pass": native.Pass,
         "repghost_program": native.Program,
         "repghost_receiver": native.Receiver,
         "repghost_labels": native.Labels,
@@ -191,12 +198,9 @@ def test_structures_are_those_of_c(tmp_path: Path) -> None:
     names = [(struct, name) for struct, ours in structs.items() for name, _ in ours._fields_]
     lines = [f'  printf("%zu\\n", offsetof(struct {s}, {n}));' for s, n in names]
     lines += [f'  printf("%zu\\n", sizeof(struct {s}));' for s in structs]
-    lines += ['  printf("%zu\\n", offsetof(struct repghost_frame, logits));']
-    sources = [f'#include "{here / name}.c"' for name in ("infer", "receive", "publish")]
-    defines = [f"#define {name} {name}_{i}" for i in range(3) for name in ("take", "wait")][:0]
+    lines += ['  printf("%zu\\n", offsetof(struct repghost_pass, logits));']
     text = [
-        *defines,
-        *sources,
+        f'#include "{here / "native.h"}"',
         "#include <stdio.h>",
         "int main(void) {",
         *lines,
@@ -209,7 +213,7 @@ def test_structures_are_those_of_c(tmp_path: Path) -> None:
     told = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
     ours = [getattr(structs[s], n).offset for s, n in names]
     ours += [ctypes.sizeof(each) for each in structs.values()]
-    ours += [native.frame_type(CLASSES).logits.offset]  # type: ignore[attr-defined]
+    ours += [native.pass_type(CLASSES).logits.offset]  # type: ignore[attr-defined]
     assert [int(each) for each in told] == ours
 
 
@@ -231,9 +235,9 @@ def test_structures_are_those_of_c(tmp_path: Path) -> None:
 def test_every_kind_of_model_answers_alike(models: Any, properties: dict[str, int]) -> None:
     pair = models(**properties)
     for step in (WIDTH, WIDTH + 10):
-        (done,) = both(pair, [job(serialized(step=step))])
-        assert done.outcome is Outcome.ANSWERED
-        assert done.frame is None, "it went through Python"
+        (done,) = both(pair, [request(serialized(step=step))])
+        assert isinstance(done, Answered)
+        assert done.seen is None, "it went through Python"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,7 @@ def test_every_parameter_counts(
     pair: tuple[Model, Model], reporting: dict[str, Any], view: dict[str, Any]
 ) -> None:
     seen = View(**{"source_color_range": "full", **view})
-    both(pair, [job(serialized(), seen, **reporting)])
+    both(pair, [request(serialized(), seen, **reporting)])
 
 
 @pytest.mark.parametrize(
@@ -291,14 +295,14 @@ def test_every_parameter_counts(
 def test_every_message_is_taken_or_refused_alike(
     pair: tuple[Model, Model], message: dict[str, Any]
 ) -> None:
-    both(pair, [job(serialized(**message))])
+    both(pair, [request(serialized(**message))])
 
 
 def test_every_truncation_is_refused_alike(pair: tuple[Model, Model]) -> None:
     whole = serialized()
     for length in (*range(90), len(whole) - 1, len(whole)):
-        (done,) = both(pair, [job(whole[:length])])
-        assert (done.outcome is Outcome.ANSWERED) == (length == len(whole))
+        (done,) = both(pair, [request(whole[:length])])
+        assert (done.kind == "answered") == (length == len(whole))
 
 
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -309,7 +313,7 @@ def test_damaged_headers_end_alike(
     raw = bytearray(serialized())
     for place, value in changes:
         raw[place] = value
-    both(pair, [job(bytes(raw))])
+    both(pair, [request(bytes(raw))])
 
 
 def test_frames_of_a_batch_end_alike_each_by_itself(models: Any) -> None:
@@ -323,7 +327,7 @@ def test_frames_of_a_batch_end_alike_each_by_itself(models: Any) -> None:
     ]
     for kinds in mixtures:
         raws = [serialized(**{"frame_id": "x" * i, **kind}) for i, kind in enumerate(kinds)]
-        both(pair, [job(raw) for raw in raws])
+        both(pair, [request(raw) for raw in raws])
 
 
 @pytest.mark.parametrize("operation", ["flush", "infer", "run", "wait"])
@@ -336,15 +340,12 @@ def test_failures_of_the_device_are_told_alike(
         with without_helper():
             slot = slot or pair[1].open_slot()
         board.fail(operation, 6001)
-        failed, after = job(serialized()), job(serialized())
-        for each in (failed, after):
-            pair[0].run_batch([(each, read)], slot)
+        (failed,) = pair[0].run([request(serialized())], slot)
+        (after,) = pair[0].run([request(serialized())], slot)
         slot.close()
-        assert failed.outcome is Outcome.FAILED
+        assert isinstance(failed, Failed)
         assert isinstance(failed.error, BackendError)
-        assert failed.converted is not None
-        assert failed.inferred is None
-        assert after.outcome is Outcome.ANSWERED
+        assert after.kind == "answered"
         told.append(str(failed.error))
     assert told[0] == told[1]
 
@@ -358,8 +359,12 @@ def test_the_best_classes_are_those_of_numpy(
     values: list[float], wanted: int, threshold: float
 ) -> None:
     logits = np.array(values, np.float32)
-    best = native.best(logits, wanted, threshold)
-    assert best is not None
+    assert HELPER is not None
+    ranked, scores = native.Best(), np.empty(logits.size)
+    HELPER.repghost_rank(
+        logits.ctypes.data, logits.size, wanted, threshold, byref(ranked), scores.ctypes.data
+    )
+    best = list(ranked)
     expected = top_k(logits, wanted)
     # Of scores at the threshold, rounding decides.
     surely = [pair for pair in expected if pair[1] > threshold * (1 + 1e-12)]
@@ -381,8 +386,8 @@ def test_logits_that_are_not_finite_are_refused(
         return logits
 
     board.compute(compute)
-    (done,) = both(pair, [job(serialized())])
-    assert done.outcome is Outcome.FAILED
+    (done,) = both(pair, [request(serialized())])
+    assert done.kind == "failed"
 
 
 @given(
@@ -400,21 +405,21 @@ def test_answers_are_serialized_as_in_python(
     assert HELPER is not None
     image = Guarded(serialized(frame_id, data=b"")[:])
     labels = [name for name, _ in pairs] or ["none"]
-    frame = native.Frame(named=len(pairs))
+    best = native.Best(count=len(pairs))
     for i, (_, score) in enumerate(pairs):
-        frame.index[i], frame.score[i] = i, score
-    named = Reporting(class_id="label" if by_label else "index").named(frame.best(), labels)
+        best.index[i], best.score[i] = i, score
+    named = Reporting(class_id="label" if by_label else "index").named(best, labels)
     expected = messages.serialized_classification(
         Serialized(image, compressed=False),
-        named,  # type: ignore[arg-type]
+        named,
     )
     table = native.Labels(labels)
     out = Guarded(b"\xee" * (len(expected) + 8 + 32 * len(pairs)))
     size = HELPER.repghost_serialize(
         image.address,
         image.size,
-        ctypes.byref(frame),
-        ctypes.byref(table) if by_label else None,
+        byref(best),
+        byref(table) if by_label else None,
         out.address,
         out.size,
     )
@@ -424,8 +429,8 @@ def test_answers_are_serialized_as_in_python(
     assert not HELPER.repghost_serialize(
         image.address,
         image.size,
-        ctypes.byref(frame),
-        ctypes.byref(table) if by_label else None,
+        byref(best),
+        byref(table) if by_label else None,
         little.address,
         little.size,
     )

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repghost_ros.engine.job import Counts, Job, Outcome
-from repghost_ros.engine.model import Model
+from repghost_ros.backends.base import Slot
+from repghost_ros.engine.model import Answered, Model, Outcome
 from repghost_ros.engine.pipeline import Pipeline, Stream
+from repghost_ros.engine.request import Counts, Request
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.vision.frame import Frame, from_array
 
@@ -58,18 +59,11 @@ class HeldBackend:
         assert self.open_slots == 0
 
 
-class HeldSlot:
-    native = None
-
+class HeldSlot(Slot):
     def __init__(self, backend: HeldBackend) -> None:
         self.backend = backend
         self.inputs = tuple(np.zeros((backend.batch, 3, 2), np.uint8))
-        self.nv12 = self.inputs[0]
         self.closed = False
-
-    def infer(self) -> np.ndarray:
-        only: np.ndarray = self.infer_batch(1)[0]
-        return only
 
     def infer_batch(self, count: int) -> np.ndarray:
         assert not self.closed
@@ -97,25 +91,31 @@ class HeldSlot:
 
 
 class Inbox:
-    """Collects the jobs that ended; `wait(n)` until n have come."""
+    """Collects the outcomes of frames; `wait(n)` until n have come."""
 
     def __init__(self) -> None:
-        self.jobs: list[Job[Any]] = []
+        self.outcomes: list[Outcome[Request[Any]]] = []
         self.came = threading.Semaphore(0)
 
-    def __call__(self, job: Job[Any]) -> Outcome:
-        self.jobs.append(job)
+    def __call__(self, outcome: Outcome[Request[Any]]) -> None:
+        self.outcomes.append(outcome)
         self.came.release()
-        assert job.outcome is not None
-        return job.outcome
 
     def wait(self, count: int) -> None:
         for _ in range(count):
             assert self.came.acquire(timeout=WAIT)
 
     @property
+    def kinds(self) -> list[str]:
+        return [outcome.kind for outcome in self.outcomes]
+
+    @property
     def values(self) -> list[float]:
-        return [float(j.logits[0]) for j in self.jobs if j.logits is not None]
+        return [float(each.logits[0]) for each in self.outcomes if isinstance(each, Answered)]
+
+    @property
+    def errors(self) -> list[type]:
+        return [type(getattr(each, "error", None)) for each in self.outcomes]
 
 
 def read(message: Any) -> Frame:
@@ -125,11 +125,10 @@ def read(message: Any) -> Frame:
     return from_array(np.full((2, 2), message, np.uint8))
 
 
-def submit(stream: Stream[Any], message: Any, **how: Any) -> None:
+def submit(stream: Stream[Any], message: Any, read: Any = read, **how: Any) -> None:
     """Submit a frame and wake a worker for it."""
-    awake = stream.submit(message, **how)
-    if awake is not None:
-        awake.release()
+    stream.submit(Request(message, read, **how))
+    stream._shared.bell.ring()
 
 
 def hosted(backend: HeldBackend) -> Model:
@@ -144,7 +143,7 @@ def wait_begun(backend: HeldBackend, count: int) -> None:
 def test_answers_every_frame_in_order_whatever_finishes_first() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
     pipeline = Pipeline(hosted(backend), workers=3)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     for number in range(3):
         submit(stream, number)
     wait_begun(backend, 3)
@@ -161,7 +160,7 @@ def test_answers_every_frame_in_order_whatever_finishes_first() -> None:
 def test_newest_frames_win_when_the_device_cannot_keep_up() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=2)
+    stream = pipeline.open_stream(inbox, queue_depth=2)
     submit(stream, 0)
     wait_begun(backend, 1)
     for number in range(1, 6):
@@ -180,13 +179,12 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
     release, backend = threading.Event(), HeldBackend()
     delivered: list[int] = []
 
-    def deliver(job: Job[Any]) -> Outcome:
+    def deliver(outcome: Outcome[Request[Any]]) -> None:
         assert release.wait(WAIT)
-        delivered.append(job.message)
-        return Outcome.ANSWERED
+        delivered.append(outcome.request.message)
 
     pipeline = Pipeline(hosted(backend), workers=2)
-    stream = pipeline.open_stream(read, deliver, queue_depth=1)
+    stream = pipeline.open_stream(deliver, queue_depth=1)
     for number in range(100):
         submit(stream, number)
     # 2 * workers may be in work and one may wait.
@@ -202,32 +200,26 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
 def test_a_bad_frame_and_a_failed_inference_cost_only_themselves() -> None:
     backend, inbox = HeldBackend(), Inbox()
     pipeline = Pipeline(hosted(backend), workers=2)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     for message in (1, "bad", 13, 4):
         submit(stream, message)
     inbox.wait(4)
     pipeline.close()
     assert inbox.values == [1, 4]
-    assert [type(job.error) for job in inbox.jobs] == [
-        type(None),
-        FrameError,
-        BackendError,
-        type(None),
-    ]
+    assert inbox.errors == [type(None), FrameError, BackendError, type(None)]
     assert stream.counts == Counts(received=4, answered=2, refused=1, failed=1)
 
 
 def test_a_consumer_that_raises_loses_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox()
 
-    def deliver(job: Job[Any]) -> Outcome:
-        inbox(job)
-        if job.message == 0:
+    def deliver(outcome: Outcome[Request[Any]]) -> None:
+        inbox(outcome)
+        if outcome.request.message == 0:
             raise RuntimeError("consumer broke")
-        return Outcome.ANSWERED
 
     pipeline = Pipeline(hosted(HeldBackend()), workers=1)
-    stream = pipeline.open_stream(read, deliver, queue_depth=8)
+    stream = pipeline.open_stream(deliver, queue_depth=8)
     for number in range(3):
         submit(stream, number)
     inbox.wait(3)
@@ -240,7 +232,7 @@ def test_a_consumer_that_raises_loses_nothing_else(caplog: pytest.LogCaptureFixt
 def test_closes_mid_inference_and_frees_every_slot() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
     pipeline = Pipeline(hosted(backend), workers=2)
-    stream = pipeline.open_stream(read, inbox, queue_depth=4)
+    stream = pipeline.open_stream(inbox, queue_depth=4)
     for number in range(2):
         submit(stream, number)
     wait_begun(backend, 2)
@@ -259,14 +251,14 @@ def test_closes_mid_inference_and_frees_every_slot() -> None:
 def test_gives_up_what_hangs_and_answers_it_once() -> None:
     hung, fresh, inbox = HeldBackend(open_gates=False), HeldBackend(offset=100), Inbox()
     pipeline = Pipeline(hosted(hung), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     submit(stream, 0)
     wait_begun(hung, 1)
     submit(stream, 1)
     assert pipeline.oldest_in_flight() > 0
     assert not pipeline.swap(hosted(fresh), timeout_s=0.01)
     inbox.wait(2)
-    assert isinstance(inbox.jobs[0].error, BackendError)
+    assert inbox.errors[0] is BackendError
     hung.gate(0).set()  # it comes back after all: nobody waits for it
     while hung.open_slots:
         threading.Event().wait(0.001)
@@ -280,7 +272,7 @@ def test_gives_up_what_hangs_and_answers_it_once() -> None:
 def test_swaps_models_between_two_frames_without_losing_one() -> None:
     old, new, inbox = HeldBackend(open_gates=False), HeldBackend(offset=100), Inbox()
     pipeline = Pipeline(hosted(old), workers=2)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     for number in range(4):
         submit(stream, number)
     wait_begun(old, 2)
@@ -301,7 +293,7 @@ def test_swaps_models_between_two_frames_without_losing_one() -> None:
 def test_a_refused_swap_leaves_the_old_model_at_work() -> None:
     old, cramped, inbox = HeldBackend(), HeldBackend(room=1), Inbox()
     pipeline = Pipeline(hosted(old), workers=2)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     with pytest.raises(BackendError, match="no room"):
         pipeline.swap(hosted(cramped))
     cramped.close()  # the slot it did get was given back
@@ -316,13 +308,13 @@ def test_streams_take_turns() -> None:
     order: list[Any] = []
     inbox = Inbox()
 
-    def deliver(job: Job[Any]) -> Outcome:
-        order.append(job.message)
-        return inbox(job)
+    def deliver(outcome: Outcome[Request[Any]]) -> None:
+        order.append(outcome.request.message)
+        inbox(outcome)
 
     pipeline = Pipeline(hosted(backend), workers=1)
-    greedy = pipeline.open_stream(read, deliver, queue_depth=8)
-    modest = pipeline.open_stream(read, deliver, queue_depth=8)
+    greedy = pipeline.open_stream(deliver, queue_depth=8)
+    modest = pipeline.open_stream(deliver, queue_depth=8)
     submit(greedy, 0)
     wait_begun(backend, 1)
     for number in (1, 2, 3):
@@ -351,14 +343,14 @@ def release(backend: HeldBackend, *numbers: int) -> None:
 
 
 def wait_until_idle(pipeline: Pipeline, workers: int) -> None:
-    while pipeline._shop.idle < workers:
+    while pipeline._shared.idle < workers:
         threading.Event().wait(0.001)
 
 
 def test_a_batch_takes_what_waits_and_never_waits_for_more() -> None:
     backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     held_at_work(backend, stream)
     for number in range(1, 8):
         submit(stream, number)
@@ -374,8 +366,8 @@ def test_a_batch_takes_what_waits_and_never_waits_for_more() -> None:
 def test_one_batch_serves_several_cameras_in_turn() -> None:
     backend, inbox, other = HeldBackend(open_gates=False, batch=4), Inbox(), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
-    greedy = pipeline.open_stream(read, inbox, queue_depth=8)
-    modest = pipeline.open_stream(read, other, queue_depth=8)
+    greedy = pipeline.open_stream(inbox, queue_depth=8)
+    modest = pipeline.open_stream(other, queue_depth=8)
     held_at_work(backend, greedy)
     for number in (1, 2, 3, 4):
         submit(greedy, number)
@@ -392,8 +384,8 @@ def test_one_batch_serves_several_cameras_in_turn() -> None:
 def test_batches_are_delivered_in_order_whichever_ends_first() -> None:
     backend, inbox, other = HeldBackend(open_gates=False, batch=2), Inbox(), Inbox()
     pipeline = Pipeline(hosted(backend), workers=2)
-    one = pipeline.open_stream(read, inbox, queue_depth=8)
-    two = pipeline.open_stream(read, other, queue_depth=8)
+    one = pipeline.open_stream(inbox, queue_depth=8)
+    two = pipeline.open_stream(other, queue_depth=8)
     submit(one, 0)
     submit(two, 20)
     wait_begun(backend, 2)
@@ -405,7 +397,7 @@ def test_batches_are_delivered_in_order_whichever_ends_first() -> None:
     release(backend, 1, 21)
     other.wait(2)
     assert other.values == [20, 21]  # not held up by the other camera
-    assert not inbox.jobs
+    assert not inbox.outcomes
     release(backend, 0, 2, 22)
     inbox.wait(3)
     other.wait(1)
@@ -425,11 +417,11 @@ def test_idle_workers_share_what_waits() -> None:
         return read(message)
 
     pipeline = Pipeline(hosted(backend), workers=2)
-    stream = pipeline.open_stream(read_together, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     wait_until_idle(pipeline, 2)
-    with pipeline._shop.lock:  # both frames wait before a worker looks
-        submit(stream, 1)
-        submit(stream, 2)
+    with pipeline._shared.lock:  # both frames wait before a worker looks
+        submit(stream, 1, read_together)
+        submit(stream, 2, read_together)
     release(backend, 1, 2)
     inbox.wait(2)
     pipeline.close()
@@ -439,7 +431,7 @@ def test_idle_workers_share_what_waits() -> None:
 def test_a_bad_frame_in_a_batch_costs_only_itself() -> None:
     backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     held_at_work(backend, stream)
     for message in (1, "bad", 3, 4):
         submit(stream, message)
@@ -450,7 +442,7 @@ def test_a_bad_frame_in_a_batch_costs_only_itself() -> None:
     inbox.wait(4)
     pipeline.close()
     assert backend.batches == [[0], [1, 3, 4]]  # and nothing was inferred for bad frames alone
-    assert [job.message for job in inbox.jobs] == [0, 1, "bad", 3, 4, *["bad"] * 4]
+    assert [each.request.message for each in inbox.outcomes] == [0, 1, "bad", 3, 4, *["bad"] * 4]
     assert inbox.values == [0, 1, 3, 4]
     assert stream.counts == Counts(received=9, answered=4, refused=5)
 
@@ -458,8 +450,8 @@ def test_a_bad_frame_in_a_batch_costs_only_itself() -> None:
 def test_a_failed_batch_fails_its_frames_and_no_others() -> None:
     backend, inbox, other = HeldBackend(open_gates=False, batch=4), Inbox(), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
-    neighbour = pipeline.open_stream(read, other, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
+    neighbour = pipeline.open_stream(other, queue_depth=8)
     held_at_work(backend, stream)
     for message in (1, 13, "bad", 4):
         submit(stream, message)
@@ -468,11 +460,9 @@ def test_a_failed_batch_fails_its_frames_and_no_others() -> None:
     inbox.wait(5)
     other.wait(1)
     pipeline.close()
-    outcomes = [job.outcome for job in inbox.jobs]
-    failed, answered, refused = Outcome.FAILED, Outcome.ANSWERED, Outcome.REFUSED
-    assert outcomes == [answered, failed, failed, refused, answered]
-    assert [job.outcome for job in other.jobs] == [failed]
-    assert all(isinstance(job.error, BackendError) for job in inbox.jobs[1:3])
+    assert inbox.kinds == ["answered", "failed", "failed", "refused", "answered"]
+    assert other.kinds == ["failed"]
+    assert inbox.errors[1:3] == [BackendError, BackendError]
     assert stream.counts == Counts(received=5, answered=2, failed=2, refused=1)
     assert neighbour.counts == Counts(received=1, failed=1)
 
@@ -480,21 +470,20 @@ def test_a_failed_batch_fails_its_frames_and_no_others() -> None:
 def test_an_answer_that_is_none_fails_only_its_own_frame() -> None:
     backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     held_at_work(backend, stream)
     for number in (1, 14, 3):
         submit(stream, number)
     release(backend, 0, 1, 14, 3)
     inbox.wait(4)
     pipeline.close()
-    failed, answered = Outcome.FAILED, Outcome.ANSWERED
-    assert [job.outcome for job in inbox.jobs] == [answered, answered, failed, answered]
+    assert inbox.kinds == ["answered", "answered", "failed", "answered"]
 
 
 def test_newest_frames_win_with_batches_too() -> None:
     backend, inbox = HeldBackend(open_gates=False, batch=4), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=3)
+    stream = pipeline.open_stream(inbox, queue_depth=3)
     held_at_work(backend, stream)
     for number in range(1, 10):
         submit(stream, number)
@@ -510,7 +499,8 @@ def test_swaps_from_batches_to_single_frames_and_back() -> None:
     large, small = HeldBackend(open_gates=False, batch=4), HeldBackend(offset=100)
     inbox = Inbox()
     pipeline = Pipeline(hosted(large), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    (at_work,) = pipeline._shared.workers
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     held_at_work(large, stream)
     for number in range(1, 5):
         submit(stream, number)
@@ -520,6 +510,8 @@ def test_swaps_from_batches_to_single_frames_and_back() -> None:
     submit(stream, 6)
     swapped = threading.Thread(target=pipeline.swap, args=(hosted(small),))
     swapped.start()
+    while not at_work.retired:
+        threading.Event().wait(0.001)
     release(large, 1, 2, 3, 4)
     swapped.join(WAIT)
     inbox.wait(7)
@@ -542,7 +534,7 @@ def test_swaps_from_batches_to_single_frames_and_back() -> None:
 def test_a_hanging_batch_is_given_up_frame_by_frame() -> None:
     hung, fresh, inbox = HeldBackend(open_gates=False, batch=4), HeldBackend(offset=100), Inbox()
     pipeline = Pipeline(hosted(hung), workers=1)
-    stream = pipeline.open_stream(read, inbox, queue_depth=8)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
     held_at_work(hung, stream)
     for message in (1, "bad", 3):
         submit(stream, message)
@@ -551,8 +543,7 @@ def test_a_hanging_batch_is_given_up_frame_by_frame() -> None:
     assert pipeline.oldest_in_flight() > 0
     assert not pipeline.swap(hosted(fresh), timeout_s=0.01)
     inbox.wait(4)
-    outcomes = [job.outcome for job in inbox.jobs]
-    assert outcomes == [Outcome.ANSWERED, Outcome.FAILED, Outcome.REFUSED, Outcome.FAILED]
+    assert inbox.kinds == ["answered", "failed", "refused", "failed"]
     release(hung, 1, 3)
     while hung.open_slots:
         threading.Event().wait(0.001)
@@ -568,7 +559,7 @@ def test_every_frame_of_many_cameras_ends_once() -> None:
     backends = [HeldBackend(batch=4), HeldBackend(batch=1), HeldBackend(batch=3)]
     pipeline = Pipeline(hosted(backends[0]), workers=3)
     inboxes = [Inbox() for _ in range(4)]
-    streams = [pipeline.open_stream(read, inbox, queue_depth=3) for inbox in inboxes]
+    streams = [pipeline.open_stream(inbox, queue_depth=3) for inbox in inboxes]
 
     def send(stream: Any) -> None:
         for number in range(2000):
@@ -587,8 +578,8 @@ def test_every_frame_of_many_cameras_ends_once() -> None:
     for stream, inbox in zip(streams, inboxes):
         counts = stream.counts
         assert (counts.received, counts.in_flight) == (2000, 0)
-        assert len(inbox.jobs) == counts.answered + counts.failed + counts.refused
-        answered = [job for job in inbox.jobs if job.outcome is Outcome.ANSWERED]
-        assert all(job.logits is not None and job.logits[0] == job.message for job in answered)
-        received = [job.received for job in inbox.jobs]
+        assert len(inbox.outcomes) == counts.answered + counts.failed + counts.refused
+        answered = [each for each in inbox.outcomes if isinstance(each, Answered)]
+        assert all(each.logits[0] == each.request.message for each in answered)
+        received = [each.request.received for each in inbox.outcomes]
         assert received == sorted(received)

@@ -20,6 +20,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification
 
 import repghost_ros.native as native
+from repghost_ros.engine.pipeline import Bell
 from repghost_ros.ros import rcl
 
 QOS = QoSProfile(depth=20)
@@ -81,13 +82,13 @@ def test_takes_what_was_sent_whatever_its_size(node: LifecycleNode, receiver: rc
     for size in (10, 100_000, 1_000, 0, 300_000):
         sent = serialize_message(image(size))
         publisher.publish(sent)
-        place, taken = receiver.receive(subscriptions, WAIT) or (-1, None)
+        place, taken = receiver.receive(subscriptions, WAIT, Bell()) or (-1, None)
         assert place == 0
         assert taken is not None
         assert 0 <= taken.size - len(sent) < 4  # Cyclone DDS pads to a multiple of 4 bytes
         kept.append((sent, taken.view()))
         del taken
-    assert receiver.receive(subscriptions, 0.0) is None
+    assert receiver.receive(subscriptions, 0.0, Bell()) is None
     # All of them: nothing was taken into the memory of what is still looked at.
     for sent, view in kept:
         assert view[: len(sent)] == sent
@@ -102,7 +103,7 @@ def test_takes_from_several_subscriptions_in_turn(
         for size in (1, 2):
             publisher.publish(image(size))
     time.sleep(0.2)  # so that all have arrived
-    places = [(receiver.receive(subscriptions, WAIT) or (None,))[0] for _ in range(6)]
+    places = [(receiver.receive(subscriptions, WAIT, Bell()) or (None,))[0] for _ in range(6)]
     assert places == [0, 1, 2, 0, 1, 2]
 
 
@@ -111,16 +112,16 @@ def test_returns_when_woken_and_loses_no_message(
 ) -> None:
     publisher, subscription = linked(node, "image")
     subscriptions = [subscription]
-    assert receiver.receive(subscriptions, 0.0) is None
+    assert receiver.receive(subscriptions, 0.0, Bell()) is None
     woken = threading.Timer(0.2, receiver.wake)
     woken.start()
-    assert receiver.receive(subscriptions, WAIT) is None
+    assert receiver.receive(subscriptions, WAIT, Bell()) is None
     woken.join()
     # Both at once: neither is lost.
     publisher.publish(image(10))
     time.sleep(0.1)
     receiver.wake()
-    received = [receiver.receive(subscriptions, WAIT) for _ in range(2)]
+    received = [receiver.receive(subscriptions, WAIT, Bell()) for _ in range(2)]
     assert received.count(None) == 1
 
 
@@ -131,7 +132,7 @@ def test_memory_is_used_again_once_nobody_looks_at_it(
     subscriptions = [subscription]
     for _ in range(5):
         publisher.publish(image(1000))
-        received = receiver.receive(subscriptions, WAIT)
+        received = receiver.receive(subscriptions, WAIT, Bell())
         assert received is not None
         part = received[1].view()[8:16]
         del received

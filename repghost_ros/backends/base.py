@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 
-import repghost_ros.native as native
 from repghost_ros.errors import BackendError
+from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
 Activation = Literal["auto", "softmax", "none"]
@@ -22,20 +25,94 @@ ChannelOrder = Literal["auto", "rgb", "bgr"]
 CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
 
 
-class Slot(Protocol):
+Read = Callable[[Any], Frame]
+"""Makes a frame of a request's message; raises where there is none in it."""
+
+
+class Ranking(NamedTuple):
+    """The classes that are wanted of a plain softmax: the most probable ones."""
+
+    top_k: int
+    """How many at most."""
+    threshold: float
+    """Least probability, 0.0 to 1.0."""
+
+
+class Query(Protocol):
+    """What a slot needs to know of a request to answer it."""
+
+    @property
+    def message(self) -> Any:
+        """What the frame is read from."""
+
+    @property
+    def read(self) -> Read:
+        """Makes a frame of the message."""
+
+    @property
+    def view(self) -> View:
+        """What of the frame the model sees."""
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The classes that the slot may find itself, None where it takes more than a softmax."""
+
+
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+
+
+@dataclass(frozen=True)
+class Times:
+    """When a frame was worked on: seconds on the monotonic clock."""
+
+    started: float
+    converted: float
+    inferred: float
+    """Of all frames of a batch together."""
+
+
+@dataclass(frozen=True)
+class Inferred(Generic[AnyQuery]):
+    """A frame that the model has seen."""
+
+    request: AnyQuery
+    logits: np.ndarray
+    """float32 (classes,); probabilities where the model ends in a softmax."""
+    times: Times
+    seen: Frame | None
+    """What of the message the model saw, before it was scaled; None: NV12, copied as it is."""
+    best: Iterable[tuple[int, float]] | None = None
+    """Index and probability of the best classes, best first; None where the slot ranked none."""
+
+
+@dataclass(frozen=True)
+class Refused(Generic[AnyQuery]):
+    """A frame that could not be read or converted, because of its message."""
+
+    kind: ClassVar[str] = "refused"
+    request: AnyQuery
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Failed(Generic[AnyQuery]):
+    """A frame that the backend failed or hung on, or whose results could not be delivered."""
+
+    kind: ClassVar[str] = "failed"
+    request: AnyQuery
+    error: Exception
+
+
+class Slot(ABC):
     """What one worker needs to infer: its input buffers and its place on the device."""
+
+    inputs: tuple[np.ndarray, ...]
+    """uint8 (height * 3 // 2, width): as many as the backend's `batch`, in device memory if any."""
 
     @property
     def nv12(self) -> np.ndarray:
-        """uint8 (height * 3 // 2, width): a lone frame goes here, into device memory if any."""
-
-    @property
-    def inputs(self) -> tuple[np.ndarray, ...]:
-        """Such buffers for as many frames as the backend's `batch`; the first is `nv12`."""
-
-    @property
-    def native(self) -> NativeSlot | None:
-        """What takes whole frames through this slot in C, None where nothing does."""
+        """The first of `inputs`."""
+        return self.inputs[0]
 
     def infer(self) -> np.ndarray:
         """Run the model on `nv12`.
@@ -48,7 +125,10 @@ class Slot(Protocol):
             BackendError: the device refused, failed or timed out.
 
         """
+        logits: np.ndarray = self.infer_batch(1)[0]
+        return logits
 
+    @abstractmethod
     def infer_batch(self, count: int) -> np.ndarray:
         """Run the model on the first `count` of `inputs`, in one task of the device.
 
@@ -60,47 +140,92 @@ class Slot(Protocol):
 
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Give the slot's buffers back; further calls do nothing."""
 
+    def run(
+        self, batch: Sequence[AnyQuery], color_range: ColorRange, *, rank: bool
+    ) -> Iterator[Inferred[AnyQuery] | Refused[AnyQuery] | Failed[AnyQuery]]:
+        """Read, convert and infer several frames in one inference.
 
-class NativeSlot(Protocol):
-    """A slot's way from serialized images to the best classes in C; see `native`."""
+        Args:
+            batch: no more than `inputs`.
+            color_range: BT.601 range of the NV12 that the model wants.
+            rank: whether the best classes may be found here: the model's outputs are logits.
 
-    def frame(self) -> native.Frame:
-        """A new frame, with room for its logits."""
-
-    def run(self, frames: Sequence[native.Frame]) -> int | None:
-        """Fill the inputs of those frames that have a message, infer, and name what is wanted.
-
-        Returns:
-            None once all is done, or which frame's message is no NV12 of the model's size: its input
-            is to be filled and its message removed, and then this is to be called again.
-
-        Raises:
-            BackendError: the device refused, failed or timed out: none of the frames has an answer.
+        Yields:
+            what became of each request, as soon as that is known: a frame that cannot be converted is
+            refused alone; where the inference fails, the others fail.
 
         """
+        converted: list[_Converted[AnyQuery]] = []
+        for request in batch:
+            number, started = len(converted), time.monotonic()
+            try:
+                frame = convert(request, self.inputs[number], color_range)
+            except Exception as error:
+                yield Refused(request, error)
+            else:
+                converted.append(_Converted(request, number, frame, started, time.monotonic()))
+        if not converted:
+            return
+        try:
+            logits = self.infer_batch(len(converted))
+        except Exception as error:
+            for each in converted:
+                yield Failed(each.request, error)
+            return
+        inferred = time.monotonic()
+        for each in converted:
+            times = Times(each.started, each.converted, inferred)
+            yield Inferred(each.request, logits[each.number], times, each.frame)
 
 
-class SingleSlot:
-    """What a slot of a runtime that takes one frame at a time makes of a batch."""
+@dataclass(frozen=True)
+class _Converted(Generic[AnyQuery]):
+    """A frame in an input, ready to be inferred."""
 
-    nv12: np.ndarray
-    native: NativeSlot | None = None
+    request: AnyQuery
+    number: int
+    """Of its input."""
+    frame: Frame
+    started: float
+    converted: float
 
-    @property
-    def inputs(self) -> tuple[np.ndarray, ...]:
-        """The one buffer."""
-        return (self.nv12,)
 
+def convert(request: Query, nv12: np.ndarray, color_range: ColorRange) -> Frame:
+    """Write what the model sees of a request's frame into an input.
+
+    Returns:
+        that part of the frame, before it was scaled.
+
+    Raises:
+        Exception: whatever its `read` raised, or FrameError from its `view`.
+
+    """
+    frame = request.view.crop(request.read(request.message))
+    request.view.fill(frame, nv12, color_range)
+    return frame
+
+
+class SingleSlot(Slot):
+    """A slot of a runtime that takes one frame at a time.
+
+    Args:
+        height, width: of the model's input in pixels.
+
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.inputs = (np.full((height * 3 // 2, width), 128, np.uint8),)
+
+    @abstractmethod
     def infer(self) -> np.ndarray:
-        """To be written by the runtime."""
-        raise NotImplementedError
+        """Run the model on `nv12`; see `Slot.infer`."""
 
     def infer_batch(self, count: int) -> np.ndarray:
         """Run the model on the one buffer: float32 (1, classes)."""
-        assert count == 1
         return self.infer()[np.newaxis]
 
 

@@ -12,7 +12,8 @@ import ctypes
 import ctypes.util
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from ctypes import (
     POINTER,
     Structure,
@@ -31,16 +32,35 @@ from ctypes import (
     c_void_p,
     cast,
 )
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 import repghost_ros.native as native
-from repghost_ros.backends.base import DEFAULTS, BackendOptions, Runtime, image_size, why_not
+from repghost_ros.backends.base import (
+    DEFAULTS,
+    AnyQuery,
+    BackendOptions,
+    Failed,
+    Inferred,
+    Query,
+    Ranking,
+    Refused,
+    Runtime,
+    Slot,
+    Times,
+    convert,
+    image_size,
+    why_not,
+)
 from repghost_ros.errors import BackendError
+from repghost_ros.vision.cdr import Memory, Serialized
+from repghost_ros.vision.frame import Frame
+from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.zoo.binary import look_at
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
@@ -490,10 +510,11 @@ class LibdnnBackend:
             self._packed = c_void_p()
 
 
-class LibdnnSlot:
+class LibdnnSlot(Slot):
     """One worker's tensors; everything an inference needs is made once.
 
-    Frames are written into the same buffers whichever program takes them.
+    Frames are written into the same buffers whichever program takes them. Where the compiled helper is
+    built, it copies frames, infers and ranks classes in one call.
     """
 
     def __init__(self, backend: LibdnnBackend) -> None:
@@ -509,10 +530,10 @@ class LibdnnSlot:
             self._free()
             raise
         self.inputs = tuple(self._view(image, largest) for image in self.images)
-        self.nv12: np.ndarray = self.inputs[0]
-        self.tasks = {program.batch: self._task(program) for program in backend.programs}
-        helper = native.library()
-        self.native = None if helper is None else NativeLibdnnSlot(helper, self)
+        self._tasks = {program.batch: self._task(program) for program in backend.programs}
+        self._helper = native.library()
+        self._native = {each.batch: self._native_program(each) for each in backend.programs}
+        self._pass_type = native.pass_type(backend.classes)
 
     def _allocate(self, size: int) -> SysMem:
         memory = SysMem()
@@ -546,16 +567,6 @@ class LibdnnSlot:
         output.sysMem[0] = self.answer
         return images, POINTER(Tensor)(output), program.logits(self.answer.virAddr)
 
-    def infer(self) -> np.ndarray:
-        """Run the model on `nv12` and wait: float32 (classes,).
-
-        Raises:
-            BackendError: the BPU refused, failed or timed out.
-
-        """
-        logits: np.ndarray = self.infer_batch(1)[0]
-        return logits
-
     def infer_batch(self, count: int) -> np.ndarray:
         """Run the model on the first `count` of `inputs` and wait: float32 (count, classes).
 
@@ -565,7 +576,7 @@ class LibdnnSlot:
         """
         backend, dnn = self.backend, self.backend.dnn
         program = backend.program_for(count)
-        images, outputs, values = self.tasks[program.batch]
+        images, outputs, values = self._tasks[program.batch]
         for image in self.images[: program.batch]:
             backend.check_step(Step.FLUSHING, dnn.hbSysFlushMem(byref(image), _CLEAN))
         task = c_void_p()
@@ -582,6 +593,116 @@ class LibdnnSlot:
         logits *= program.factor
         return logits
 
+    def run(
+        self, batch: Sequence[AnyQuery], color_range: ColorRange, *, rank: bool
+    ) -> Iterator[Inferred[AnyQuery] | Refused[AnyQuery] | Failed[AnyQuery]]:
+        """Read, convert and infer several frames in one inference; see `Slot.run`."""
+        if self._helper is None:
+            yield from super().run(batch, color_range, rank=rank)
+            return
+        running: list[_Running[AnyQuery]] = []
+        for request in batch:
+            one = _Running(request, self._pass(len(running), request.ranking if rank else None))
+            memory = _copied(request, color_range)
+            if memory is not None:
+                one.native.message, one.native.length = memory.address, memory.size
+            elif (reason := self._convert(one, color_range)) is not None:
+                yield Refused(request, reason)
+                continue
+            running.append(one)
+        while running:
+            try:
+                other = self._run(running)
+            except Exception as error:
+                for one in running:
+                    yield Failed(one.request, error)
+                return
+            if other is None:
+                break
+            if (reason := self._convert(other, color_range)) is not None:
+                running.remove(other)
+                yield Refused(other.request, reason)
+        for one in running:
+            yield one.inferred()
+
+    def _pass(self, number: int, ranking: Ranking | None) -> native.Pass:
+        """Return a frame's pass through one of the inputs."""
+        made = self._pass_type(nv12=self.inputs[number].ctypes.data, number=number)
+        if ranking is not None and ranking.top_k <= native.MOST_CLASSES:
+            made.wanted, made.threshold = ranking
+        return made
+
+    def _convert(self, one: _Running[AnyQuery], color_range: ColorRange) -> Exception | None:
+        """Fill a frame's own input in Python, or return why that cannot be done."""
+        one.native.message = None
+        try:
+            one.seen = convert(one.request, self.inputs[one.native.number], color_range)
+        except Exception as error:
+            return error
+        one.native.converted = time.monotonic()
+        return None
+
+    def _run(self, running: Sequence[_Running[AnyQuery]]) -> _Running[AnyQuery] | None:
+        """Fill the inputs of those that still have a message, infer, and rank what is wanted.
+
+        Returns:
+            None once all is done, or whose message is not NV12 of the model's size: it is to be
+            converted, and then this is to be called again.
+
+        Raises:
+            BackendError: the BPU refused, failed or timed out.
+
+        """
+        assert self._helper is not None
+        count = len(running)
+        passes = (c_void_p * count)(*(addressof(one.native) for one in running))
+        # A refused frame leaves its input unused, so the last input may lie behind the last frame.
+        batch = self.backend.program_for(1 + running[-1].native.number).batch
+        program, _ = self._native[batch]
+        result = self._helper.repghost_run(byref(program), passes, count)
+        if result < 0:
+            return running[-1 - result]
+        if result:
+            self.backend.check_step(Step(result), program.status)
+        return None
+
+    def _native_program(self, program: Program) -> tuple[native.Program, tuple[Any, ...]]:
+        """Return what the compiled helper needs for an inference, and what has to be kept for it."""
+        dnn = self.backend.dnn
+        tensors, outputs, values = self._tasks[program.batch]
+        scores = (c_double * program.classes)()
+        images = (c_void_p * program.batch)(*map(addressof, self.images[: program.batch]))
+        factors, offsets = (
+            np.ascontiguousarray(np.broadcast_to(table, program.classes))
+            for table in (program.factor, program.offset)
+        )
+        made = native.Program(
+            flush=cast(dnn.hbSysFlushMem, c_void_p),
+            infer=cast(dnn.hbDNNInfer, c_void_p),
+            wait=cast(dnn.hbDNNWaitTaskDone, c_void_p),
+            release=cast(dnn.hbDNNReleaseTask, c_void_p),
+            model=program.handle,
+            control=addressof(self.backend.control),
+            outputs=addressof(outputs),
+            answer=addressof(self.answer),
+            inputs=addressof(tensors),
+            images=addressof(images),
+            values=self.answer.virAddr,
+            factors=factors.ctypes.data,
+            offsets=offsets.ctypes.data,
+            scores=addressof(scores),
+            image_step=program.image_step,
+            class_step=program.class_step,
+            batch=program.batch,
+            timeout_ms=self.backend.timeout_ms,
+            width=program.width,
+            height=program.height,
+            stride=program.stride,
+            classes=program.classes,
+            element=program.output.tensorType,
+        )
+        return made, (tensors, outputs, values, scores, images, factors, offsets)
+
     def close(self) -> None:
         """Free the buffers; further calls do nothing."""
         if self._memory:
@@ -594,71 +715,41 @@ class LibdnnSlot:
         self._memory = []
 
 
-class NativeLibdnnSlot:
-    """The same slot for the compiled helper.
+@dataclass
+class _Running(Generic[AnyQuery]):
+    """A frame of a batch on its way through the compiled helper."""
 
-    Args:
-        helper: the compiled helper.
-        slot: whose memory it uses; it is closed first.
+    request: AnyQuery
+    native: native.Pass
+    """Its own input and answer."""
+    seen: Frame | None = None
+    started: float = field(default_factory=time.monotonic)
 
-    """
+    def inferred(self) -> Inferred[AnyQuery]:
+        """Return its answer."""
+        done = self.native
+        times = Times(self.started, done.converted, done.inferred)
+        ranked = done.wanted and done.best.count >= 0
+        best = done.best if ranked else None
+        return Inferred(self.request, done.read_logits(), times, self.seen, best)
 
-    def __init__(self, helper: ctypes.CDLL, slot: LibdnnSlot) -> None:
-        self._run = helper.repghost_run
-        self._backend = slot.backend
-        programs = {each.batch: self._program(slot, each) for each in slot.backend.programs}
-        counts = range(1, slot.backend.batch + 1)
-        self._programs = [programs[slot.backend.program_for(count).batch] for count in counts]
-        self.frame = native.frame_type(slot.backend.classes)
 
-    def _program(self, slot: LibdnnSlot, program: Program) -> native.Program:
-        dnn = slot.backend.dnn
-        tensors, outputs, values = slot.tasks[program.batch]
-        scores = (c_double * program.classes)()
-        used = slot.images[: program.batch]
-        images = (c_void_p * program.batch)(*map(addressof, used))
-        nv12 = (c_void_p * program.batch)(*(image.virAddr for image in used))
-        made = native.Program(
-            flush=cast(dnn.hbSysFlushMem, c_void_p),
-            infer=cast(dnn.hbDNNInfer, c_void_p),
-            wait=cast(dnn.hbDNNWaitTaskDone, c_void_p),
-            release=cast(dnn.hbDNNReleaseTask, c_void_p),
-            model=program.handle,
-            control=addressof(slot.backend.control),
-            outputs=addressof(outputs),
-            answer=addressof(slot.answer),
-            inputs=addressof(tensors),
-            images=addressof(images),
-            nv12=addressof(nv12),
-            values=slot.answer.virAddr,
-            factors=program.factor.ctypes.data,
-            offsets=program.offset.ctypes.data,
-            scores=addressof(scores),
-            image_step=program.image_step,
-            class_step=program.class_step,
-            batch=program.batch,
-            timeout_ms=slot.backend.timeout_ms,
-            width=program.width,
-            height=program.height,
-            stride=program.stride,
-            classes=program.classes,
-            element=program.output.tensorType,
-            one_factor=program.factor.size == 1,
-            one_offset=program.offset.size == 1,
-        )
-        made.kept = (tensors, outputs, values, scores, images, nv12, program)
-        return made
+def _copied(request: Query, color_range: ColorRange) -> Memory | None:
+    """Return where a message lies whose NV12 the model sees as it is, if that has the model's size."""
+    view, message = request.view, request.message
+    copied = (
+        isinstance(message, Serialized)
+        and not message.compressed
+        and view.resize != "crop"
+        and view.source_color_range == color_range
+        and not any(view.roi)
+    )
+    return message.memory if copied else None
 
-    def run(self, frames: Sequence[native.Frame]) -> int | None:
-        """See NativeSlot."""
-        count = len(frames)
-        program = self._programs[count - 1]
-        result = self._run(byref(program), (c_void_p * count)(*map(addressof, frames)), count)
-        if result < 0:
-            return -1 - result
-        if result:
-            self._backend.check_step(Step(result), program.status)
-        return None
+
+def has_helper() -> bool:
+    """Whether the compiled helper is used here."""
+    return native.library() is not None
 
 
 RUNTIME = Runtime("libdnn", "bpu", (".bin",), available, version, LibdnnBackend)

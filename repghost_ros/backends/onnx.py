@@ -283,8 +283,8 @@ class OnnxSlot(SingleSlot):
     """One worker's NV12 buffer."""
 
     def __init__(self, backend: OnnxBackend) -> None:
+        super().__init__(backend.height, backend.width)
         self.backend = backend
-        self.nv12 = np.zeros((backend.height * 3 // 2, backend.width), np.uint8)
 
     def infer(self) -> np.ndarray:
         """Run the model on `nv12`: float32 (classes,)."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.backends import _vendor_executor
-from repghost_ros.backends.base import Backend, BackendOptions, Runtime, SingleSlot
+from repghost_ros.backends.base import Backend, BackendOptions, Runtime, SingleSlot, Slot
 from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.errors import BackendError, DependencyError
 from repghost_ros.zoo.binary import Compiled, read_for_simulation
@@ -121,23 +121,15 @@ class CompiledBackend:
         """Nothing is kept between inferences."""
 
 
-class CompiledSlot:
-    """One worker's frames and folder. Unused places of a batch stay grey."""
-
-    native = None
+class CompiledSlot(Slot):
+    """One worker's frames and folder. Unused inputs of a batch stay grey."""
 
     def __init__(self, backend: CompiledBackend) -> None:
         self._backend = backend
         self._folder = tempfile.TemporaryDirectory(prefix="repghost_sim_")
         Path(self._folder.name, "model.hbm").write_bytes(backend.model.program)
         shape = (backend.batch, backend.height * 3 // 2, backend.width)
-        self.inputs: tuple[np.ndarray, ...] = tuple(np.full(shape, 128, np.uint8))
-        self.nv12 = self.inputs[0]
-
-    def infer(self) -> np.ndarray:
-        """Simulate one inference on `nv12`: float32 (classes,)."""
-        first: np.ndarray = self.infer_batch(1)[0]
-        return first
+        self.inputs = tuple(np.full(shape, 128, np.uint8))
 
     def infer_batch(self, count: int) -> np.ndarray:
         """Simulate one inference on `inputs`: float32 (count, classes)."""
@@ -245,8 +237,8 @@ class QuantizedSlot(SingleSlot):
     """One worker's frame and process."""
 
     def __init__(self, backend: QuantizedBackend, process: _Process) -> None:
+        super().__init__(backend.height, backend.width)
         self._process = process
-        self.nv12 = np.full((backend.height * 3 // 2, backend.width), 128, np.uint8)
 
     def infer(self) -> np.ndarray:
         """Run the model on `nv12`: float32 (classes,)."""

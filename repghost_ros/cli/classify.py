@@ -30,13 +30,14 @@ from repghost_ros.cli.common import (
 from repghost_ros.cli.report import Latest, Piece
 from repghost_ros.cli.saver import Saver
 from repghost_ros.cli.terminal import with_bar
-from repghost_ros.engine.job import Job
-from repghost_ros.engine.model import Model
+from repghost_ros.engine.model import Answered, Model, Outcome
+from repghost_ros.engine.request import Request
 from repghost_ros.errors import UsageError
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import Picture, find, is_video, pictures
 
+Classified = Outcome[Request[Picture]]
 HELP = "classify images, folders, videos, cameras and streams"
 _RATE_OVER = 1.0  # seconds, of the live line's rate
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class ClassifyReport:
 
     Args:
         model: the opened model; closed at the end.
-        jobs: one per picture, in order.
+        outcomes: one per picture, in order.
         saver: writes them, or None.
         is_live: whether an interrupt is the normal end and a terminal shows only the last answer.
 
@@ -56,7 +57,7 @@ class ClassifyReport:
     def __init__(
         self,
         model: Model,
-        jobs: Iterable[Job[Picture]],
+        outcomes: Iterable[Classified],
         saver: Saver | None,
         *,
         is_live: bool = False,
@@ -64,17 +65,16 @@ class ClassifyReport:
         self.failed = False
         self.is_endless = is_live
         self._model = model
-        self._jobs = jobs
+        self._outcomes = outcomes
         self._saver = saver
 
     def text(self) -> Iterator[Piece]:
         """Yield the classes of every picture; errors are logged."""
         rate = _Rate()
-        for job in self._classified():
-            if job.error is None:
-                yield (
-                    Latest(_line(job, rate.count()), _text(job)) if self.is_endless else _text(job)
-                )
+        for outcome in self._classified():
+            if isinstance(outcome, Answered):
+                text = _text(outcome)
+                yield Latest(_line(outcome, rate.count()), text) if self.is_endless else text
 
     def as_json(self) -> dict[str, Any]:
         """Return one dict per picture, with its classes or the error."""
@@ -87,21 +87,21 @@ class ClassifyReport:
     def _answers(self) -> list[dict[str, Any]]:
         answers = []
         try:
-            for job in self._classified():
-                answers.append(_as_json(job))
+            for outcome in self._classified():
+                answers.append(_as_json(outcome))
         except KeyboardInterrupt:
             if not self.is_endless:
                 raise
         return answers
 
-    def _classified(self) -> Iterator[Job[Picture]]:
+    def _classified(self) -> Iterator[Classified]:
         try:
-            for job in self._jobs:
-                if job.error is not None:
-                    self._refuse(job.message, str(job.error))
+            for outcome in self._outcomes:
+                if not isinstance(outcome, Answered):
+                    self._refuse(outcome.request.message, str(outcome.error))
                 elif self._saver is not None:
-                    self._saver.save(job)
-                yield job
+                    self._saver.save(outcome)
+                yield outcome
         except KeyboardInterrupt:
             if not self.is_endless:
                 raise
@@ -134,33 +134,32 @@ class _Rate:
         return self._shown
 
 
-def _line(job: Job[Picture], rate: str) -> str:
-    best = ", ".join(f"{result.class_id} {result.score:.0%}" for result in job.results[:2])
-    return f"{job.message.name}  {rate}  {best}"
+def _line(answered: Answered[Request[Picture]], rate: str) -> str:
+    best = ", ".join(f"{result.class_id} {result.score:.0%}" for result in answered.results[:2])
+    return f"{answered.request.message.name}  {rate}  {best}"
 
 
-def _text(job: Job[Picture]) -> str:
-    note = f", {job.frame.note}" if job.frame is not None and job.frame.note else ""
-    head = f"{job.message.name}  ({_inference_ms(job):.2f} ms){note}"
-    return "\n".join([head, *(f"  {each.score:7.2%}  {each.class_id}" for each in job.results)])
+def _text(answered: Answered[Request[Picture]]) -> str:
+    note = f", {answered.note}" if answered.note else ""
+    head = f"{answered.request.message.name}  ({_inference_ms(answered):.2f} ms){note}"
+    lines = (f"  {each.score:7.2%}  {each.class_id}" for each in answered.results)
+    return "\n".join([head, *lines])
 
 
-def _inference_ms(job: Job[Picture]) -> float:
-    assert job.converted is not None
-    assert job.inferred is not None
-    return (job.inferred - job.converted) * 1e3
+def _inference_ms(answered: Answered[Request[Picture]]) -> float:
+    return (answered.times.inferred - answered.times.converted) * 1e3
 
 
-def _as_json(job: Job[Picture]) -> dict[str, Any]:
-    about = {"path": job.message.source, "frame": job.message.index}
-    if job.error is not None:
-        return {**about, "error": str(job.error)}
-    assert job.frame is not None
+def _as_json(outcome: Classified) -> dict[str, Any]:
+    shown = outcome.request.message
+    about = {"path": shown.source, "frame": shown.index}
+    if not isinstance(outcome, Answered):
+        return {**about, "error": str(outcome.error)}
     return {
         **about,
-        **({"note": job.frame.note} if job.frame.note else {}),
-        "inference_ms": round(_inference_ms(job), 3),
-        "results": [asdict(result) for result in job.results],
+        **({"note": outcome.note} if outcome.note else {}),
+        "inference_ms": round(_inference_ms(outcome), 3),
+        "results": [asdict(result) for result in outcome.results],
     }
 
 
@@ -194,7 +193,7 @@ def run(options: argparse.Namespace) -> ClassifyReport:
         written = {options.save.resolve()} if options.save else set()
         files = find(map(Path, options.source), without=written)
     model = open_model(options)
-    jobs: Iterable[Job[Picture]] = classify_each(
+    outcomes: Iterable[Classified] = classify_each(
         model,
         live_pictures(live[0], every=options.every, max_rate=options.max_rate or 0.0)
         if live
@@ -208,6 +207,6 @@ def run(options: argparse.Namespace) -> ClassifyReport:
     if not live and (options.json or not sys.stdout.isatty()):
         # On a terminal a bar would get between the answers.
         total = None if any(map(is_video, files)) else len(files)
-        jobs = with_bar(jobs, total, "picture")
+        outcomes = with_bar(outcomes, total, "picture")
     saver = Saver(options.save, files) if options.save else None
-    return ClassifyReport(model, jobs, saver, is_live=bool(live))
+    return ClassifyReport(model, outcomes, saver, is_live=bool(live))

@@ -11,8 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Answered
 from repghost_ros.engine.overlay import draw_overlay, picture
+from repghost_ros.engine.request import Request
 from repghost_ros.errors import OutputError
 from repghost_ros.output import whole_file
 from repghost_ros.sources.pictures import Picture
@@ -37,16 +38,15 @@ class Saver:
         self._taken = {path.resolve() for path in originals}
         self._video: _Video | None = None
 
-    def save(self, job: Job[Picture]) -> None:
+    def save(self, answered: Answered[Request[Picture]]) -> None:
         """Draw one picture.
 
         Raises:
             OutputError: it cannot be written.
 
         """
-        assert job.frame is not None
-        shown, rgb = job.message, picture(job.frame)
-        draw_overlay(rgb, job.results)
+        shown, rgb = answered.request.message, picture(answered.frame)
+        draw_overlay(rgb, answered.results)
         bgr = np.ascontiguousarray(rgb[..., ::-1])
         if shown.index is not None:
             if self._video is None or self._video.source != shown.source:

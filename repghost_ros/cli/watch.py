@@ -22,8 +22,8 @@ from repghost_ros.cli.common import (
     reporting,
     view,
 )
-from repghost_ros.engine.job import Job
 from repghost_ros.engine.model import Model
+from repghost_ros.engine.request import Request
 from repghost_ros.errors import OutputError, need
 from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.live import is_live, live_pictures
@@ -73,9 +73,9 @@ class WatchReport:
         try:
             yield f"http://{options.host}:{server.server_port}/  (Ctrl-C ends it)"
             for read in self._made:
-                job: Job[Read] = Job(read, view(options), reported)
-                self._model.run(job, slot, lambda message: message())
-                self._watched.show(job)
+                request = Request(read, lambda read: read(), view(options), reported)
+                for outcome in self._model.run([request], slot):
+                    self._watched.show(outcome)
         except KeyboardInterrupt:
             pass  # the ordinary end
         finally:

@@ -36,7 +36,7 @@ from repghost_ros.convert.compilation import (
     similarities,
 )
 from repghost_ros.convert.quantization import images, open_float
-from repghost_ros.engine.model import Model
+from repghost_ros.engine.model import Answered, Model
 from repghost_ros.engine.results import softmax
 from repghost_ros.errors import ConversionError, FrameError, SourceError
 from repghost_ros.graphs.bias_correction import correct_biases
@@ -388,18 +388,17 @@ def _answers(
     with_bar: Pictures,
 ) -> Answers:
     with Model(path.name, path, tuple(labels), color_range, backend) as model:
-        jobs = classify_each(
+        outcomes = classify_each(
             model, samples, lambda sample: read_image(sample.path), View(resize="crop")
         )
         read, logits = [], []
         shown = with_bar((sample.path for sample in samples), len(samples))
-        for _, job in zip(shown, jobs, strict=False):
-            if job.logits is None:
-                if isinstance(job.error, (FrameError, OSError)):
-                    continue
-                raise job.error or ConversionError(f"'{path}' gives no answer")
-            read.append(job.message)
-            logits.append(job.logits)
+        for _, outcome in zip(shown, outcomes, strict=False):
+            if isinstance(outcome, Answered):
+                read.append(outcome.request.message)
+                logits.append(outcome.logits)
+            elif not isinstance(outcome.error, (FrameError, OSError)):
+                raise outcome.error
     return Answers(tuple(read), np.array(logits, np.float32))
 
 

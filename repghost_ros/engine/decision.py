@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Answered, AnyRequest, Model
 
 _GAP = 1.0
 """Seconds between two stamps beyond which the second frame shows another scene."""
@@ -18,27 +18,29 @@ class Smoothing:
 
     def __init__(self) -> None:
         self._mean: np.ndarray | None = None
-        self._model: Any = None
+        self._model: Model | None = None
         self._stamp = 0.0
 
-    def update(self, job: Job[Any], stamp: float, weight: float) -> None:
-        """Replace an answered job's results by those of the mean up to it.
+    def update(
+        self, answered: Answered[AnyRequest], stamp: float, weight: float
+    ) -> Answered[AnyRequest]:
+        """Return the same answer with the results of the mean up to it.
 
         The mean begins anew with another model, and where stamps go back or leave a gap of a second.
 
         Args:
-            job: an answered frame.
+            answered: a frame's answer.
             stamp: the frame's, in seconds.
             weight: of the mean before this frame, 0.0 to below 1.0.
 
         """
-        assert job.logits is not None
-        scores = job.reporting.scores(job.logits, job.model.activation)
-        follows = job.model is self._model and 0.0 <= stamp - self._stamp <= _GAP
+        model, reporting = answered.model, answered.request.reporting
+        scores = reporting.scores(answered.logits, model.activation)
+        follows = model is self._model and 0.0 <= stamp - self._stamp <= _GAP
         if follows and self._mean is not None:
             scores = weight * self._mean + (1.0 - weight) * scores
-        self._mean, self._model, self._stamp = scores, job.model, stamp
-        job.results = job.reporting.choose(scores, job.model.labels)
+        self._mean, self._model, self._stamp = scores, model, stamp
+        return replace(answered, best=reporting.best_of(scores, model.labels))
 
 
 class Change:

@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from repghost_ros.engine.backoff import Backoff
-from repghost_ros.engine.job import Counts
 from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.engine.pipeline import Pipeline
+from repghost_ros.engine.request import Counts
 from repghost_ros.errors import BackendError
 from repghost_ros.zoo.download import Progress
 

@@ -4,30 +4,30 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-import repghost_ros.native as native
 from repghost_ros.backends.base import (
     DEFAULTS,
     Backend,
     BackendOptions,
-    NativeSlot,
+    Failed,
+    Inferred,
+    Refused,
     Runtime,
     Slot,
+    Times,
 )
 from repghost_ros.backends.registry import choose
-from repghost_ros.engine.job import Job, Outcome
+from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting, Result, are_probabilities
 from repghost_ros.errors import BackendError, LabelsError
-from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.vision.view import View
@@ -38,8 +38,44 @@ from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.onnx_graph import gives_probabilities
 from repghost_ros.zoo.store import resolve
 
-Read = Callable[[Any], Frame]
-"""Makes a frame of a job's message; raises where there is none in it."""
+AnyRequest = TypeVar("AnyRequest", bound=Request[Any])
+
+
+@dataclass(frozen=True)
+class Answered(Generic[AnyRequest]):
+    """A frame with its results."""
+
+    kind: ClassVar[str] = "answered"
+    request: AnyRequest
+    model: Model
+    """The one that answered."""
+    best: Iterable[tuple[int, float]]
+    """Index and probability of the reported classes, best first."""
+    logits: np.ndarray
+    """float32 (classes,), as the model gave them."""
+    times: Times
+    seen: Frame | None
+    """What of the message the model saw; None where nobody has read it: NV12, copied as it is."""
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """Best first; may be empty where no class reaches the threshold."""
+        return self.request.reporting.named(self.best, self.model.labels)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """What of the message the model saw, before it was scaled."""
+        request = self.request
+        return self.seen or request.view.crop(request.read(request.message))
+
+    @property
+    def note(self) -> str:
+        """What was lost on the way though the frame was taken; see Frame."""
+        return self.seen.note if self.seen is not None else ""
+
+
+Outcome = Answered[AnyRequest] | Refused[AnyRequest] | Failed[AnyRequest]
+"""How a request ended; `kind` names the field of Counts that counts it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +134,7 @@ class Model(AbstractContextManager["Model"]):
         view: View = View(),
         reporting: Reporting = Reporting(),
     ) -> tuple[Result, ...]:
-        """Name what a picture shows.
+        """Classify a picture.
 
         Args:
             picture: a frame, or a uint8 BGR (height, width, 3) or grey (height, width) array.
@@ -114,131 +150,40 @@ class Model(AbstractContextManager["Model"]):
             ParameterError: the model lacks a class that `reporting` names.
 
         """
-        job = Job(picture, view, reporting)
         with self._lock:
             slot = self._idle.pop() if self._idle else None
         slot = slot or self.open_slot()
         try:
-            self.run(job, slot, _as_frame)
+            (outcome,) = self.run([Request(picture, _as_frame, view, reporting)], slot)
         finally:
             with self._lock:
                 self._idle.append(slot)
-        if job.error is not None:
-            raise job.error
-        return job.results
+        if isinstance(outcome, Answered):
+            return outcome.results
+        raise outcome.error
 
-    def run(self, job: Job[Any], slot: Slot, read: Read) -> None:
-        """Take a job from message to results: read, convert, infer, name.
-
-        An error ends only this job: see its outcome and error.
-        """
-        self.run_batch([(job, read)], slot)
-
-    def run_batch(self, batch: Sequence[tuple[Job[Any], Read]], slot: Slot) -> None:
-        """Take several jobs from message to results in one inference.
-
-        A frame that cannot be converted is refused alone; where the inference fails, the others fail.
+    def run(self, batch: Sequence[AnyRequest], slot: Slot) -> Iterator[Outcome[AnyRequest]]:
+        """Take requests from message to results in one inference: read, convert, infer, rank.
 
         Args:
-            batch: jobs, and what makes frames of their messages; no more than the slot's inputs.
+            batch: no more than the slot's inputs.
             slot: the caller's.
 
+        Yields:
+            what became of each request, as soon as that is known; an error is that of its outcome.
+
         """
-        if slot.native is not None:
-            self._run_native(batch, slot, slot.native)
-            return
-        converted: list[Job[Any]] = []
-        for job, read in batch:
-            if self._convert(job, read, slot.inputs[len(converted)]):
-                converted.append(job)
-        if not converted:
-            return
-        try:
-            answers = slot.infer_batch(len(converted))
-        except Exception as error:
-            for job in converted:
-                job.end(Outcome.FAILED, error)
-            return
-        inferred = time.monotonic()
-        for job, logits in zip(converted, answers):
-            job.inferred, job.logits, job.model = inferred, logits, self
-            self._name(job)
+        for done in slot.run(batch, self.color_range, rank=self.activation == "softmax"):
+            yield self._rank(done) if isinstance(done, Inferred) else done
 
-    def _run_native(
-        self, batch: Sequence[tuple[Job[Any], Read]], slot: Slot, through: NativeSlot
-    ) -> None:
-        """Do the same with the compiled helper, which leaves to Python what is not the common case."""
-        jobs: list[tuple[Job[Any], Read]] = []
-        frames: list[native.Frame] = []
-        for job, read in batch:
-            frame = through.frame()
-            if self._is_copied(job):
-                frame.message, frame.length = job.message.memory.address, job.message.memory.size
-                job.started = time.monotonic()
-            elif not self._convert(job, read, slot.inputs[len(jobs)]):
-                continue
-            if self.activation == "softmax" and job.reporting.is_plain:
-                frame.wanted, frame.threshold = job.reporting.top_k, job.reporting.score_threshold
-            jobs.append((job, read))
-            frames.append(frame)
-        try:
-            while jobs and (place := through.run(frames)) is not None:
-                frames[place].message = None
-                if not self._convert(*jobs[place], slot.inputs[place]):
-                    del jobs[place], frames[place]
-        except Exception as error:
-            for job, _ in jobs:
-                job.end(Outcome.FAILED, error)
-        for (job, _), frame in zip(jobs, frames):
-            job.converted = frame.converted or job.converted
-            if job.outcome is not None:
-                continue
-            job.inferred, job.model = frame.inferred, self
-            if frame.wanted and frame.named >= 0:
-                job.named = frame
-                job.end(Outcome.ANSWERED)
-            else:
-                job.logits = frame.read_logits()
-                self._name(job)
-
-    def _is_copied(self, job: Job[Any]) -> bool:
-        """Whether the model sees a message's NV12 as it is, if that has the model's size."""
-        view, message = job.view, job.message
-        return (
-            isinstance(message, Serialized)
-            and message.memory is not None
-            and not message.compressed
-            and view.resize != "crop"
-            and view.source_color_range == self.color_range
-            and not any(view.roi)
-        )
-
-    def _convert(self, job: Job[Any], read: Read, nv12: np.ndarray) -> bool:
-        """Write what the model sees of a job's frame into a buffer; False if the job is refused."""
-        job.started = time.monotonic()
-        try:
-            job.frame = job.view.crop(read(job.message))
-            job.view.fill(job.frame, nv12, self.color_range)
-        except Exception as error:
-            job.end(Outcome.REFUSED, error)
-            return False
-        job.converted = time.monotonic()
-        return True
-
-    def _name(self, job: Job[Any]) -> None:
-        """Make results of a job's logits."""
-        assert job.logits is not None
-        try:
-            job.results = job.reporting.results(job.logits, self.labels, self.activation)
-        except Exception as error:
-            job.end(Outcome.FAILED, error)
-        else:
-            job.end(Outcome.ANSWERED)
-
-    @cached_property
-    def label_table(self) -> native.Labels:
-        """The class names for the compiled helper."""
-        return native.Labels(self.labels)
+    def _rank(self, done: Inferred[AnyRequest]) -> Answered[AnyRequest] | Failed[AnyRequest]:
+        best = done.best
+        if best is None:
+            try:
+                best = done.request.reporting.best(done.logits, self.labels, self.activation)
+            except Exception as error:
+                return Failed(done.request, error)
+        return Answered(done.request, self, best, done.logits, done.times, done.seen)
 
     def open_slot(self) -> Slot:
         """Allocate the buffers of one worker; its owner closes it before the model."""

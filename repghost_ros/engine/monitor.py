@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.engine.job import Counts, Job, Outcome
+from repghost_ros.engine.model import Answered, Outcome
+from repghost_ros.engine.request import Counts
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,15 @@ class Monitor:
         self._last_frame = time.monotonic()
         self._last_error = ""
 
-    def record(self, job: Job[Any]) -> None:
-        """Record a job that has ended and, if answered, was just published."""
-        if job.error is not None:
-            self._last_error = str(job.error)
-        if job.outcome is not Outcome.ANSWERED:
+    def record(self, outcome: Outcome[Any]) -> None:
+        """Record how a frame ended; an answered one was just published."""
+        if not isinstance(outcome, Answered):
+            self._last_error = str(outcome.error)
             return
-        assert job.started is not None
-        assert job.converted is not None
-        assert job.inferred is not None
-        period = self._period
-        period.convert.append(job.converted - job.started)
-        period.infer.append(job.inferred - job.converted)
-        period.end_to_end.append(time.monotonic() - job.received)
+        period, times = self._period, outcome.times
+        period.convert.append(times.converted - times.started)
+        period.infer.append(times.inferred - times.converted)
+        period.end_to_end.append(time.monotonic() - outcome.request.received)
 
     def report(self, counts: Counts, *, paused: bool = False) -> Report:
         """The period that ends now; the next one begins.

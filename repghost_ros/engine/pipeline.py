@@ -7,231 +7,264 @@ whichever cameras, up to its share; it never waits for more. When the device can
 frames win: the oldest waiting one is dropped and counted, so latency stays bounded by the queue depth.
 Every frame submitted ends in exactly one outcome.
 
-One lock, `_Shop.lock`, guards everything that more than one thread touches: the crew, the streams
-and their order, each stream's queues and counts, each worker's tickets and each ticket's fields. A
-job's own fields belong to whoever holds its ticket. Frames are converted, inferred and delivered
-without the lock.
+One lock, `_Shared.lock`, guards everything that more than one thread touches: the workers, the streams
+and their order, the queues and counts of a stream, the tickets of a worker and their outcomes. Frames
+are converted, inferred and delivered without the lock.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from repghost_ros.backends.base import Slot
-from repghost_ros.engine.job import Counts, Job, Message, Outcome
-from repghost_ros.engine.model import Model, Read
-from repghost_ros.engine.results import Reporting
+from repghost_ros.backends.base import Failed, Slot
+from repghost_ros.engine.model import AnyRequest, Model, Outcome
+from repghost_ros.engine.request import Counts
 from repghost_ros.errors import BackendError
-from repghost_ros.native import Semaphore
-from repghost_ros.vision.view import View
 
 _log = logging.getLogger(__name__)
-Deliver = Callable[[Job[Message]], Outcome]
-"""Called with a job that has ended; returns its outcome, which may be worse than the job's own."""
+Deliver = Callable[[Outcome[AnyRequest]], None]
+"""Called with the outcome of a frame; where it raises, the frame has failed."""
+
+
+class Wake:
+    """Lets a worker sleep until it is woken, from any thread and from C.
+
+    Args:
+        descriptor: of an eventfd, or -1: there is nobody to wake.
+
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def wait(self) -> None:
+        """Sleep until `wake` is called; at once if it was called since the last time."""
+        os.eventfd_read(self.descriptor)
+
+    def wake(self) -> None:
+        """Wake the worker."""
+        if self.descriptor >= 0:
+            os.eventfd_write(self.descriptor, 1)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+NOBODY = Wake(-1)
+
+
+class Bell:
+    """Wakes workers for queued frames; whoever submits frames rings it, or lets C do that.
+
+    A woken worker needs Python's lock, so it had better be woken by a thread that no longer holds it.
+    """
+
+    def __init__(self) -> None:
+        self._due: deque[Wake] = deque()
+
+    def add(self, worker: Wake) -> None:
+        """Let this worker be woken."""
+        self._due.append(worker)
+
+    def take(self) -> Wake:
+        """Return a worker that the caller now has to wake, or NOBODY."""
+        try:
+            return self._due.popleft()
+        except IndexError:
+            return NOBODY
+
+    def ring(self) -> None:
+        """Wake the workers that frames were queued for."""
+        while (worker := self.take()) is not NOBODY:
+            worker.wake()
+
+
+@dataclass(eq=False)
+class _Ticket(Generic[AnyRequest]):
+    """A frame in flight: its place in the order of its stream."""
+
+    stream: Stream[AnyRequest]
+    request: AnyRequest
+    outcome: Outcome[AnyRequest] | None = None
+
+    def end(self, outcome: Outcome[AnyRequest]) -> None:
+        """Let this outcome be delivered, unless the frame was given up. Called with the lock held."""
+        if self.outcome is None:
+            self.outcome = outcome
 
 
 @dataclass
-class _Ticket:
-    """A job's place in its stream's order."""
-
-    stream: Stream[Any]
-    job: Job[Any]
-    ended: bool = False
-    """True once the job may be delivered; whoever sets it decides what is delivered."""
-
-
-@dataclass
-class _Shop:
+class _Shared:
     """What pipeline, streams and workers share."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
+    bell: Bell = field(default_factory=Bell)
     streams: deque[Stream[Any]] = field(default_factory=deque)
     """Those that take frames, the one that was served longest ago first."""
-    crew: list[_Worker] = field(default_factory=list)
+    workers: list[_Worker] = field(default_factory=list)
     limit: int = 0
     """How many frames of one stream may be taken and not yet delivered."""
     idle: int = 0
     """Workers that wait for a frame."""
-    asleep: list[_Worker] = field(default_factory=list)
-    """Those of them that nobody has woken yet, the one that worked last at the end."""
+    asleep: list[Wake] = field(default_factory=list)
+    """Those of them that are not being woken yet, the one that worked last, whose caches are warm, at
+    the end."""
 
-    def next_awake(self) -> Semaphore | None:
-        """What wakes the worker that worked last, whose caches are warm, None while none sleeps.
-
-        Called without the lock.
-        """
+    def next_asleep(self) -> Wake:
+        """Return the worker that worked last, NOBODY while none sleeps. Called without the lock."""
         # Popping is atomic, and whoever falls asleep looks for frames and says so with the lock held.
         try:
-            return self.asleep.pop().awake
+            return self.asleep.pop()
         except IndexError:
-            return None
-
-    def wake_one(self) -> None:
-        """Wake that worker."""
-        awake = self.next_awake()
-        if awake is not None:
-            awake.release()
+            return NOBODY
 
 
-class Stream(Generic[Message]):
+class Stream(Generic[AnyRequest]):
     """One camera's path through a pipeline; made by `Pipeline.open_stream`."""
 
-    def __init__(
-        self,
-        shop: _Shop,
-        read: Read,
-        deliver: Deliver[Message],
-        queue_depth: int,
-    ) -> None:
-        self.read = read
-        self._shop = shop
+    def __init__(self, shared: _Shared, deliver: Deliver[AnyRequest], queue_depth: int) -> None:
+        self._shared = shared
         self._deliver = deliver
         self._depth = queue_depth
         self._received = 0
-        self._ended = dict.fromkeys(Outcome, 0)
-        self._waiting: deque[Job[Message]] = deque()
-        self._in_order: deque[_Ticket] = deque()
+        self._ended: Counter[str] = Counter()
+        self._waiting: deque[AnyRequest] = deque()
+        self._in_order: deque[_Ticket[AnyRequest]] = deque()
         self._delivering = False
 
     @property
     def counts(self) -> Counts:
         """The counts of frames so far."""
-        with self._shop.lock:
-            ended = {outcome.value: count for outcome, count in self._ended.items()}
-            return Counts(self._received, **ended)
+        with self._shared.lock:
+            return Counts(self._received, **self._ended)
 
-    def submit(
-        self, message: Message, view: View = View(), reporting: Reporting = Reporting()
-    ) -> Semaphore | None:
-        """Queue a frame; returns at once. A full queue drops its oldest frame.
-
-        Returns:
-            what the caller releases to wake a worker for it, None while none sleeps.
-
-        """
-        job = Job(message, view, reporting)
-        with self._shop.lock:
+    def submit(self, request: AnyRequest) -> None:
+        """Queue a frame for the pipeline's bell to be rung; a full queue drops its oldest frame."""
+        with self._shared.lock:
             self._received += 1
             if len(self._waiting) >= self._depth:
                 self._waiting.popleft()
-                self._ended[Outcome.DROPPED] += 1
-            self._waiting.append(job)
-        return self._shop.next_awake()
+                self._ended["dropped"] += 1
+            self._waiting.append(request)
+        worker = self._shared.next_asleep()
+        if worker is not NOBODY:
+            self._shared.bell.add(worker)
 
     def skip(self) -> None:
         """Count a received frame that is not wanted."""
-        with self._shop.lock:
+        with self._shared.lock:
             self._received += 1
-            self._ended[Outcome.SKIPPED] += 1
+            self._ended["skipped"] += 1
 
     def close(self) -> None:
         """Take no more frames: waiting ones are dropped, those in flight are still answered."""
-        with self._shop.lock:
-            self._shop.streams.remove(self)
-            self._ended[Outcome.DROPPED] += len(self._waiting)
+        with self._shared.lock:
+            self._shared.streams.remove(self)
+            self._ended["dropped"] += len(self._waiting)
             self._waiting.clear()
 
     @property
     def ready(self) -> int:
         """How many frames a worker could take now. Called with the lock held."""
         # More than the limit may be in flight after a swap to a smaller batch.
-        return max(0, min(len(self._waiting), self._shop.limit - len(self._in_order)))
+        return max(0, min(len(self._waiting), self._shared.limit - len(self._in_order)))
 
-    def take(self) -> _Ticket:
-        """The oldest waiting frame of those that are ready. Called with the lock held."""
+    def take(self) -> _Ticket[AnyRequest]:
+        """Take the oldest waiting frame of those that are ready. Called with the lock held."""
         ticket = _Ticket(self, self._waiting.popleft())
         self._in_order.append(ticket)
         return ticket
 
-    def end(self, ticket: _Ticket, job: Job[Message]) -> None:
-        """Let this job be delivered, unless it was given up. Called with the lock held."""
-        if not ticket.ended:
-            ticket.job, ticket.ended = job, True
-
     def deliver(self) -> None:
         """Deliver what has ended, in order, up to the first frame in flight; one thread at a time."""
-        with self._shop.lock:
+        with self._shared.lock:
             if self._delivering:  # that thread goes on with what has ended meanwhile
                 return
             self._delivering = True
-            job = self._next_ended()
-        while job is not None:
-            outcome = self._try_to_deliver(job)
-            with self._shop.lock:
+            outcome = self._next_ended()
+        while outcome is not None:
+            kind = self._try_to_deliver(outcome)
+            with self._shared.lock:
                 self._in_order.popleft()
-                self._ended[outcome] += 1
+                self._ended[kind] += 1
                 waiting = bool(self._waiting)  # perhaps for this place in flight
-                job = self._next_ended()
+                outcome = self._next_ended()
             if waiting:
-                self._shop.wake_one()
+                self._shared.next_asleep().wake()
 
-    def _next_ended(self) -> Job[Message] | None:
-        if self._in_order and self._in_order[0].ended:
-            return self._in_order[0].job
-        self._delivering = False
-        return None
+    def _next_ended(self) -> Outcome[AnyRequest] | None:
+        outcome = self._in_order[0].outcome if self._in_order else None
+        self._delivering = outcome is not None
+        return outcome
 
-    def _try_to_deliver(self, job: Job[Message]) -> Outcome:
+    def _try_to_deliver(self, outcome: Outcome[AnyRequest]) -> str:
         try:
-            return self._deliver(job)
+            self._deliver(outcome)
         except Exception:
             _log.exception("an answer could not be delivered")
-            return Outcome.FAILED
+            return Failed.kind
+        return outcome.kind
 
 
 class _Worker(threading.Thread):
     """Takes frames until it is retired, then closes its slot."""
 
-    def __init__(self, shop: _Shop, model: Model, slot: Slot, number: int) -> None:
+    def __init__(self, shared: _Shared, model: Model, slot: Slot, number: int) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self.retired = False
-        self.tickets: list[_Ticket] = []
+        self.tickets: list[_Ticket[Any]] = []
         """The frames that it works on."""
-        self.awake = Semaphore()
-        """Released by whoever wakes it."""
+        self.began = 0.0
+        """When it took them, seconds on the monotonic clock."""
         self.batch = len(slot.inputs)
         """How many those may be."""
-        self._shop = shop
+        self._awake = Wake(os.eventfd(0))
+        self._shared = shared
         self._model = model
         self._slot = slot
 
     def run(self) -> None:
+        shared = self._shared
         while tickets := self._wait_for_work():
-            self._model.run_batch([(each.job, each.stream.read) for each in tickets], self._slot)
-            with self._shop.lock:
+            ticket_of = {ticket.request: ticket for ticket in tickets}
+            for outcome in self._model.run(list(ticket_of), self._slot):
+                with shared.lock:
+                    ticket_of[outcome.request].end(outcome)
+            with shared.lock:
                 self.tickets = []
-                for ticket in tickets:
-                    ticket.stream.end(ticket, ticket.job)
             for stream in dict.fromkeys(ticket.stream for ticket in tickets):
                 stream.deliver()
         self._slot.close()
 
-    def _wait_for_work(self) -> list[_Ticket]:
-        """Frames, taking the streams in turn; none once the worker is retired."""
-        shop = self._shop
+    def _wait_for_work(self) -> list[_Ticket[Any]]:
+        """Return frames, taking the streams in turn; none once the worker is retired."""
+        shared = self._shared
         while True:
-            with shop.lock:
+            with shared.lock:
                 self.tickets = [] if self.retired else self._take()
+                self.began = time.monotonic()
                 if self.tickets or self.retired:
                     return self.tickets
-                shop.idle += 1
-                shop.asleep.append(self)
-            self.awake.acquire()
-            with shop.lock:
-                shop.idle -= 1
+                shared.idle += 1
+                shared.asleep.append(self._awake)
+            self._awake.wait()
+            with shared.lock:
+                shared.idle -= 1
 
-    def _take(self) -> list[_Ticket]:
-        streams = self._shop.streams
+    def _take(self) -> list[_Ticket[Any]]:
+        streams = self._shared.streams
         # Idle workers get their share: converting one after another takes longer than a batch saves.
-        share = math.ceil(sum(stream.ready for stream in streams) / (1 + self._shop.idle))
-        taken: list[_Ticket] = []
+        share = math.ceil(sum(stream.ready for stream in streams) / (1 + self._shared.idle))
+        taken: list[_Ticket[Any]] = []
         while len(taken) < min(share, self.batch):
             stream = next(stream for stream in streams if stream.ready)
             streams.remove(stream)
@@ -253,32 +286,33 @@ class Pipeline:
     """
 
     def __init__(self, model: Model, workers: int = 4) -> None:
-        self._shop = _Shop()
+        self._shared = _Shared()
         self._count = workers
         self.swap(model)
 
-    def open_stream(
-        self, read: Read, deliver: Deliver[Message], queue_depth: int = 4
-    ) -> Stream[Message]:
+    @property
+    def bell(self) -> Bell:
+        """To be rung after frames have been submitted."""
+        return self._shared.bell
+
+    def open_stream(self, deliver: Deliver[AnyRequest], queue_depth: int = 4) -> Stream[AnyRequest]:
         """Add a source of frames.
 
         Args:
-            read: called in a worker to turn a message into a frame; raises if it cannot.
-            deliver: called in a worker with each job, one at a time, in submission order.
+            deliver: called in a worker with each outcome, one at a time, in submission order.
             queue_depth: how many frames may wait; beyond that the oldest is dropped.
 
         """
-        stream = Stream(self._shop, read, deliver, queue_depth)
-        with self._shop.lock:
-            self._shop.streams.append(stream)
+        stream = Stream(self._shared, deliver, queue_depth)
+        with self._shared.lock:
+            self._shared.streams.append(stream)
         return stream
 
     def oldest_in_flight(self) -> float:
         """Seconds that the longest-running conversion or inference has taken so far, else 0.0."""
-        with self._shop.lock:
-            jobs = [ticket.job for worker in self._shop.crew for ticket in worker.tickets]
-        now = time.monotonic()
-        return max((now - job.started for job in jobs if job.started is not None), default=0.0)
+        with self._shared.lock:
+            begun = [worker.began for worker in self._shared.workers if worker.tickets]
+        return time.monotonic() - min(begun) if begun else 0.0
 
     def swap(self, model: Model, timeout_s: float | None = None) -> bool:
         """Swap the model between two frames; none is lost.
@@ -303,8 +337,8 @@ class Pipeline:
             for slot in slots:
                 slot.close()
             raise
-        crew = [_Worker(self._shop, model, slot, number) for number, slot in enumerate(slots)]
-        return self._replace_crew(crew, timeout_s)
+        workers = [_Worker(self._shared, model, slot, number) for number, slot in enumerate(slots)]
+        return self._replace_workers(workers, timeout_s)
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Finish the frames in flight, drop the waiting ones and end the workers.
@@ -313,19 +347,20 @@ class Pipeline:
             True once the model is idle and may be closed, False if it hangs past `timeout_s`.
 
         """
-        for stream in list(self._shop.streams):
+        for stream in list(self._shared.streams):
             stream.close()
-        return self._replace_crew([], timeout_s)
+        return self._replace_workers([], timeout_s)
 
-    def _replace_crew(self, crew: list[_Worker], timeout_s: float | None) -> bool:
-        with self._shop.lock:
-            retired, self._shop.crew = self._shop.crew, crew
-            self._shop.limit = 2 * sum(worker.batch for worker in crew)
+    def _replace_workers(self, workers: list[_Worker], timeout_s: float | None) -> bool:
+        with self._shared.lock:
+            retired, self._shared.workers = self._shared.workers, workers
+            self._shared.limit = 2 * sum(worker.batch for worker in workers)
             for worker in retired:
                 worker.retired = True
         for _ in retired:
-            self._shop.wake_one()
-        for worker in crew:
+            self._shared.next_asleep().wake()
+        self.bell.ring()  # it may hold some of them
+        for worker in workers:
             worker.start()
         # Measured from now, not from each frame's start: a device that recovers answers them all.
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -337,16 +372,11 @@ class Pipeline:
         return not hanging
 
     def _give_up(self, worker: _Worker) -> None:
-        """End a hanging worker's frames, as failed unless refused; a late answer is ignored."""
-        with self._shop.lock:
+        """End the frames of a hanging worker; a late answer is ignored."""
+        with self._shared.lock:
             tickets, worker.tickets = worker.tickets, []
             for ticket in tickets:
-                ended = ticket.job.outcome is not None
-                job = replace(ticket.job)  # a copy, because the worker may still write to it
-                if not ended:
-                    job.end(
-                        Outcome.FAILED, BackendError("the backend hangs: the frame was given up")
-                    )
-                ticket.stream.end(ticket, job)
+                error = BackendError("the backend hangs: the frame was given up")
+                ticket.end(Failed(ticket.request, error))
         for stream in dict.fromkeys(ticket.stream for ticket in tickets):
             stream.deliver()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-import repghost_ros.native as native
+from repghost_ros.backends.base import Ranking
 from repghost_ros.errors import BackendError, ParameterError
 
 ClassId = Literal["label", "index"]
@@ -160,7 +160,13 @@ class Reporting:
     def results(
         self, outputs: np.ndarray, labels: Sequence[str], activation: str = "softmax"
     ) -> tuple[Result, ...]:
-        """The reported classes, best first.
+        """Return the reported classes, best first; arguments and errors are those of `best`."""
+        return self.named(self.best(outputs, labels, activation), labels)
+
+    def best(
+        self, outputs: np.ndarray, labels: Sequence[str], activation: str = "softmax"
+    ) -> list[tuple[int, float]]:
+        """Return the index and probability of the reported classes, best first.
 
         Args:
             outputs: float (classes,).
@@ -172,11 +178,7 @@ class Reporting:
             ParameterError: see `check`.
 
         """
-        if activation == "softmax" and self.is_plain:
-            best = native.best(outputs, self.top_k, self.score_threshold)
-            if best is not None:
-                return self.named(best, labels)
-        return self.choose(self.scores(outputs, activation), labels)
+        return self.best_of(self.scores(outputs, activation), labels)
 
     def scores(self, outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
         """Probabilities of all classes at the temperature, as float64 (classes,).
@@ -193,11 +195,11 @@ class Reporting:
             return probabilities(outputs, activation)
         return softmax(log_probabilities(outputs, activation) / self.temperature)
 
-    def choose(self, scores: np.ndarray, labels: Sequence[str]) -> tuple[Result, ...]:
-        """The reported ones of all classes, best first; their scores stay as they are.
+    def best_of(self, scores: np.ndarray, labels: Sequence[str]) -> list[tuple[int, float]]:
+        """Return the index and probability of the reported classes, best first.
 
         Args:
-            scores: float64 (classes,) probabilities.
+            scores: float64 (classes,) probabilities, which stay as they are.
             labels: class names in index order.
 
         Raises:
@@ -207,9 +209,9 @@ class Reporting:
         scores = scores.copy()
         if self.class_allow or self.class_deny:
             scores[_hidden(self.class_allow, self.class_deny, tuple(labels))] = -1.0
-        return self.named(_best(scores, self.top_k, self.score_threshold), labels)
+        return _best(scores, self.top_k, self.score_threshold)
 
-    def named(self, best: Sequence[tuple[int, float]], labels: Sequence[str]) -> tuple[Result, ...]:
+    def named(self, best: Iterable[tuple[int, float]], labels: Sequence[str]) -> tuple[Result, ...]:
         """Results of the index and probability of classes, in their order.
 
         Args:
@@ -223,13 +225,10 @@ class Reporting:
         )
 
     @cached_property
-    def is_plain(self) -> bool:
-        """Whether they are the few best of the model's own probabilities."""
-        return (
-            self.temperature == 1.0
-            and not (self.class_allow or self.class_deny)
-            and self.top_k <= native.MOST_CLASSES
-        )
+    def ranking(self) -> Ranking | None:
+        """What is reported, where that is just the best of the model's own probabilities."""
+        plain = self.temperature == 1.0 and not (self.class_allow or self.class_deny)
+        return Ranking(self.top_k, self.score_threshold) if plain else None
 
     def check(self, labels: Sequence[str]) -> None:
         """Check that `class_allow` and `class_deny` fit a model.

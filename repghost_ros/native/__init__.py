@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled helper: what each frame needs, from DDS through libdnn to DDS, in C.
+"""The compiled helper: what most frames need, from DDS through libdnn to DDS, in C.
 
-setup.py builds it where there is a C compiler. Without it everything works the same in Python, which
-takes 1.7 times the processor time (docs/performance.md). It takes over only what is the same for most
-frames: to wait for messages and take them, to copy NV12 of the model's size, to call libdnn, to find
-the best classes, and to serialize and publish them. Whatever is different goes through Python, which
-is also what the tests compare it with.
+setup.py builds it where there is a C compiler. Without it, and for frames that it does not take, Python
+does the same; test/test_native.py and test/test_rcl.py compare the two.
 
-Calls go through ctypes and leave Python's lock free. The structures below are those of the C files.
+| C                | in Python                           | runs                                        |
+| ---------------- | ----------------------------------- | ------------------------------------------- |
+| repghost_run     | Slot.run, LibdnnSlot.infer_batch    | libdnn: in C; the frame itself is read and  |
+|                  |                                     | converted in Python unless it is a          |
+|                  |                                     | serialized NV12 image of the model's size   |
+|                  |                                     | and color range, seen whole                 |
+| repghost_rank    | Reporting.best                      | by repghost_run, for up to MOST_CLASSES of  |
+|                  |                                     | a softmax without temperature or lists      |
+| repghost_publish | serialized_classification, publish  | the node, where the classes were ranked in  |
+|                  | (ros/messages.py, ros/rcl.py)       | C and the image is in little-endian CDR     |
+| repghost_receive | Receiver (ros/rcl.py)               | the node, always                            |
+
+Only backends/libdnn.py and ros/rcl.py call it. Calls go through ctypes and leave Python's lock free.
 """
 
 from __future__ import annotations
@@ -15,9 +24,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import threading
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from ctypes import (
     POINTER,
     Structure,
@@ -30,8 +37,9 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -40,38 +48,51 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 _NAME = "compiled"  # as in setup.py
-_INTERFACE = 1
+_INTERFACE = 2
 MOST_CLASSES = 16
-"""How many classes of a frame it names."""
+"""How many classes of a frame it ranks."""
 
 
-class Frame(Structure):
-    """struct repghost_frame: the request and the answer of one frame; see `frame_type`."""
+class Best(Structure):
+    """struct repghost_best: iterates over the index and probability of the best classes."""
+
+    _fields_ = (
+        ("count", c_int32),
+        ("index", c_int32 * MOST_CLASSES),
+        ("score", c_double * MOST_CLASSES),
+    )
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        return zip(self.index[: self.count], self.score[: self.count])
+
+
+class Pass(Structure):
+    """struct repghost_pass; see `pass_type`."""
 
     _fields_ = (
         ("message", c_void_p),
         ("length", c_uint64),
+        ("nv12", c_void_p),
         ("converted", c_double),
         ("inferred", c_double),
         ("threshold", c_double),
+        ("number", c_int32),
         ("wanted", c_int32),
-        ("named", c_int32),
-        ("index", c_int32 * MOST_CLASSES),
-        ("score", c_double * MOST_CLASSES),
+        ("best", Best),
     )
     logits: ctypes.Array[c_float]
 
     def read_logits(self) -> np.ndarray:
-        """The logits in its memory, float32 (classes,)."""
+        """Return the logits in its memory, float32 (classes,)."""
         memory: Any = self
-        return np.frombuffer(memory, np.float32, len(self.logits), ctypes.sizeof(Frame))
-
-    def best(self) -> list[tuple[int, float]]:
-        """Index and probability of the classes that it named, best first."""
-        return list(zip(self.index[: self.named], self.score[: self.named]))
+        return np.frombuffer(memory, np.float32, len(self.logits), sizeof(Pass))
 
 
-_INDEX, _SCORE = (getattr(Frame, name).offset for name in ("index", "score"))
+@lru_cache
+def pass_type(classes: int) -> type[Pass]:
+    """Return a Pass with room for this many logits."""
+    fields = {"_fields_": (("logits", c_float * classes),)}
+    return type(f"Pass{classes}", (Pass,), fields)
 
 
 class Program(Structure):
@@ -79,13 +100,11 @@ class Program(Structure):
 
     _fields_ = (
         *((name, c_void_p) for name in ("flush", "infer", "wait", "release")),
-        *((name, c_void_p) for name in ("model", "control", "outputs", "answer")),
-        *((name, c_void_p) for name in ("inputs", "images", "nv12", "values")),
-        *((name, c_void_p) for name in ("factors", "offsets", "scores")),
+        *((name, c_void_p) for name in ("model", "control", "outputs", "answer", "inputs")),
+        *((name, c_void_p) for name in ("images", "values", "factors", "offsets", "scores")),
         *((name, c_int64) for name in ("image_step", "class_step")),
         *((name, c_int32) for name in ("batch", "timeout_ms", "width", "height", "stride")),
-        *((name, c_int32) for name in ("classes", "element", "one_factor", "one_offset")),
-        ("status", c_int32),
+        *((name, c_int32) for name in ("classes", "element", "status")),
     )
 
 
@@ -95,8 +114,7 @@ class Receiver(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("wait", "clear", "add_subscription", "add_guard", "take")),
         *((name, c_void_p) for name in ("set", "guard", "subscriptions")),
-        *((name, c_int32) for name in ("count", "turn", "untold", "status")),
-        ("due", c_void_p),
+        *((name, c_int32) for name in ("count", "turn", "unasked", "status", "wake")),
     )
 
 
@@ -116,60 +134,20 @@ class Labels(Structure):
         super().__init__(b"".join(texts), (c_uint32 * len(ends))(*ends), len(ends))
 
 
-class Semaphore:
-    """Lets one thread wait for another, which may leave the waking to `repghost_receive`."""
-
-    def __init__(self) -> None:
-        helper = library()
-        if helper is None:
-            self.address = None
-            lock = threading.Lock()
-            lock.acquire()
-            self.acquire: Callable[[], object] = lock.acquire
-            self.release: Callable[[], object] = lock.release
-        else:
-            self.address = helper.repghost_make_semaphore()
-            self.acquire = partial(helper.repghost_acquire, self.address)
-            self.release = partial(helper.repghost_release, self.address)
-            freed: Any = weakref.finalize(self, helper.repghost_free_semaphore, self.address)
-            freed.atexit = False  # daemon threads may still wait on it then
-
-
-@lru_cache
-def frame_type(classes: int) -> type[Frame]:
-    """A Frame with room for this many logits."""
-    fields = {"_fields_": (("logits", c_float * classes),)}
-    return type(f"Frame{classes}", (Frame,), fields)
-
-
-def best(logits: np.ndarray, wanted: int, threshold: float) -> list[tuple[int, float]] | None:
-    """Index and probability of the best classes of finite float32 (classes,) logits, best first.
-
-    Returns:
-        None where the helper is missing, or there is anything else in the way.
-
-    """
-    helper = library()
-    fits = logits.dtype == np.float32 and logits.flags.c_contiguous and wanted <= MOST_CLASSES
-    if helper is None or not fits:
-        return None
-    frame, scores = Frame(), np.empty(logits.size)
-    place = ctypes.addressof(frame)
-    frame.named = helper.repghost_best(
-        logits.ctypes.data,
-        logits.size,
-        wanted,
-        threshold,
-        place + _INDEX,
-        place + _SCORE,
-        scores.ctypes.data,
-    )
-    return frame.best() if frame.named >= 0 else None
+_STRUCTURES: tuple[type[Structure], ...] = (Best, Pass, Program, Receiver, Labels)
+_LAYOUT = [_INTERFACE, *(sizeof(structure) for structure in _STRUCTURES)]
+_ARGUMENTS = {
+    "repghost_run": (c_void_p, c_void_p, c_int32),
+    "repghost_rank": (c_void_p, c_int32, c_int32, c_double, c_void_p, c_void_p),
+    "repghost_receive": (c_void_p, c_void_p, c_int64),
+    "repghost_publish": (c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p),
+    "repghost_serialize": (c_void_p, c_size_t, c_void_p, c_void_p, c_void_p, c_size_t),
+}
 
 
 @lru_cache
 def library() -> ctypes.CDLL | None:
-    """The compiled helper, None where it was not built or REPGHOST_NATIVE is 0."""
+    """Return the compiled helper, None where it was not built or REPGHOST_NATIVE is 0."""
     if os.environ.get("REPGHOST_NATIVE") == "0":
         return None
     here = Path(__file__).parent
@@ -178,24 +156,15 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         loaded = ctypes.CDLL(str(path))
-        interface = loaded.repghost_interface()
-    except (OSError, AttributeError) as error:
+        layout = list((c_int32 * len(_LAYOUT)).in_dll(loaded, "repghost_layout"))
+    except (OSError, ValueError) as error:
         _log.warning("the compiled helper cannot be loaded, Python does its work: %s", error)
         return None
-    if interface != _INTERFACE:
+    if layout != _LAYOUT:
         _log.warning("the compiled helper is of another version, Python does its work: %s", path)
         return None
-    arguments = {
-        "repghost_run": (c_void_p, c_void_p, c_int32),
-        "repghost_best": (c_void_p, c_int32, c_int32, c_double, c_void_p, c_void_p, c_void_p),
-        "repghost_receive": (c_void_p, c_void_p, c_int64),
-        "repghost_publish": (c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p),
-        "repghost_serialize": (c_void_p, c_size_t, c_void_p, c_void_p, c_void_p, c_size_t),
-    }
-    for name, types in arguments.items():
+    for name, types in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = types
-    for name in ("repghost_acquire", "repghost_release", "repghost_free_semaphore"):
-        getattr(loaded, name).argtypes = (c_void_p,)
-    loaded.repghost_make_semaphore.restype = c_void_p
+    loaded.repghost_rank.restype = None
     loaded.repghost_serialize.restype = c_size_t
     return loaded

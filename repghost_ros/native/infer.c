@@ -12,25 +12,6 @@ enum { CLEAN = 2, INVALIDATE = 1 };                       // HB_SYS_MEM_CACHE_*
 enum { INT8 = 8, INT16 = 11, FLOAT32 = 13, INT32 = 14 };  // HB_DNN_TENSOR_TYPE_*
 enum { DONE, FLUSHING, SUBMITTING, WAITING, INVALIDATING };
 
-// One compiled batch size of a slot: what an inference needs, made once.
-struct repghost_program {
-  int32_t (*flush)(void *memory, int32_t how);
-  int32_t (*infer)(void **task, void **outputs, const void *inputs, void *model, void *control);
-  int32_t (*wait)(void *task, int32_t timeout_ms);
-  int32_t (*release)(void *task);
-  void *model, *control, *outputs, *answer;
-  const void *inputs;
-  void *const *images;    // hbSysMem of each input
-  uint8_t *const *nv12;   // the pixels of each input
-  const void *values;     // the answers as the device writes them
-  const float *factors, *offsets;
-  double *scores;  // room for those of all classes
-  int64_t image_step, class_step;
-  int32_t batch, timeout_ms, width, height, stride, classes, element;
-  int32_t one_factor, one_offset;  // whether there is one for all classes
-  int32_t status;                  // of libdnn, where a step failed
-};
-
 static double now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -62,38 +43,39 @@ static bool fill(const struct repghost_program *p, const uint8_t *raw, size_t le
   return true;
 }
 
-// The same as results.py: softmax in double, the best first, of equal ones the lower index.
-int32_t repghost_best(const float *logits, int32_t classes, int32_t wanted, double threshold, int32_t *index,
-                      double *score, double *scores) {
+// The same as engine/results.py: softmax in double, the best first, of equal ones the lower index.
+void repghost_rank(const float *logits, int32_t classes, int32_t wanted, double threshold, struct repghost_best *best,
+                   double *scores) {
   double most = -INFINITY, sum = 0.0;
+  best->count = -1;
   for (int32_t i = 0; i < classes; ++i) {
-    if (!isfinite(logits[i])) return -1;
+    if (!isfinite(logits[i])) return;
     if (logits[i] > most) most = logits[i];
   }
   for (int32_t i = 0; i < classes; ++i) sum += scores[i] = exp(logits[i] - most);
   int32_t found = 0;
   for (int32_t i = 0; i < classes; ++i) {
-    if (found == wanted && scores[i] <= score[found - 1]) continue;
+    if (found == wanted && scores[i] <= best->score[found - 1]) continue;
     int32_t place = found < wanted ? found++ : found - 1;
-    for (; place > 0 && scores[i] > score[place - 1]; --place) {
-      score[place] = score[place - 1];
-      index[place] = index[place - 1];
+    for (; place > 0 && scores[i] > best->score[place - 1]; --place) {
+      best->score[place] = best->score[place - 1];
+      best->index[place] = best->index[place - 1];
     }
-    score[place] = scores[i];
-    index[place] = i;
+    best->score[place] = scores[i];
+    best->index[place] = i;
   }
-  int32_t named = 0;
-  for (; named < found; ++named)
-    if ((score[named] /= sum) < threshold) break;
-  return named;
+  int32_t count = 0;
+  for (; count < found; ++count)
+    if ((best->score[count] /= sum) < threshold) break;
+  best->count = count;
 }
 
-static void read_logits(const struct repghost_program *p, int32_t image, float *logits) {
-  const int64_t first = image * p->image_step, step = p->class_step;
-#define READ(type)                                                                   \
-  for (int32_t i = 0; i < p->classes; ++i) {                                         \
-    const float value = (float)((const type *)p->values)[first + i * step];          \
-    logits[i] = (value - p->offsets[p->one_offset ? 0 : i]) * p->factors[p->one_factor ? 0 : i]; \
+static void read_logits(const struct repghost_program *p, struct repghost_pass *pass) {
+  const int64_t first = pass->number * p->image_step, step = p->class_step;
+#define READ(type)                                                           \
+  for (int32_t i = 0; i < p->classes; ++i) {                                 \
+    const float value = (float)((const type *)p->values)[first + i * step];  \
+    pass->logits[i] = (value - p->offsets[i]) * p->factors[i];               \
   }
   switch (p->element) {
     case INT8: READ(int8_t) break;
@@ -115,26 +97,34 @@ static int32_t infer(struct repghost_program *p) {
   return (p->status = p->flush(p->answer, INVALIDATE)) ? INVALIDATING : DONE;
 }
 
-// Fills the inputs, infers once for all frames, and names their best classes. Returns DONE, the step that
-// failed, or -1 - n where frame n is no plain NV12: fill its input, set its message to NULL, call again.
-int32_t repghost_run(struct repghost_program *p, struct repghost_frame *const *frames, int32_t count) {
+// Fills the inputs, infers once for all, and ranks the classes of each. Returns DONE, the step that failed, or
+// -1 - n where message n is no plain NV12: fill its input, set its message to NULL, call again.
+int32_t repghost_run(struct repghost_program *p, struct repghost_pass *const *passes, int32_t count) {
   for (int32_t i = 0; i < count; ++i) {
-    if (!frames[i]->message) continue;
-    if (!fill(p, frames[i]->message, frames[i]->length, p->nv12[i])) return -1 - i;
-    frames[i]->message = NULL;
-    frames[i]->converted = now();
+    struct repghost_pass *pass = passes[i];
+    if (!pass->message) continue;
+    if (!fill(p, pass->message, pass->length, pass->nv12)) return -1 - i;
+    pass->message = NULL;
+    pass->converted = now();
   }
   const int32_t step = infer(p);
   if (step != DONE) return step;
   const double inferred = now();
   for (int32_t i = 0; i < count; ++i) {
-    struct repghost_frame *f = frames[i];
-    f->inferred = inferred;
-    read_logits(p, i, f->logits);
-    if (f->wanted)
-      f->named = repghost_best(f->logits, p->classes, f->wanted, f->threshold, f->index, f->score, p->scores);
+    struct repghost_pass *pass = passes[i];
+    pass->inferred = inferred;
+    read_logits(p, pass);
+    if (pass->wanted) repghost_rank(pass->logits, p->classes, pass->wanted, pass->threshold, &pass->best, p->scores);
   }
   return DONE;
 }
 
-int32_t repghost_interface(void) { return REPGHOST_INTERFACE; }
+// What the compiled helper was built from, in the order of native/__init__.py.
+const int32_t repghost_layout[] = {
+    REPGHOST_INTERFACE,
+    sizeof(struct repghost_best),
+    sizeof(struct repghost_pass),
+    sizeof(struct repghost_program),
+    sizeof(struct repghost_receiver),
+    sizeof(struct repghost_labels),
+};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What Python and the compiled helper share; repghost_ros/native/__init__.py declares the same.
+// The structures that Python fills for the compiled helper, and reads; native/__init__.py checks their sizes.
 
 #ifndef REPGHOST_NATIVE_H
 #define REPGHOST_NATIVE_H
@@ -7,19 +7,74 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { REPGHOST_INTERFACE = 1, REPGHOST_MOST_CLASSES = 16 };
+enum { REPGHOST_INTERFACE = 2, REPGHOST_MOST_CLASSES = 16 };
 
-// A frame on its way through the device: the request and its answer.
-struct repghost_frame {
-  const uint8_t *message;  // a serialized Image to fill the input from; NULL: the input is filled
-  uint64_t length;
-  double converted, inferred;  // seconds on the monotonic clock
-  double threshold;
-  int32_t wanted;  // how many classes to name; 0: none
-  int32_t named;   // how many were; -1: the logits are not finite
+// The most probable classes, best first.
+struct repghost_best {
+  int32_t count;  // -1: the logits are not finite
   int32_t index[REPGHOST_MOST_CLASSES];
   double score[REPGHOST_MOST_CLASSES];
+};
+
+// A frame's pass through the device: the request and its answer.
+struct repghost_pass {
+  const uint8_t *message;  // a serialized Image to fill the input from; NULL: the input is filled
+  uint64_t length;
+  uint8_t *nv12;  // the pixels of its input
+  double converted, inferred;  // seconds on the monotonic clock
+  double threshold;
+  int32_t number;  // of its input
+  int32_t wanted;  // how many classes to rank; 0: none
+  struct repghost_best best;
   float logits[];  // as many as the model has classes
+};
+
+// One compiled batch size of a slot: what an inference needs, made once.
+struct repghost_program {
+  int32_t (*flush)(void *memory, int32_t how);
+  int32_t (*infer)(void **task, void **outputs, const void *inputs, void *model, void *control);
+  int32_t (*wait)(void *task, int32_t timeout_ms);
+  int32_t (*release)(void *task);
+  void *model, *control, *outputs, *answer;
+  const void *inputs;
+  void *const *images;  // hbSysMem of each input
+  const void *values;   // the answers as the device writes them
+  const float *factors, *offsets;  // one a class: logit = (value - offset) * factor
+  double *scores;  // room for those of all classes
+  int64_t image_step, class_step;
+  int32_t batch, timeout_ms, width, height, stride, classes, element;
+  int32_t status;  // of libdnn, where a step failed
+};
+
+// What rcl_wait_set_t begins with.
+struct repghost_wait_set {
+  const void **subscriptions;
+  size_t subscription_count;
+  const void **guard_conditions;
+};
+
+// Several subscriptions, and how to wait for their messages.
+struct repghost_receiver {
+  int32_t (*wait)(struct repghost_wait_set *set, int64_t nanoseconds);
+  int32_t (*clear)(struct repghost_wait_set *set);
+  int32_t (*add_subscription)(struct repghost_wait_set *set, const void *subscription, size_t *index);
+  int32_t (*add_guard)(struct repghost_wait_set *set, const void *guard, size_t *index);
+  int32_t (*take)(const void *subscription, void *message, void *info, void *allocation);
+  struct repghost_wait_set *set;
+  const void *guard;
+  const void *const *subscriptions;
+  int32_t count;
+  int32_t turn;       // the subscription to ask next
+  int32_t unasked;    // how many may have a message
+  int32_t status;     // of rcl, where it failed
+  int32_t wake;       // eventfd to write to before anything else, or -1
+};
+
+// The names of all classes, one after the other.
+struct repghost_labels {
+  const char *texts;
+  const uint32_t *ends;
+  int32_t count;
 };
 
 #endif

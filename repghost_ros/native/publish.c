@@ -17,13 +17,6 @@ struct serialized {
   void *allocator[5];
 };
 
-// The names of all classes, one after the other.
-struct repghost_labels {
-  const char *texts;
-  const uint32_t *ends;
-  int32_t count;
-};
-
 static uint8_t *align(uint8_t *out, uint8_t *at, size_t size) {
   uint8_t *end = out + cdr_aligned((size_t)(at - out), size);
   memset(at, 0, (size_t)(end - at));
@@ -47,47 +40,47 @@ static const char *name(const struct repghost_labels *labels, int32_t class, cha
 }
 
 // Writes the answer to an image, whose header it takes over; returns its size, at most `capacity`, or 0.
-size_t repghost_serialize(const uint8_t *image, size_t length, const struct repghost_frame *frame,
+size_t repghost_serialize(const uint8_t *image, size_t length, const struct repghost_best *best,
                           const struct repghost_labels *labels, uint8_t *out, size_t capacity) {
   const size_t end = cdr_header_end(image, length);
   size_t needed = end + 8;
   char digits[12];
   uint32_t size;
-  for (int32_t i = 0; i < frame->named; ++i) {
-    name(labels, frame->index[i], digits, &size);
+  for (int32_t i = 0; i < best->count; ++i) {
+    name(labels, best->index[i], digits, &size);
     needed += size + 32;  // and its length, score and padding
   }
   if (!end || needed > capacity) return 0;
   uint8_t *at = put(out, image, end);
   out[2] = out[3] = 0;
   at = align(out, at, 4);
-  at = put(at, &frame->named, 4);
-  for (int32_t i = 0; i < frame->named; ++i) {
-    const char *text = name(labels, frame->index[i], digits, &size);
+  at = put(at, &best->count, 4);
+  for (int32_t i = 0; i < best->count; ++i) {
+    const char *text = name(labels, best->index[i], digits, &size);
     const uint32_t with_end = size + 1;
     at = align(out, at, 4);
     at = put(at, &with_end, 4);
     at = put(at, text, size);
     *at++ = 0;
     at = align(out, at, 8);
-    at = put(at, &frame->score[i], 8);
+    at = put(at, &best->score[i], 8);
   }
   return (size_t)(at - out);
 }
 
 // Serializes and publishes with rcl_publish_serialized_message; returns its status, or UNREADABLE.
 int32_t repghost_publish(int32_t (*publish)(const void *publisher, const void *message, void *allocation),
-                         const void *publisher, const uint8_t *image, size_t length, const struct repghost_frame *frame,
+                         const void *publisher, const uint8_t *image, size_t length, const struct repghost_best *best,
                          const struct repghost_labels *labels) {
   if (!cdr_header_end(image, length)) return UNREADABLE;
   uint8_t small[2048];
   struct serialized message = {.buffer = small, .capacity = sizeof small};
-  message.length = repghost_serialize(image, length, frame, labels, small, sizeof small);
+  message.length = repghost_serialize(image, length, best, labels, small, sizeof small);
   if (!message.length) {
     message.capacity = length + (size_t)(labels ? labels->ends[labels->count - 1] : 0) + 64 * REPGHOST_MOST_CLASSES;
     message.buffer = malloc(message.capacity);
     if (!message.buffer) return BAD_ALLOC;
-    message.length = repghost_serialize(image, length, frame, labels, message.buffer, message.capacity);
+    message.length = repghost_serialize(image, length, best, labels, message.buffer, message.capacity);
   }
   const int32_t status = publish(publisher, &message, NULL);
   if (message.buffer != small) free(message.buffer);

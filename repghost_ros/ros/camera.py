@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -14,11 +16,11 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.engine.decision import Change, Smoothing
-from repghost_ros.engine.job import Counts, Job, Outcome
+from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.monitor import Monitor, Report
 from repghost_ros.engine.overlay import draw_overlay, picture
 from repghost_ros.engine.pipeline import Pipeline, Stream
-from repghost_ros.native import Semaphore
+from repghost_ros.engine.request import Counts, Request
 from repghost_ros.ros import messages, perception, rcl
 from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
@@ -27,6 +29,13 @@ from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
 
 _COUNT_PERIOD = 0.1  # seconds until a new viewer of the overlay, or a new log level, is seen
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRequest(Request[Serialized]):
+    """An image, and the node's parameters at its arrival."""
+
+    parameters: Parameters = field(kw_only=True)
 
 
 class Camera:
@@ -52,7 +61,7 @@ class Camera:
         self._node = node
         self._parameters = parameters
         self._enabled = enabled
-        self._stream: Stream[Serialized] | None = None
+        self._stream: Stream[ImageRequest] | None = None
         self._due = 0.0
         self._prefix = f"{name}/" if name else ""
         self._note = ""
@@ -103,23 +112,18 @@ class Camera:
     def open(self, pipeline: Pipeline) -> None:
         """Accept frames from now on, through this pipeline."""
         self._monitor = Monitor()
-        self._stream = pipeline.open_stream(
-            self._read, self._deliver, self._parameters().queue_depth
-        )
+        self._stream = pipeline.open_stream(self._deliver, self._parameters().queue_depth)
 
-    def submit(self, message: Serialized) -> Semaphore | None:
-        """Take a frame, unless none is wanted or it arrives sooner than `max_rate` allows.
-
-        Returns:
-            what the caller releases to have the frame classified, if anything.
-
-        """
+    def submit(self, message: Serialized) -> None:
+        """Take a frame, unless none is wanted or it arrives sooner than `max_rate` allows."""
         assert self._stream is not None
         now = self._parameters()
         if not self._enabled() or (now.max_rate and self._is_early(now.max_rate)):
             self._stream.skip()
-            return None
-        return self._stream.submit(message, now.view, now.reporting)
+        else:
+            self._stream.submit(
+                ImageRequest(message, self._read, now.view, now.reporting, parameters=now)
+            )
 
     def _is_early(self, rate: float) -> bool:
         now = time.monotonic()
@@ -156,54 +160,48 @@ class Camera:
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def _deliver(self, job: Job[Any]) -> Outcome:
-        assert job.outcome is not None
-        if job.outcome is Outcome.ANSWERED:
-            self._publish(job)
+    def _deliver(self, outcome: Outcome[ImageRequest]) -> None:
+        topic = f"frame of '{self.sources[0].topic}'"
+        if isinstance(outcome, Answered):
+            self._publish(outcome)
+            if outcome.note != self._note:
+                self._note = outcome.note
+                if self._note:
+                    self._node.get_logger().warning(
+                        f"{topic}: {self._note}", throttle_duration_sec=1.0
+                    )
         else:
             self._node.get_logger().error(
-                f"frame of '{self.sources[0].topic}' {job.outcome.value}: {job.error}",
-                throttle_duration_sec=1.0,
+                f"{topic} {outcome.kind}: {outcome.error}", throttle_duration_sec=1.0
             )
-        # Without a frame, the image was copied as it is: nothing is to be noted.
-        note = job.frame.note if job.frame is not None else ""
-        if job.outcome is not Outcome.REFUSED and note != self._note:
-            self._note = note
-            if self._note:
-                self._node.get_logger().warning(
-                    f"frame of '{self.sources[0].topic}': {self._note}", throttle_duration_sec=1.0
-                )
-        self._monitor.record(job)
+        self._monitor.record(outcome)
         if self._debugs:
             self._node.get_logger().debug(
-                f"frame of '{self.sources[0].topic}': {_summary(job)}", throttle_duration_sec=1.0
+                f"{topic}: {_summary(outcome)}", throttle_duration_sec=1.0
             )
-        return job.outcome
 
-    def _publish(self, job: Job[Any]) -> None:
-        now = self._parameters()
-        if now.smoothing:
-            self._smoothing.update(job, _stamp(job), now.smoothing)
-        if not self._best.publish(job):
-            answer = messages.serialized_classification(job.message, job.results)
+    def _publish(self, answered: Answered[ImageRequest]) -> None:
+        request = answered.request
+        image, parameters = request.message, request.parameters
+        if parameters.smoothing:
+            answered = self._smoothing.update(answered, _stamp(image), parameters.smoothing)
+        if not self._best.publish(answered):
+            answer = messages.serialized_classification(image, answered.results)
             rcl.publish(self._classifications, answer)
         if self._changed is not None:
-            top = job.results[0].class_id if job.results else None
-            if self._change.update(top, _stamp(job), now.hold):
-                answer = messages.serialized_classification(job.message, job.results)
+            top = answered.results[0].class_id if answered.results else None
+            if self._change.update(top, _stamp(image), parameters.hold):
+                answer = messages.serialized_classification(image, answered.results)
                 rcl.publish(self._changed, answer)
         if self._perception is not None:
-            header = messages.header(job.message)
-            clock, model = self._node.get_clock().now(), f"repghost_{now.model}"
-            self._perception.publish(perception.targets(job, header, model, clock))
+            now = self._node.get_clock().now()
+            self._perception.publish(perception.targets(answered, messages.header(image), now))
         self._look()
         raw, packed = self._watchers
         if raw or packed:
-            # The compiled helper made none: it copies pixels from the message into the model's input.
-            frame = job.frame or job.view.crop(self._read(job.message))
-            rgb = picture(frame, job.view.source_color_range)
-            draw_overlay(rgb, job.results)
-            header = messages.header(job.message)
+            rgb = picture(answered.frame, request.view.source_color_range)
+            draw_overlay(rgb, answered.results)
+            header = messages.header(image)
             if raw:
                 self._overlay.publish(messages.image(header, rgb))
             if packed:
@@ -229,28 +227,23 @@ class Camera:
         return frame.decoded() if any(self._watchers) else frame
 
 
-def _stamp(job: Job[Serialized]) -> float:
-    """Of its image, in seconds."""
-    stamp = job.message.header.stamp
+def _stamp(image: Serialized) -> float:
+    """Return an image's stamp in seconds."""
+    stamp = image.header.stamp
     return stamp.sec + stamp.nanosec / 1e9
 
 
-def _summary(job: Job[Any]) -> str:
-    """What came, what became of it, and how long each step took."""
-    assert job.outcome is not None
-    came: Any = job.frame
-    if came is None and job.outcome is Outcome.ANSWERED:
-        came = job.message.message
-    came = "unread" if came is None else f"{came.width}x{came.height} {came.encoding}"
-    best = "".join(f" {result.class_id} {result.score:.1%}" for result in job.results[:1])
-    steps = {
-        "waited": (job.received, job.started),
-        "converted": (job.started, job.converted),
-        "inferred": (job.converted, job.inferred),
-    }
-    times = ", ".join(
-        f"{name} {(end - begin) * 1e3:.1f} ms"
-        for name, (begin, end) in steps.items()
-        if begin is not None and end is not None
+def _summary(outcome: Outcome[ImageRequest]) -> str:
+    """Return what came, what became of it, and how long its steps took."""
+    if not isinstance(outcome, Answered):
+        return f"{outcome.kind}: {outcome.error}"
+    frame, times, received = outcome.frame, outcome.times, outcome.request.received
+    best = "".join(f" {result.class_id} {result.score:.1%}" for result in outcome.results[:1])
+    waited, converted, inferred = (
+        f"{(end - begin) * 1e3:.1f} ms"
+        for begin, end in pairwise((received, times.started, times.converted, times.inferred))
     )
-    return f"{came}, {job.outcome.value}{best}; {times}"
+    return (
+        f"{frame.width}x{frame.height} {frame.encoding}, {outcome.kind}{best}; waited {waited}, "
+        f"converted {converted}, inferred {inferred}"
+    )

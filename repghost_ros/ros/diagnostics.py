@@ -12,8 +12,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
 from repghost_ros.engine.host import ModelHost
-from repghost_ros.engine.job import COUNT_NAMES
 from repghost_ros.engine.monitor import Latency, Report
+from repghost_ros.engine.request import COUNT_NAMES
 from repghost_ros.ros.heartbeat import Heartbeat
 
 

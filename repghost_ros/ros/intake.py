@@ -16,14 +16,14 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from repghost_ros.native import Semaphore
+from repghost_ros.engine.pipeline import Bell
 from repghost_ros.ros.compat import subscribe_aside, unsubscribe
 from repghost_ros.ros.rcl import Receiver, Taken
 from repghost_ros.ros.topics import Source, complaint, published
 from repghost_ros.ros.waiting import WaitingThread
 from repghost_ros.vision.cdr import Serialized
 
-Take = Callable[[Serialized], "Semaphore | None"]
+Take = Callable[[Serialized], None]
 _PERIOD = 0.5  # seconds between checks of what is published
 _PATIENCE = 2.0  # seconds without a frame until the cause is checked
 
@@ -33,21 +33,20 @@ class Intake:
 
     Args:
         node: the subscriber; its logger is used.
+        bell: is rung after callbacks, once the thread no longer holds Python's lock.
 
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, bell: Bell) -> None:
         self._node = node
+        self._bell = bell
         self._subscriptions: list[Subscription] = []
         self._receiver = Receiver(node.context)
         self._thread = WaitingThread(node.context, self._receiver, "intake", self._serve)
         self._thread.start()
 
     def subscribe(self, candidates: list[Source], qos: QoSProfile, callback: Take) -> Subscription:
-        """Call back with each message of whichever source is published; callbacks must be quick.
-
-        What a callback returns is released once this thread no longer holds Python's lock.
-        """
+        """Call back with each message of whichever source is published; callbacks must be quick."""
         subscription = Subscription(self._node, qos, candidates, callback)
         # A new list, because the thread may be iterating over the old one.
         self._subscriptions = [*self._subscriptions, subscription]
@@ -66,16 +65,14 @@ class Intake:
         handles = [each.handle for each in followed]
         now = time.monotonic()
         until = now + _PERIOD
-        due: Semaphore | None = None
         while now < until and not self._thread.closing:
-            received = self._receiver.receive(handles, until - now, due)
-            now, due = time.monotonic(), None
+            received = self._receiver.receive(handles, until - now, self._bell)
+            now = time.monotonic()
             if received is None:
                 break
-            place, message = received
-            due = followed[place].pass_on(message, now)
-        if due is not None:
-            due.release()
+            number, message = received
+            followed[number].pass_on(message, now)
+        self._bell.ring()
         for subscription in self._subscriptions:
             subscription.look(now)
 
@@ -122,10 +119,10 @@ class Subscription:
         source = self.source
         self.handle = subscribe_aside(self._node, source.message_type, source.topic, self.qos)
 
-    def pass_on(self, message: Taken, now: float) -> Semaphore | None:
+    def pass_on(self, message: Taken, now: float) -> None:
         """Call back with a message that has arrived."""
         self._last = now
-        return self._callback(self.source.read(message))
+        self._callback(self.source.read(message))
 
     def close(self) -> None:
         """Unsubscribe."""

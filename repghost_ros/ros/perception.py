@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Answered
 from repghost_ros.errors import need
 
 
@@ -29,29 +29,24 @@ def _messages() -> Any:
     )
 
 
-def targets(job: Job[Any], header: Header, model: str, now: Time) -> Any:
-    """A frame's answer and the duration of its steps.
+def targets(answered: Answered[Any], header: Header, now: Time) -> Any:
+    """Return a frame's answer and the duration of its steps.
 
     Args:
-        job: an answered frame.
+        answered: the frame.
         header: the image's.
-        model: prefix of the performance figures' names.
         now: the time at which the answer is published.
 
     """
-    ai = _messages()
-    assert job.started is not None
-    assert job.converted is not None
-    assert job.inferred is not None
-    inferred = job.inferred
+    ai, times = _messages(), answered.times
 
     def stamp(monotonic: float) -> Any:
-        since = now.nanoseconds - round((inferred - monotonic) * 1e9)
+        since = now.nanoseconds - round((times.inferred - monotonic) * 1e9)
         return Time(nanoseconds=max(0, since)).to_msg()
 
     def perf(step: str, begin: float, end: float) -> Any:
         return ai.Perf(
-            type=f"{model}_{step}",
+            type=f"repghost_{answered.model.name}_{step}",
             stamp_start=stamp(begin),
             stamp_end=stamp(end),
             time_ms_duration=(end - begin) * 1e3,
@@ -59,9 +54,9 @@ def targets(job: Job[Any], header: Header, model: str, now: Time) -> Any:
 
     found = ai.PerceptionTargets(header=header, fps=-1)  # below 0: unknown
     found.perfs = [
-        perf("preprocess", job.started, job.converted),
-        perf("predict_infer", job.converted, job.inferred),
-        perf("pipeline", job.received, job.inferred),
+        perf("preprocess", times.started, times.converted),
+        perf("predict_infer", times.converted, times.inferred),
+        perf("pipeline", answered.request.received, times.inferred),
     ]
     found.targets = [
         ai.Target(
@@ -75,6 +70,6 @@ def targets(job: Job[Any], header: Header, model: str, now: Time) -> Any:
                 )
             ],
         )
-        for result in job.results
+        for result in answered.results
     ]
     return found

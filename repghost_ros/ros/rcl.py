@@ -31,8 +31,8 @@ from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 
 import repghost_ros.native as native
-from repghost_ros.engine.job import Job
-from repghost_ros.vision.cdr import Serialized
+from repghost_ros.engine.model import Answered
+from repghost_ros.engine.pipeline import NOBODY, Bell
 
 _TIMEOUT, _TAKE_FAILED = 2, 401  # RCL_RET_TIMEOUT, RCL_RET_SUBSCRIPTION_TAKE_FAILED: no message
 _NOTHING, _FAILED = -1, -2  # as in native/receive.c
@@ -164,6 +164,7 @@ class Receiver:
         self._used = ExitStack()
         self._set: Any = None
         self._state = native.Receiver()
+        self._woken = NOBODY
         helper = native.library()
         self._receive = self._receive_in_python if helper is None else helper.repghost_receive
 
@@ -172,15 +173,14 @@ class Receiver:
         self._guard.trigger()
 
     def receive(
-        self, subscriptions: Sequence[Any], seconds: float, due: native.Semaphore | None = None
+        self, subscriptions: Sequence[Any], seconds: float, bell: Bell
     ) -> tuple[int, Taken] | None:
         """A subscription's place and its next message; None once the time is over or after `wake`.
 
         Args:
             subscriptions: rclpy's. They stay in use until another list is given.
             seconds: how long to wait, if nothing has arrived.
-            due: is released first; by the compiled helper without Python's lock, for which
-                the thread that wakes would have to wait.
+            bell: is rung first; by the compiled helper without Python's lock.
 
         Raises:
             RCLError: the middleware failed.
@@ -188,10 +188,9 @@ class Receiver:
         """
         if subscriptions is not self._followed:
             self._follow(subscriptions)
-        if due is not None:
-            if due.address is None:
-                due.release()
-            self._state.due = due.address
+        # Kept here, so that its descriptor stays open until C has written to it.
+        self._woken = bell.take()
+        self._state.wake = self._woken.descriptor
         memory = self._idle.pop() if self._idle else _Memory()
         place = self._receive(self._reference, memory.reference, int(seconds * 1e9))
         if place >= 0:
@@ -219,34 +218,38 @@ class Receiver:
         self._reference = byref(self._state)
 
     def _receive_in_python(self, _: Any, message: Any, nanoseconds: int) -> int:
-        """What native/receive.c does."""
+        """Do what native/receive.c does."""
+        self._woken.wake()
         taken = self._take(message)
         if taken != _NOTHING:
             return taken
         state, waiting = self._state, _WAITING
-        waiting["clear"](state.set)
-        for pointer in self._pointers:
-            waiting["add_subscription"](state.set, pointer, None)
-        waiting["add_guard"](state.set, state.guard, None)
+        state.status = (
+            waiting["clear"](state.set)
+            or any(waiting["add_subscription"](state.set, each, None) for each in self._pointers)
+            or waiting["add_guard"](state.set, state.guard, None)
+        )
+        if state.status:
+            return _FAILED
         state.status = waiting["wait"](state.set, nanoseconds)
         if state.status:
             return _NOTHING if state.status == _TIMEOUT else _FAILED
-        state.untold = state.count
+        state.unasked = state.count
         woken = _WaitSetStart.from_address(state.set).guard_conditions[0]
         return _NOTHING if woken else self._take(message)
 
     def _take(self, message: Any) -> int:
         state = self._state
-        while state.untold > 0:
+        while state.unasked > 0:
             asked = state.turn
             state.turn = (asked + 1) % state.count
             state.status = _take(self._pointers[asked], message, None, None)
             if not state.status:
-                state.untold = state.count
+                state.unasked = state.count
                 return int(asked)
             if state.status != _TAKE_FAILED:
                 return _FAILED
-            state.untold -= 1
+            state.unasked -= 1
         return _NOTHING
 
     def release(self) -> None:
@@ -291,9 +294,11 @@ class BestPublisher:
         self._helper = native.library()
         self._handle = publisher.handle
         self._pointer = self._handle.pointer
+        self._names: Sequence[str] = ()
+        self._labels = native.Labels(self._names)
 
-    def publish(self, job: Job[Serialized]) -> bool:
-        """Send the classification of an answered image, if the publisher is activated.
+    def publish(self, answered: Answered[Any]) -> bool:
+        """Send the classification of a serialized image, if the publisher is activated.
 
         Returns:
             False where the message has to be made in Python.
@@ -303,20 +308,23 @@ class BestPublisher:
             InvalidHandle: the publisher was destroyed.
 
         """
-        memory, named = job.message.memory, job.named
-        if named is None or memory is None or self._helper is None:
+        request, best = answered.request, answered.best
+        memory = request.message.memory
+        if self._helper is None or memory is None or not isinstance(best, native.Best):
             return False
         if not self._publisher.is_activated:
             return True
-        labels = job.model.label_table if job.reporting.class_id == "label" else None
+        if answered.model.labels is not self._names:
+            self._names = answered.model.labels
+            self._labels = native.Labels(self._names)
         with self._handle:
             status = self._helper.repghost_publish(
                 _publish_function,
                 self._pointer,
                 memory.address,
                 memory.size,
-                byref(named),
-                None if labels is None else byref(labels),
+                byref(best),
+                byref(self._labels) if request.reporting.class_id == "label" else None,
             )
         if status == _UNREADABLE:
             return False

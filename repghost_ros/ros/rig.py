@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from repghost_ros.engine.job import Counts
 from repghost_ros.engine.model import Model
 from repghost_ros.engine.pipeline import Pipeline
+from repghost_ros.engine.request import Counts
 from repghost_ros.ros.announcement import Announcement
 from repghost_ros.ros.camera import Camera
 from repghost_ros.ros.diagnostics import camera_status
@@ -59,7 +59,7 @@ class CameraRig:
             self._announce(model)
             for camera in self._cameras:
                 camera.open(pipeline)
-            self._intake = Intake(self._node)
+            self._intake = Intake(self._node, pipeline.bell)
             for camera in self._cameras:
                 camera.subscription = self._intake.subscribe(
                     camera.sources, now.image_qos, camera.submit

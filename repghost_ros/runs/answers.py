@@ -14,7 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from repghost_ros.engine.job import Outcome
+from repghost_ros.backends.base import Refused
+from repghost_ros.engine.model import Answered
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError, need
 from repghost_ros.output import named_errors, whole_file
@@ -151,7 +152,7 @@ def _answer(fields: Mapping[str, Any], results: Iterable[Result]) -> Answer:
         fields["frame_id"],
         tuple(results),
         error,
-        fields.get("outcome") or (Outcome.REFUSED if error else Outcome.ANSWERED).value,
+        fields.get("outcome") or (Refused if error else Answered).kind,
     )
 
 
@@ -253,7 +254,7 @@ def _read_bag(path: Path, topic: str) -> list[Answer]:
                 recorded.frame_id,
                 () if recorded.message is None else hypotheses(recorded.message),
                 recorded.error,
-                (Outcome.REFUSED if recorded.error else Outcome.ANSWERED).value,
+                (Refused if recorded.error else Answered).kind,
             )
             for recorded in bag.messages(topic or names[0])
         ]

@@ -11,8 +11,8 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from repghost_ros.backends.base import Slot
-from repghost_ros.engine.job import Job
-from repghost_ros.engine.model import Model
+from repghost_ros.engine.model import Model, Outcome
+from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting
 from repghost_ros.engine.threads import cores
 from repghost_ros.vision.frame import Frame
@@ -29,8 +29,11 @@ def classify_each(
     reporting: Reporting = Reporting(),
     *,
     workers: int | None = None,
-) -> Iterator[Job[Item]]:
-    """Classify items as the node does, but wait where it would drop: one ended job per item, in order.
+) -> Iterator[Outcome[Request[Item]]]:
+    """Classify items as the node does, but wait where it would drop.
+
+    Yields:
+        the outcome of every item, in order.
 
     Args:
         model: stays the caller's.
@@ -43,7 +46,7 @@ def classify_each(
 
     Raises:
         ParameterError: the model lacks a class that `reporting` names.
-        Exception: whatever `items` raised, after the jobs of the items before it.
+        Exception: whatever `items` raised, after the outcomes of the items before it.
 
     """
     reporting.check(model.labels)
@@ -51,7 +54,7 @@ def classify_each(
     slots: SimpleQueue[Slot] = SimpleQueue()
     opened = []
     broken: list[Exception] = []
-    todo: deque[tuple[Job[Item], Future[Job[Item]]]] = deque()
+    todo: deque[tuple[Request[Item], Future[Outcome[Request[Item]]]]] = deque()
 
     def until_broken() -> Iterator[Item]:
         try:
@@ -61,29 +64,29 @@ def classify_each(
 
     def classify_some() -> None:
         """Classify the next of `todo`, as many as wait there up to a batch."""
-        some: list[tuple[Job[Item], Future[Job[Item]]]] = []
+        some: dict[Request[Item], Future[Outcome[Request[Item]]]] = {}
         while todo and len(some) < model.batch:
             with suppress(IndexError):  # another worker took it
-                some.append(todo.popleft())
+                request, done = todo.popleft()
+                some[request] = done
         if not some:
             return
         slot = slots.get()
         try:
-            model.run_batch([(job, read) for job, _ in some], slot)
+            for outcome in model.run(list(some), slot):
+                some[outcome.request].set_result(outcome)
         finally:
             slots.put(slot)
-        for job, done in some:
-            done.set_result(job)
 
     pool = ThreadPoolExecutor(workers, "classify")
-    waiting: deque[Future[Job[Item]]] = deque()
+    waiting: deque[Future[Outcome[Request[Item]]]] = deque()
     try:
         for _ in range(workers):
             opened.append(model.open_slot())
             slots.put(opened[-1])
         for item in until_broken():
             waiting.append(Future())
-            todo.append((Job(item, view, reporting), waiting[-1]))
+            todo.append((Request(item, read, view, reporting), waiting[-1]))
             pool.submit(classify_some)
             while waiting and (waiting[0].done() or len(waiting) >= 2 * workers * model.batch):
                 yield waiting.popleft().result()

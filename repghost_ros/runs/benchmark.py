@@ -20,15 +20,13 @@ import cv2
 import numpy as np
 
 from repghost_ros.backends.base import Slot
-from repghost_ros.engine.job import Job
-from repghost_ros.engine.model import Model
-from repghost_ros.engine.results import Reporting
+from repghost_ros.engine.model import Answered, Model
+from repghost_ros.engine.request import Request
 from repghost_ros.engine.threads import cores
 from repghost_ros.errors import need
 from repghost_ros.output import whole_file
 from repghost_ros.sources.signs import render
 from repghost_ros.vision.frame import from_compressed
-from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODELS
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -95,11 +93,9 @@ def measure(
         if jpeg is None:
             slot.infer_batch(batch)
             return
-        jobs: list[Job[Any]] = [Job(jpeg, View(), Reporting()) for _ in range(batch)]
-        model.run_batch([(job, from_compressed) for job in jobs], slot)
-        for job in jobs:
-            if job.error is not None:
-                raise job.error
+        for outcome in model.run([Request(jpeg, from_compressed) for _ in range(batch)], slot):
+            if not isinstance(outcome, Answered):
+                raise outcome.error
 
     def keep_going(slot: Slot, own: list[float]) -> None:
         try:

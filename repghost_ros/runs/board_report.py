@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.backends.libdnn import LibdnnBackend
-from repghost_ros.engine.job import Job, Outcome
-from repghost_ros.engine.model import Model, ModelSpec, Read
+from repghost_ros.engine.model import Answered, Model, ModelSpec
+from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import RepghostError
 from repghost_ros.files import sha256
@@ -25,7 +25,6 @@ from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published
 from repghost_ros.runs.doctor import NOTE, OK, PROBLEM, Finding
 from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
-from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.store import ModelStore
 
@@ -164,17 +163,16 @@ def _self_test(model: Model) -> Finding:
     try:
         for number, label in enumerate(LABELS * _SIGNS):
             picture = render(label, np.random.default_rng(SEED + number), 320, 240)
-            job = Job(picture, View(), Reporting(top_k=1))
-            read: Read = from_array
-            model.run(job, slot, read)
-            if job.outcome is not Outcome.ANSWERED:
+            request = Request(picture, from_array, reporting=Reporting(top_k=1))
+            (outcome,) = model.run([request], slot)
+            if not isinstance(outcome, Answered):
                 advice = "repghost classify a picture, and report this"
-                return Finding(subject, PROBLEM, f"'{label}': {job.error}", advice)
-            right += job.results[0].class_id == label
-            if other is not None and job.logits is not None:
+                return Finding(subject, PROBLEM, f"'{label}': {outcome.error}", advice)
+            right += outcome.results[0].class_id == label
+            if other is not None:
                 other.nv12[...] = slot.nv12
                 true = other.infer()
-                errors.append(np.abs(job.logits - true).mean() / np.abs(true).mean())
+                errors.append(np.abs(outcome.logits - true).mean() / np.abs(true).mean())
     finally:
         slot.close()
         if reference is not None and other is not None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from repghost_ros.engine.job import Outcome
+from repghost_ros.backends.base import Failed
 from repghost_ros.engine.results import Result
 from repghost_ros.runs.replay import Answer
 
@@ -61,7 +61,7 @@ def compare(these: Iterable[Answer], those: Iterable[Answer]) -> Difference:
         key
         for answers in (first, second)
         for key, answer in answers.items()
-        if answer.outcome == Outcome.FAILED.value
+        if answer.outcome == Failed.kind
     }
     both = [key for key in first if key in answered and key in answered_now]
     for key in both:

@@ -17,7 +17,7 @@ from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
-import repghost_ros.native as native
+from repghost_ros.backends import libdnn
 from repghost_ros.backends.registry import RUNTIMES, choose
 from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.engine.threads import cores
@@ -101,7 +101,7 @@ def _jpeg_decoder() -> Finding:
 
 
 def _compiled_helper() -> Finding:
-    if native.library() is not None:
+    if libdnn.has_helper():
         return Finding("compiled helper", OK, "loaded")
     if os.environ.get("REPGHOST_NATIVE") == "0":
         return Finding("compiled helper", NOTE, "turned off by REPGHOST_NATIVE=0")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repghost_ros.engine.model import Model
+from repghost_ros.engine.model import Answered, Model
 from repghost_ros.engine.results import Reporting, log_probabilities
 from repghost_ros.errors import SourceError
 from repghost_ros.files import sha256
@@ -241,7 +241,7 @@ def classify_samples(
     keep_log_scores: bool = False,
 ) -> Iterator[Prediction]:
     """A prediction for each sample, in their order; the arguments are those of `predict`."""
-    jobs = classify_each(
+    outcomes = classify_each(
         model,
         samples,
         lambda sample: read_image(sample.path),
@@ -249,16 +249,16 @@ def classify_samples(
         Reporting(top_k=TOP, class_id="index", temperature=temperature),
         workers=workers,
     )
-    for job in jobs:
-        if job.error is not None:
-            yield Prediction(job.message, error=str(job.error))
+    for outcome in outcomes:
+        sample = outcome.request.message
+        if not isinstance(outcome, Answered):
+            yield Prediction(sample, error=str(outcome.error))
             continue
-        best = tuple(int(result.class_id) for result in job.results)
+        best = tuple(int(result.class_id) for result in outcome.results)
         kept = None
         if keep_log_scores:
-            assert job.logits is not None
-            kept = log_probabilities(job.logits, model.activation).astype(np.float32)
-        yield Prediction(job.message, best, job.results[0].score, log_scores=kept)
+            kept = log_probabilities(outcome.logits, model.activation).astype(np.float32)
+        yield Prediction(sample, best, outcome.results[0].score, log_scores=kept)
 
 
 def _cells(prediction: Prediction, labels: Sequence[str]) -> tuple[object, ...]:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from repghost_ros.backends.base import Failed, Refused
 from repghost_ros.engine.decision import Smoothing
-from repghost_ros.engine.job import Job, Outcome
-from repghost_ros.engine.model import Model
+from repghost_ros.engine.model import Answered, Model
 from repghost_ros.engine.results import Reporting, Result
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.bags import Bag, Recorded
@@ -45,7 +45,7 @@ class Answer:
     """Best first; empty after an error, or where none reached the threshold."""
     error: str = ""
     """Why there is no answer."""
-    outcome: str = Outcome.ANSWERED.value
+    outcome: str = Answered.kind
     """`answered`, `refused` or `failed`, see the glossary."""
 
     @property
@@ -88,24 +88,19 @@ def replay(
     notes: set[str] = set()
     smoother = Smoothing()
     recorded = bag.messages(topic, first=first, last=last)
-    for job in classify_each(model, recorded, Recorded.frame, view, reporting, workers=workers):
-        note = job.frame.note if job.frame is not None else ""
-        if note and note not in notes:
-            notes.add(note)
-            _log.warning("frames of '%s': %s", topic, note)
-        answer = _answer(job)
-        if smoothing and job.error is None:
-            smoother.update(job, answer.moment_ns / 1e9, smoothing)
-            answer = _answer(job)
-        yield answer
-
-
-def _answer(job: Job[Recorded]) -> Answer:
-    image = job.message
-    error = "" if job.error is None else str(job.error) or type(job.error).__name__
-    outcome = (job.outcome or Outcome.FAILED).value
-    about = (image.topic, image.time_ns, image.stamp_ns, image.frame_id)
-    return Answer(*about, job.results, error, outcome)
+    for outcome in classify_each(model, recorded, Recorded.frame, view, reporting, workers=workers):
+        image = outcome.request.message
+        answer = Answer(image.topic, image.time_ns, image.stamp_ns, image.frame_id)
+        if not isinstance(outcome, Answered):
+            error = str(outcome.error) or type(outcome.error).__name__
+            yield replace(answer, error=error, outcome=outcome.kind)
+            continue
+        if outcome.note and outcome.note not in notes:
+            notes.add(outcome.note)
+            _log.warning("frames of '%s': %s", topic, outcome.note)
+        if smoothing:
+            outcome = smoother.update(outcome, answer.moment_ns / 1e9, smoothing)
+        yield replace(answer, results=outcome.results)
 
 
 @dataclass(frozen=True)
@@ -151,8 +146,8 @@ class Summary:
                     answer.topic,
                 )
             self.frames += 1
-            self.refused += answer.outcome == Outcome.REFUSED.value
-            self.failed += answer.outcome == Outcome.FAILED.value
+            self.refused += answer.outcome == Refused.kind
+            self.failed += answer.outcome == Failed.kind
             if answer.results:
                 result = answer.results[0]
                 self.classes[result.class_id] += 1

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from repghost_ros.engine.job import Job
+from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.overlay import picture
 from repghost_ros.vision.frame import Frame
 
@@ -82,8 +82,8 @@ class Watched:
         self._frame: Frame | None = None
         self._times: deque[float] = deque()
 
-    def show(self, job: Job[Any]) -> None:
-        """Show an ended job: its picture and results, or why there are none."""
+    def show(self, outcome: Outcome[Any]) -> None:
+        """Show a frame and its results, or why there are none."""
         now = time.monotonic()
         with self._lock:
             self._times.append(now)
@@ -91,15 +91,16 @@ class Watched:
                 self._times.popleft()
             span = now - self._times[0]
             self._state["number"] += 1
-            self._state["error"] = "" if job.error is None else str(job.error)
             self._state["fps"] = (len(self._times) - 1) / span if span else 0.0
+            if not isinstance(outcome, Answered):
+                self._state["error"], self._state["results"] = str(outcome.error), []
+                return
+            times, self._frame = outcome.times, outcome.frame
+            self._state["error"] = ""
+            self._state["latency_ms"] = (times.inferred - times.started) * 1e3
             self._state["results"] = [
-                {"class_id": each.class_id, "score": each.score} for each in job.results
+                {"class_id": each.class_id, "score": each.score} for each in outcome.results
             ]
-            if job.started is not None and job.inferred is not None:
-                self._state["latency_ms"] = (job.inferred - job.started) * 1e3
-            if job.frame is not None:
-                self._frame = job.frame
 
     def state(self) -> dict[str, Any]:
         """What the page shows beside the picture."""

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A frame that is to be classified, and the counts of how frames ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields
+from typing import Generic, TypeVar
+
+from repghost_ros.backends.base import Ranking, Read
+from repghost_ros.engine.results import Reporting
+from repghost_ros.vision.view import View
+
+Message = TypeVar("Message")
+
+
+@dataclass(frozen=True, eq=False)
+class Request(Generic[Message]):
+    """One frame: what it is read from, and what is wanted of it."""
+
+    message: Message
+    """A ROS message, a recorded one, a file, a picture."""
+    read: Read
+    """Makes a frame of the message; whatever it raises refuses the frame."""
+    view: View = View()
+    reporting: Reporting = Reporting()
+    received: float = field(default_factory=time.monotonic)
+    """Seconds on the monotonic clock."""
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """What a backend may rank itself."""
+        return self.reporting.ranking
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Frames of one camera; `received` is the sum of the others and of those in flight."""
+
+    received: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    dropped: int = 0
+    """They made way for newer ones."""
+    skipped: int = 0
+    """They were not wanted: they came too soon, or the node is disabled."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, n) + getattr(other, n) for n in COUNT_NAMES))
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, n) - getattr(other, n) for n in COUNT_NAMES))
+
+    @property
+    def in_flight(self) -> int:
+        """Frames waiting or in flight."""
+        return self.received - sum(getattr(self, name) for name in COUNT_NAMES[1:])
+
+
+COUNT_NAMES = tuple(each.name for each in fields(Counts))

@@ -34,6 +34,7 @@ COMMANDS = (
     "eval",
     "export",
     "fuse",
+    "teach",
     "quantize",
     "signs",
     "doctor",

@@ -42,7 +42,7 @@ def reliability(scores: Sequence[float], right: Sequence[bool]) -> Reliability:
     return Reliability(tuple(counts.tolist()), tuple(means.tolist()), tuple(hits.tolist()))
 
 
-def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, truth: np.ndarray, *, smoothing: float = 0.0) -> float:
     """The temperature that fits the truth best.
 
     It has the least negative log-likelihood (Guo et al., "On Calibration of Modern Neural
@@ -51,12 +51,15 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     Args:
         logits: float (pictures, classes).
         truth: int (pictures,), class indices.
+        smoothing: share of the truth that is spread over all classes: where every answer is right, the
+            best temperature without it is the smallest.
 
     """
     step = -(-len(logits) // _MOST)
     logits, truth = logits[::step].astype(np.float64), truth[::step]
     logits -= logits.max(axis=1, keepdims=True)
-    picked = logits[np.arange(len(truth)), truth]
+    picked = (1 - smoothing) * logits[np.arange(len(truth)), truth]
+    picked += smoothing * logits.mean(axis=1)
 
     def surprise(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)

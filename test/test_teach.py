@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Own classes on drawn signs: what is taught, measured, refused, and written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from repghost_ros import open_model
+from repghost_ros.cli import main
+from repghost_ros.errors import ConversionError, SourceError
+from repghost_ros.graphs.graph import load, save
+from repghost_ros.graphs.head import cut, with_head
+from repghost_ros.paths import share
+from repghost_ros.sources.signs import render
+from repghost_ros.teach.collected import append
+from repghost_ros.teach.labeled import NOTHING, folds, read_labeled
+from repghost_ros.teach.logistic import fit
+from repghost_ros.teach.measures import UNKNOWN, Curve, answers, fit_threshold, wilson
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+DEMO = share() / "models" / "demo.onnx"
+SIGNS = ("stop", "yield", "no entry")
+
+
+def sign_pictures(folder: Path, count: int, seed: int, labels: tuple[str, ...] = SIGNS) -> Path:
+    for index, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            picture = render(label, np.random.default_rng([seed, index, number]), 200, 160)
+            cv2.imwrite(str(folder / label / f"{number}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sign_pictures(tmp_path_factory.mktemp("signs"), 12, 1)
+
+
+def teach(*arguments: object) -> int:
+    return main(["teach", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def own(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "own.onnx"
+    report = path.with_suffix(".html")
+    assert teach(signs, "--model", DEMO, "--out", path, "--report", report) == 0
+    return path
+
+
+def metadata(path: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in load(path).metadata_props}
+
+
+def test_the_model_knows_the_classes(own: Path, tmp_path: Path) -> None:
+    others = sign_pictures(tmp_path / "others", 6, 2)
+    known = metadata(own)
+    right = 0
+    with open_model("", model_path=str(own)) as model:
+        assert model.labels == tuple(sorted(SIGNS))
+        for label in SIGNS:
+            for path in (others / label).iterdir():
+                picture = cv2.imread(str(path))
+                assert picture is not None
+                right += model.classify(picture)[0].class_id == label
+    assert right >= 15
+    assert known["resize"] in ("stretch", "crop")
+    assert 0 <= float(known["unknown_below"]) < 1
+
+
+def test_the_model_names_what_it_was_trained_with(own: Path, signs: Path) -> None:
+    trained = metadata(own)["trained_pictures"].splitlines()
+    labeled = read_labeled(signs)
+    digests = {each.digest for each in labeled.pictures}
+    assert set(trained) < digests  # a part is held out
+    assert len(trained) == pytest.approx(0.8 * len(digests), abs=3)
+
+
+def test_the_page_shows_what_was_measured(own: Path) -> None:
+    page = own.with_suffix(".html").read_text()
+    for text in ("held-out pictures", "false alarms", "What is taken for what", "more pictures"):
+        assert text in page
+
+
+def test_the_report_counts(signs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "own.onnx"
+    assert teach(signs, "--model", DEMO, "--out", out, "--resize", "stretch", "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert [each["class"] for each in result["classes"]] == sorted(SIGNS)
+    measured = result["held_out"]["pictures"] + result["cross_validated"]["pictures"]
+    assert measured == 36 == sum(map(sum, result["confusion"]["rows"]))
+    low, high = result["held_out"]["interval"]
+    assert low < result["held_out"]["accuracy"] <= high
+    assert result["resize"] == "stretch"
+    assert result["accuracy_by_resize"] == {}
+
+
+def test_a_wrong_label_is_found(
+    signs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "signs"
+    shutil.copytree(signs, folder)
+    moved = folder / "stop" / "moved.png"
+    (folder / "yield" / "3.png").rename(moved)
+    assert teach(folder, "--model", DEMO, "--out", tmp_path / "own.onnx", "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert {"label": "stop", "answer": "yield"}.items() <= next(
+        each for each in result["doubts"] if each["path"] == str(moved)
+    ).items()
+
+
+def test_nothing_is_unknown(
+    signs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "signs"
+    shutil.copytree(signs, folder)
+    (folder / NOTHING).mkdir()
+    random = np.random.default_rng(0)
+    for number in range(12):
+        noise = random.integers(0, 255, (12, 16, 3), np.uint8)
+        cv2.imwrite(str(folder / NOTHING / f"{number}.png"), cv2.resize(noise, (200, 160)))
+    assert teach(folder, "--model", DEMO, "--out", tmp_path / "own.onnx", "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["cross_validated"]["nothing"] + result["held_out"]["nothing"] == 12
+    assert result["cross_validated"]["false_alarms"] <= 1
+
+
+@pytest.mark.parametrize("kind", ["gemm", "matmul", "matmul_add", "conv"])
+def test_a_head_is_cut_off_and_put_back(kind: str) -> None:
+    """The same layer as a new head gives the same logits."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(7, 4)).astype(np.float32)
+    bias = random.normal(size=7).astype(np.float32)
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 4, 6, 6])
+    target = helper.make_tensor_value_info("logits_of_old", TensorProto.FLOAT, [1, 7])
+    nodes = [helper.make_node("GlobalAveragePool", ["image"], ["pooled"])]
+    values = {"w": weights, "b": bias}
+    if kind == "conv":
+        values["w"] = weights[:, :, None, None]
+        nodes += [
+            helper.make_node("Conv", ["pooled", "w", "b"], ["maps"]),
+            helper.make_node("Flatten", ["maps"], ["logits_of_old"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+        if kind == "gemm":
+            nodes.append(helper.make_node("Gemm", ["flat", "w", "b"], ["logits_of_old"], transB=1))
+        else:
+            values["w"] = weights.T.copy()
+            made = "logits_of_old" if kind == "matmul" else "product"
+            nodes.append(helper.make_node("MatMul", ["flat", "w"], [made]))
+            if kind == "matmul_add":
+                nodes.append(helper.make_node("Add", ["b", "product"], ["logits_of_old"]))
+    initializers = [numpy_helper.from_array(v, name) for name, v in values.items()]
+    graph = helper.make_graph(nodes, "small", [image], [target], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    trunk = cut(model)
+    assert trunk.features == 4
+    again = with_head(trunk, weights, np.zeros(7) if kind == "matmul" else bias, {"labels": "a"})
+    onnx.checker.check_model(again, full_check=True)
+    picture = {"image": random.normal(size=(1, 4, 6, 6)).astype(np.float32)}
+    assert run(again, picture) == pytest.approx(run(model, picture), abs=1e-5)
+
+
+def run(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    answer: np.ndarray = session.run(None, inputs)[0]
+    return answer.ravel()
+
+
+def test_the_head_is_at_the_minimum() -> None:
+    """Where no weight can be moved for less loss."""
+    random = np.random.default_rng(0)
+    truth = np.repeat(np.arange(3), 20)
+    features = random.normal(size=(60, 8)) + 2 * np.eye(3, 8)[truth] + 5
+    head = fit(features, truth, 3, 0.01)
+    assert (head.logits(features).argmax(axis=1) == truth).mean() > 0.9
+    scale = (features.std(axis=0) + 0.1 * features.std()) * np.sqrt(8)
+
+    def loss(kernel: np.ndarray) -> float:
+        logits = features @ kernel.T + head.bias + (head.kernel - kernel) @ features.mean(axis=0)
+        surprise = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(60), truth]
+        return float(surprise.mean() + 0.005 * ((kernel * scale) ** 2).sum())
+
+    least = loss(head.kernel)
+    for _ in range(20):
+        moved = head.kernel + random.normal(size=head.kernel.shape) * 0.02 / scale
+        assert loss(moved) > least - 1e-6
+
+
+def test_rare_classes_weigh_as_much() -> None:
+    random = np.random.default_rng(0)
+    truth = np.array([0] * 200 + [1] * 10)
+    features = random.normal(size=(210, 2)) + truth[:, None]
+    answered = fit(features, truth, 2, 0.001).logits(features).argmax(axis=1)
+    assert (answered[truth == 1] == 1).mean() > 0.5
+
+
+def test_the_interval_is_wilsons() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), table I.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_the_threshold_keeps_false_alarms_few() -> None:
+    truth = np.zeros(100, int)
+    scores = np.stack([np.linspace(0.5, 1.0, 100), np.linspace(0.5, 0.0, 100)], axis=1)
+    of_none = np.stack([np.linspace(0.5, 0.54, 100), np.linspace(0.5, 0.46, 100)], axis=1)
+    threshold = fit_threshold(scores, truth, of_none, None)
+    assert (of_none.max(axis=1) >= threshold).mean() <= 0.02
+    assert (scores.max(axis=1) >= threshold).mean() >= 0.9
+
+
+def test_nothing_and_low_scores_are_unknown() -> None:
+    scores = np.array([[0.9, 0.1, 0.0], [0.1, 0.2, 0.7], [0.4, 0.3, 0.3]])
+    assert answers(scores, 2, 0.5).tolist() == [0, UNKNOWN, UNKNOWN]
+    assert answers(scores, None, 0.0).tolist() == [0, 2, 0]
+
+
+def test_the_curve_goes_on() -> None:
+    curve = Curve((4.0, 8.0, 16.0), (0.6, 0.8, 0.9))
+    assert curve.predicted(2.0) == pytest.approx(0.95)
+    assert Curve((4.0, 8.0, 16.0), (0.9, 0.9, 0.8)).predicted(2.0) is None
+
+
+def test_groups_stay_on_one_side() -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 4, 200)
+    groups = random.integers(0, 30, 200)
+    fold = folds(truth, groups, 5)
+    for group in range(30):
+        assert len(set(fold[groups == group].tolist())) == 1
+    for number in range(5):
+        assert set(truth[fold != number].tolist()) == {0, 1, 2, 3}
+
+
+def test_a_class_of_one_recording_is_only_trained_with() -> None:
+    truth, groups = np.repeat([0, 1], 6), np.array([0] * 6 + [1, 2, 3, 4, 5, 6])
+    fold = folds(truth, groups, 5)
+    assert set(fold[:6].tolist()) == {-1}
+    assert set(fold[6:].tolist()) == {0, 1, 2, 3, 4}
+
+
+@pytest.fixture
+def folder(signs: Path, tmp_path: Path) -> Path:
+    shutil.copytree(signs, tmp_path / "pictures")
+    return tmp_path / "pictures"
+
+
+def groups_of(folder: Path, label: str) -> list[int]:
+    labeled = read_labeled(folder)
+    return [each.group for each in labeled.pictures if labeled.labels[each.truth] == label]
+
+
+def test_pictures_of_one_recording_are_one_group(folder: Path) -> None:
+    for number in range(12):
+        source = "monday.mcap" if number < 4 else "tuesday.mcap"
+        append(folder, {"file": f"unlabeled/{number}.png", "source": source})
+    for label in ("yield", "no entry"):
+        for path in (folder / label).iterdir():
+            path.rename(path.with_name(f"{label}{path.name}"))
+    assert len(set(groups_of(folder, "stop"))) == 2
+
+
+def test_names_with_numbers_are_one_group(folder: Path) -> None:
+    for number in range(12):
+        prefix = "kitchen" if number < 6 else "hall"
+        (folder / "stop" / f"{number}.png").rename(folder / "stop" / f"{prefix}_{number:04}.png")
+    assert len(set(groups_of(folder, "stop"))) == 2
+
+
+def test_one_name_for_all_tells_nothing(folder: Path) -> None:
+    for number in range(12):
+        (folder / "stop" / f"{number}.png").rename(folder / "stop" / f"IMG_{number:04}.png")
+    assert len(set(groups_of(folder, "stop"))) > 6
+
+
+def test_near_duplicates_are_one_group(folder: Path) -> None:
+    picture = cv2.imread(str(folder / "stop" / "0.png"))
+    assert picture is not None
+    for number in range(3):
+        shifted = np.roll(picture, number, axis=1)
+        cv2.imwrite(str(folder / "stop" / f"again{number}x.jpg"), shifted)
+    labeled = read_labeled(folder)
+    same = {each.group for each in labeled.pictures if each.path.name.startswith("again")}
+    assert len(same) == 1
+
+
+def test_classes_of_one_recording_are_not_measured(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in SIGNS:
+        for number, path in enumerate(sorted((folder / label).iterdir())):
+            path.rename(path.with_name(f"{label}{number}.png"))
+            append(folder, {"file": f"{label}{number}.png", "source": f"{label}.mcap"})
+    assert teach(folder, "--model", DEMO, "--out", tmp_path / "own.onnx") == 0
+    text = capsys.readouterr().out
+    assert "not measured: stop" in text
+    assert "held-out pictures: none" in text
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert teach(*arguments) == 1
+    return capsys.readouterr().err
+
+
+def test_one_class_is_refused(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    shutil.rmtree(folder / "stop")
+    shutil.rmtree(folder / "yield")
+    out = tmp_path / "own.onnx"
+    assert "at least two classes, and has only 'no entry'" in refused(
+        capsys, folder, "--model", DEMO, "--out", out
+    )
+    assert not out.exists()
+
+
+def test_few_pictures_are_refused(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    for number in range(8):
+        (folder / "stop" / f"{number}.png").unlink()
+    out = tmp_path / "own.onnx"
+    assert "at least 5 pictures, but 'stop' has 4" in refused(
+        capsys, folder, "--model", DEMO, "--out", out
+    )
+    assert not out.exists()
+
+
+def test_unreadable_pictures_are_named(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    broken = folder / "stop" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    assert teach(folder, "--model", DEMO, "--out", tmp_path / "own.onnx") == 0
+    assert f"'{broken}' was left out" in capsys.readouterr().err
+    for path in (folder / "stop").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(SourceError, match=r"'stop' has 0 \(12 could not be read, such as"):
+        read_labeled(folder)
+
+
+def test_one_picture_in_two_classes_is_refused(folder: Path) -> None:
+    shutil.copy(folder / "stop" / "3.png", folder / "yield" / "stop3.png")
+    with pytest.raises(SourceError, match=r"the same picture is in two classes, .*3\.png.*stop3"):
+        read_labeled(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path, capsys: Any) -> None:
+    missing = tmp_path / "missing"
+    assert f"folder '{missing}' does not exist" in refused(
+        capsys, missing, "--model", DEMO, "--out", tmp_path / "own.onnx"
+    )
+
+
+def test_a_base_without_a_linear_end_is_refused(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    model = load(DEMO)
+    trunk = cut(model)
+    path = tmp_path / "trunk.onnx"
+    # GlobalAveragePool and Flatten are its end.
+    save(trunk.model, path)
+    out = tmp_path / "own.onnx"
+    error = refused(capsys, folder, "--model", path, "--out", out)
+    assert "no linear layer at its end (it ends in Flatten)" in error
+    assert not out.exists()
+    with pytest.raises(ConversionError, match="it has no nodes"):
+        cut(
+            onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], [model.graph.output[0]]))
+        )
+
+
+def test_a_full_disk_leaves_nothing(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    out = tmp_path / "own.onnx"
+    (tmp_path / "own.partial.onnx").symlink_to("/dev/full")
+    error = refused(capsys, folder, "--model", DEMO, "--out", out)
+    assert f"'{out}' cannot be written" in error
+    assert not out.exists()
+    assert not list(tmp_path.glob("own.*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--out", "own.bin"), "must end in .onnx"),
+        (("--out", "own.onnx", "--model", "99"), "'99' is not a model"),
+        (("--out", "own.onnx", "--held-out", "0.9"), "leaves too few"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(
+    arguments: tuple[str, ...], told: str, signs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert teach(signs, *arguments) == 2
+    assert told in capsys.readouterr().err

@@ -5,25 +5,27 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
-from repghost_ros.engine.model import open_model
+from repghost_ros.engine.model import ModelSpec, open_model
 from repghost_ros.errors import SourceError
-from repghost_ros.runs.evaluation import (
-    accuracy,
-    class_names,
-    find_samples,
-    predict,
-    read_val_list,
-)
+from repghost_ros.runs.evaluation import EvalProtocol, accuracy, predict
+from repghost_ros.runs.identity import answers_key
+from repghost_ros.runs.samples import Classes, find_samples, read_class_map, read_val_list
 from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.zoo.labels import imagenet_synsets, labels_for
+from repghost_ros.zoo.onnx_graph import model_bytes, model_files
 
 PER_CLASS = 3
 EVAL = ("--model", "demo", "--resize", "stretch")
@@ -60,8 +62,8 @@ def test_counts_what_is_right_and_wrong(folder: Path, tmp_path: Path, capsys: An
 
 def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
     classifier = open_model("demo")
-    samples = find_samples(folder, classifier.labels)
-    whole = predict(classifier, samples, resize="stretch", folder=tmp_path)
+    samples = find_samples(folder, Classes(classifier.labels))
+    whole = predict(classifier, samples, EvalProtocol("stretch"), folder=tmp_path)
     path = tmp_path / "predictions.csv"
     lines = path.read_text().splitlines(keepends=True)
     # The process died in the middle of a line.
@@ -72,16 +74,146 @@ def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
         made.append(total)
         return predictions
 
-    again = predict(classifier, samples, resize="stretch", folder=tmp_path, progress=counting)
+    again = predict(
+        classifier, samples, EvalProtocol("stretch"), folder=tmp_path, progress=counting
+    )
     assert made == [len(samples) - 20]
     assert again == whole
     assert len(path.read_text().splitlines()) == len(lines)
-    predict(classifier, samples, resize="crop", folder=tmp_path, progress=counting)
+    predict(classifier, samples, EvalProtocol("crop"), folder=tmp_path, progress=counting)
     assert made[1] == len(samples)  # another question is not answered from it
     (tmp_path / "predictions.csv").write_text("something,else\n")
     with pytest.raises(SourceError, match="choose another folder"):
-        predict(classifier, samples, folder=tmp_path)
+        predict(classifier, samples, EvalProtocol(), folder=tmp_path)
     classifier.close()
+
+
+def write_color_model(path: Path, order: tuple[int, int, int] = (0, 1, 2), **saving: Any) -> Path:
+    """Write a model whose classes are the colors red, green and blue, in this order."""
+    weights = (20 * np.eye(3, dtype=np.float32))[:, list(order)]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colors",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(np.ascontiguousarray(weights), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
+    model.ir_version = 8
+    path.unlink(missing_ok=True)
+    onnx.save(model, path, **saving)
+    return path
+
+
+def write_colors(folder: Path, names: Sequence[str] = ("red", "green", "blue")) -> Path:
+    """Write a picture of red, green and blue to folders of these names."""
+    for name, color in zip(names, ((0, 0, 255), (0, 255, 0), (255, 0, 0))):
+        (folder / name).mkdir(parents=True)
+        cv2.imwrite(str(folder / name / "a.png"), np.full((64, 64, 3), color, np.uint8))
+    return folder
+
+
+class Colors:
+    """`repghost eval` of a model of colors."""
+
+    def __init__(self, folder: Path, capsys: Any) -> None:
+        self._folder, self._capsys = folder, capsys
+        self.model = folder / "model.onnx"
+        write_color_model(self.model)
+        write_colors(folder / "val")
+        (folder / "labels.txt").write_text("red\ngreen\nblue\n")
+
+    def top1(self, *options: str) -> float:
+        command = ["eval", str(self._folder / "val"), "--model", str(self.model), *options]
+        labels = ("--labels", str(self._folder / "labels.txt"), "--json")
+        assert main([*command, *labels]) == 0
+        return float(json.loads(self._capsys.readouterr().out)["results"][0]["top1"])
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (["--channel-order", "bgr"], []),
+        (["--mean", "0", "--scale=-0.01"], ["--mean", "0", "--scale", "0.01"]),
+    ],
+)
+def test_other_options_are_not_answered_from_an_earlier_run(
+    before: list[str], now: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    colors, out = Colors(tmp_path, capsys), ("--out", str(tmp_path / "out"))
+    assert colors.top1(*before, *out) < 1.0
+    assert colors.top1(*now, *out) == 1.0
+
+
+def test_every_option_of_a_model_is_part_of_the_key(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("red\ngreen\nblue\n")
+    spec = ModelSpec("", str(write_color_model(tmp_path / "m.onnx")), str(labels))
+    with spec.open() as model:
+        keys = {answers_key(model)}
+        for option in fields(BackendOptions):
+            other: dict[str, Any] = {option.name: "another value"}
+            changed = replace(model.spec.options, **other)
+            keys.add(answers_key(replace(model, spec=replace(spec, options=changed))))
+    changeless = {"onnx_threads", "bpu_core", "bpu_priority", "timeout_s"}
+    assert len(keys) == 1 + len(fields(BackendOptions)) - len(changeless)
+
+
+@pytest.mark.parametrize("fleet", [(), ("--on", "local", "--workers", "1")])
+def test_weights_beside_the_model_are_part_of_it(
+    fleet: tuple[str, ...], tmp_path: Path, capsys: Any
+) -> None:
+    colors, out = Colors(tmp_path, capsys), ("--out", str(tmp_path / "out"))
+    beside = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
+    top1 = []
+    for order in ((0, 1, 2), (1, 2, 0)):
+        (tmp_path / "model.onnx.data").unlink(missing_ok=True)
+        write_color_model(colors.model, order, **beside)
+        top1.append(colors.top1(*fleet, *out))
+    assert top1 == [1.0, 0.0]
+    files = model_files(colors.model)
+    assert [file.name for file in files] == ["model.onnx", "model.onnx.data"]
+    assert model_bytes(colors.model) == sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "indices"),
+    [
+        (("001", "002", "003"), ("001", "002"), (0, 1)),
+        (("001", "002", "003"), ("1", "3"), (0, 2)),
+        (("1", "2", "3"), ("1", "2", "3"), (0, 1, 2)),
+        (("1", "2", "3"), ("0", "1", "2"), (0, 1, 2)),
+        (("07", "11", "13"), ("07", "11", "13"), (0, 1, 2)),
+        (("07", "11", "13"), ("00", "01", "2"), (0, 1, 2)),
+        (("a", "b", "c"), ("2", "a", "7"), (2, 0, None)),
+        (("7up", "b", "c"), ("7_UP", "7up"), (None, 0)),
+    ],
+)
+def test_numbers_are_labels_before_they_are_indices(
+    labels: tuple[str, ...], names: tuple[str, ...], indices: tuple[int | None, ...]
+) -> None:
+    assert tuple(Classes(labels).indices(names).values()) == indices
+
+
+def test_folders_of_other_names(tmp_path: Path, capsys: Any) -> None:
+    colors = Colors(tmp_path, capsys)
+    command = ["eval", str(tmp_path / "other"), "--model", str(colors.model)]
+    command += ["--labels", str(tmp_path / "labels.txt"), "--json"]
+    write_colors(tmp_path / "other", ("reds", "green", "sky"))
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "'reds' (nearest: 'red'), 'sky'; rename them" in said
+    (tmp_path / "map.csv").write_text("\ufeff# ours,theirs\nreds,red\nsky, blue\n", "utf-8")
+    assert main([*command, "--class-map", str(tmp_path / "map.csv")]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["top1"] == 1.0
+    (tmp_path / "map.csv").write_text("reds\n")
+    with pytest.raises(SourceError, match="'reds': expected FOLDER,CLASS"):
+        read_class_map(tmp_path / "map.csv")
 
 
 def test_another_picture_is_not_answered_from_an_earlier_run(tmp_path: Path, capsys: Any) -> None:
@@ -128,7 +260,7 @@ def test_agreement_needs_no_labels(folder: Path, tmp_path: Path, capsys: Any) ->
     assert "same top-1: 3 of 3" in out
     assert "top-5" not in out
     assert main(["eval", str(unlabelled), *EVAL]) == 2
-    assert "unlabelled" in capsys.readouterr().err
+    assert "unlabeled" in capsys.readouterr().err
 
 
 def test_a_broken_picture_fails_alone(folder: Path, tmp_path: Path, capsys: Any) -> None:
@@ -139,46 +271,47 @@ def test_a_broken_picture_fails_alone(folder: Path, tmp_path: Path, capsys: Any)
     assert main(["eval", str(tmp_path), *EVAL, "--json"]) == 1
     told = capsys.readouterr()
     (row,) = json.loads(told.out)["results"]
-    assert (row["pictures"], row["failed"]) == (1, 1)
+    assert (row["pictures"], row["refused"], row["failed"]) == (1, 1, 0)
     assert "broken.png" in told.err
 
 
 def test_val_list(folder: Path, tmp_path: Path) -> None:
     listed = tmp_path / "val.txt"
     listed.write_text("stop/0.png 0\nno_entry/2.png no entry\n\nyield/1.png yield\n")
-    samples = read_val_list(listed, folder, LABELS)
+    samples = read_val_list(listed, folder, Classes(LABELS))
     assert [(s.path.name, s.truth) for s in samples] == [("0.png", 0), ("2.png", 2), ("1.png", 1)]
     listed.write_text("\ufeff# what is shown\nstop/0.png\t00\nyield/1.png,1\nmy stop/a.png stop\n")
-    assert [s.truth for s in read_val_list(listed, folder, LABELS)] == [0, 1, 0]
+    assert [s.truth for s in read_val_list(listed, folder, Classes(LABELS))] == [0, 1, 0]
     listed.write_text("stop/0.png 99\n")
     with pytest.raises(SourceError, match="line 1"):
-        read_val_list(listed, folder, LABELS)
+        read_val_list(listed, folder, Classes(LABELS))
     listed.write_text("\n")
     with pytest.raises(SourceError, match="empty"):
-        read_val_list(listed, folder, LABELS)
+        read_val_list(listed, folder, Classes(LABELS))
     with pytest.raises(SourceError, match="cannot be read"):
-        read_val_list(tmp_path / "absent", folder, LABELS)
+        read_val_list(tmp_path / "absent", folder, Classes(LABELS))
 
 
 def test_imagenet_classes_go_by_synset_label_and_index() -> None:
     labels = labels_for("150", 1000)
-    names = class_names(labels)
+    names = Classes(labels).indices(["n01440764", "tench", "Cardigan", "cardigan"])
     assert imagenet_synsets()[0] == "n01440764"
-    assert names["n01440764"] == names["tench"] == names["0"] == 0
+    assert names["n01440764"] == names["tench"] == 0
+    assert Classes(labels).indices(["0", "1000"]) == {"0": 0, "1000": None}
     # A dog and a garment.
     assert (names["Cardigan"], names["cardigan"]) == (264, 474)
 
 
 def test_folders_that_cannot_be_evaluated(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
-        find_samples(tmp_path / "absent", LABELS)
+        find_samples(tmp_path / "absent", Classes(LABELS))
     with pytest.raises(SourceError, match="no images"):
-        find_samples(tmp_path, LABELS)
+        find_samples(tmp_path, Classes(LABELS))
     for name in ("stop", "unheard of"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.png").touch()
     with pytest.raises(SourceError, match="'unheard of'"):
-        find_samples(tmp_path, LABELS)
+        find_samples(tmp_path, Classes(LABELS))
 
 
 def test_accuracy_of_nothing_is_unknown() -> None:
@@ -192,7 +325,7 @@ def test_hidden_folders_and_files_are_neither_classes_nor_pictures(tmp_path: Pat
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    samples = find_samples(tmp_path, LABELS)
+    samples = find_samples(tmp_path, Classes(LABELS))
     assert [(each.path.relative_to(tmp_path).as_posix(), each.truth) for each in samples] == [
         ("stop/a.png", LABELS.index("stop")),
         ("yield/a.png", LABELS.index("yield")),

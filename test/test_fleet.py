@@ -32,6 +32,7 @@ from repghost_ros.runs.answers import read_results
 from repghost_ros.runs.fleet import LocalFleet, open_fleet
 from repghost_ros.runs.many import find_bags, replay_many
 from repghost_ros.runs.replay import ReplayOptions
+from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.sources import remote
 from repghost_ros.sources.signs import LABELS, render
 
@@ -87,6 +88,23 @@ def test_every_bag_has_a_result_and_a_broken_one_costs_itself_alone(
         alone = tmp_path / "alone.jsonl"
         assert main(["replay", row["bag"], *DEMO, "--out", str(alone)]) == 0
         assert alone.read_bytes() == (out / row["result"]).read_bytes()
+
+
+def test_labels_of_any_form_reach_the_workers(tmp_path: Path) -> None:
+    labels = tuple(f"{index} - {label}" for index, label in enumerate(LABELS))
+    (tmp_path / "labels.json").write_text(json.dumps(["[none]", *labels[1:]]))
+    fleet = LocalFleet(1)
+    try:
+        with ModelSpec("demo", labels_path=str(tmp_path / "labels.json")).open() as model:
+            sent = SharedModel.of(model, fleet)
+        (worker,) = fleet.run(_labels_of, [sent])
+    finally:
+        fleet.close()
+    assert worker[1] == ("[none]", *labels[1:])
+
+
+def _labels_of(model: SharedModel) -> tuple[str, ...]:
+    return model.open().labels
 
 
 def test_what_is_done_is_not_done_again(drives: Path, tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ AS_PEOPLE_HAVE_THEM = {
         "\ufefftench\r\ngreat white shark\r\ncrane\r\n\r\n \r\n"
     ),
     "no newline at the end": "tench\ngreat white shark\ncrane",
+    "indices and dashes": "0 - tench\n1 - great white shark\n2 - crane\n",
+    "indices and arrows": "0 -> tench\n1 => great white shark\n2->crane\n",
     "quotes": "'tench'\n'great white shark'\n'crane'\n",
     "quotes and commas": '"tench",\n"great white shark",\n"crane",\n',
     "a dict of Python": "{0: 'tench',\n 1: 'great white shark',\n 2: 'crane'}",

@@ -62,7 +62,7 @@ def test_an_evaluation(tmp_path: Path, capsys: Any) -> None:
     assert main([*command, str(path)]) == 0
     page = Page(path)
     assert all(each.startswith(("data:", "#")) for each in page.loaded)
-    assert [row[0] for row in page.rows if row[4:] == ["94.12%", "94.12%"]] == ["demo"]
+    assert [row[0] for row in page.rows if row[5:] == ["94.12%", "94.12%"]] == ["demo"]
     assert ["stop", "yield", "1"] in page.rows
     assert ["stop", "1", "0.000", "0.000", "0.000"] in page.rows
     assert ["yield", "1", "0.500", "1.000", "0.667"] in page.rows

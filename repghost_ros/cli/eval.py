@@ -2,40 +2,46 @@
 """Accuracy over an ImageNet-style folder, of one model, or of two compared.
 
 DIR has one subfolder per class, named by WordNet id, label or index; or give a --val-list. For
-unlabelled pictures only the agreement of two models is reported.
+unlabeled pictures only the agreement of two models is reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.registry import BACKENDS
-from repghost_ros.cli.common import add_model, check_report, model_spec, open_model
+from repghost_ros.cli.common import add_model, check_report, open_model
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.model import Model
 from repghost_ros.errors import SourceError, UsageError
 from repghost_ros.runs.evaluation import (
     Accuracy,
+    Agreement,
+    EvalProtocol,
+    Evaluated,
     Prediction,
-    Sample,
-    accuracy,
     agreement,
-    find_samples,
     predict,
-    read_val_list,
     write_per_class,
 )
 from repghost_ros.runs.fleet import open_fleet
 from repghost_ros.runs.pages import write_evaluation
-from repghost_ros.runs.shards import classify_on
-from repghost_ros.runs.shared_model import SharedModel
+from repghost_ros.runs.samples import (
+    Classes,
+    Sample,
+    find_samples,
+    read_class_map,
+    read_val_list,
+    subfolders,
+    unknown_folders,
+)
 from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "top-1 and top-5 over a folder, float against quantized"
@@ -44,24 +50,32 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A model to evaluate, and what it runs on."""
+
+    name: str
+    """Shown; tells one model on two backends apart."""
+    model: str
+    backend: str
+
+
+@dataclass(frozen=True)
 class EvalReport:
     """Accuracy of each model, and how often two models agree."""
 
-    rows: list[dict[str, Any]]
+    evaluated: list[Evaluated]
     resize: str
-    labels: tuple[str, ...]
-    pairs: tuple[int, int, list[tuple[Prediction, Prediction]]] | None
-    """What `evaluation.agreement` says of two models."""
-    failed: bool
-    """Whether a picture could not be classified."""
+    agreement: Agreement | None
+    """Of two models."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a picture could not be classified."""
+        return any(prediction.error for each in self.evaluated for prediction in each.predictions)
 
     def text(self) -> Iterator[str | Table]:
-        """A table of accuracies, and some of the pictures on which two models differ."""
-
-        def percent(value: float | None) -> str | None:
-            return None if value is None else f"{value:.2%}"
-
-        shown = [row for row in self.rows if row["pictures"]]
+        """Yield a table of accuracies, and some of the pictures on which two models differ."""
+        shown = [row for row in map(_row, self.evaluated) if row["pictures"]]
         if shown:
             yield f"pictures fitted to the model by --resize {self.resize}"
             yield Table(
@@ -72,25 +86,52 @@ class EvalReport:
                 [
                     (
                         *(row["model"], row["backend"], row["pictures"]),
-                        *(percent(row[key]) for key in ("top1", "top5")),
-                        *(percent(row[f"published_{kind}_top1"]) for kind in ("float", "int8")),
+                        *(_percent(row[key]) for key in ("top1", "top5")),
+                        *(_percent(row[f"published_{kind}_top1"]) for kind in ("float", "int8")),
                     )
                     for row in shown
                 ],
             )
-        if self.pairs:
-            pictures, same, differing = self.pairs
+        if self.agreement:
+            pictures, same = self.agreement.pictures, self.agreement.same_top1
             yield f"same top-1: {same} of {pictures} ({same / max(1, pictures):.2%})"
-            for this, that in differing[:_SHOWN]:
-                one, other = (self.labels[each.best[0]] for each in (this, that))
-                yield f"  {this.sample.path}: {one} / {other}"
+            labels = self.evaluated[0].labels
+            for pair in self.agreement.differing[:_SHOWN]:
+                one, other = (labels[prediction.best[0]] for prediction in pair)
+                yield f"  {pair[0].sample.path}: {one} / {other}"
 
     def as_json(self) -> dict[str, Any]:
-        """One dict per model."""
-        report: dict[str, Any] = {"resize": self.resize, "results": self.rows}
-        if self.pairs:
-            report["agreement"] = {"pictures": self.pairs[0], "same_top1": self.pairs[1]}
+        """Return one dict per model."""
+        report: dict[str, Any] = {
+            "resize": self.resize,
+            "results": [_row(each) for each in self.evaluated],
+        }
+        if self.agreement:
+            report["agreement"] = {
+                "pictures": self.agreement.pictures,
+                "same_top1": self.agreement.same_top1,
+            }
         return report
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2%}"
+
+
+def _row(evaluated: Evaluated) -> dict[str, Any]:
+    measured: Accuracy = evaluated.accuracy
+    published = MODELS[evaluated.name].published if evaluated.name in MODELS else None
+    return {
+        "model": evaluated.name,
+        "backend": evaluated.runtime,
+        "pictures": measured.pictures,
+        "refused": measured.refused,
+        "failed": measured.failed,
+        "top1": measured.share(measured.top1),
+        "top5": measured.share(measured.top5),
+        "published_float_top1": published.float_top1 / 100 if published else None,
+        "published_int8_top1": published.int8_top1 / 100 if published else None,
+    }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +149,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--val-list", type=Path, metavar="FILE", help="file with lines PATH CLASS, PATH below DIR"
+    )
+    parser.add_argument(
+        "--class-map",
+        type=Path,
+        metavar="FILE",
+        help="CSV with lines FOLDER,CLASS for folders that are not called like their class",
     )
     parser.add_argument(
         "--out",
@@ -133,92 +180,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> EvalReport:
     """Evaluate."""
     check_report(options.report)
-    runs = {options.model: (options.model, options.backend)}
-    if options.against or options.against_backend:
-        model = options.against or options.model
-        # The simulator is usually compared with the float model, which it cannot run.
-        default = "auto" if options.backend == "sim" and options.against else options.backend
-        backend = options.against_backend or default
-        if (model, backend) in runs.values():
-            raise UsageError(f"--against is the same model, '{model}'")
-        runs[model if model not in runs else f"{model} on {backend}"] = (model, backend)
-    models = list(runs)
-    labels: tuple[str, ...] = ()
-    predictions: dict[str, list[Prediction]] = {}
-    accuracies: dict[str, Accuracy] = {}
-    backends = []
-    for model, run_on in runs.items():
-        classifier = open_model(options, *run_on)
-        try:
-            if labels and classifier.labels != labels:
-                raise SourceError(f"'{model}' has other classes than '{models[0]}'")
-            labels = classifier.labels
-            samples = (
-                read_val_list(options.val_list, options.folder, labels)
-                if options.val_list
-                else find_samples(options.folder, labels)
-            )
-            if len(models) == 1 and all(sample.truth is None for sample in samples):
-                raise UsageError(
-                    f"the pictures in '{options.folder}' are unlabelled (no folder names a class): "
-                    "give --against for two models' agreement, or --val-list"
+    candidates = _candidates(options)
+    evaluated: list[Evaluated] = []
+    for candidate in candidates:
+        with open_model(options, candidate.model, candidate.backend) as model:
+            if evaluated and model.labels != evaluated[0].labels:
+                raise SourceError(
+                    f"'{candidate.name}' has other classes than '{evaluated[0].name}'"
                 )
-            backends.append(classifier.runtime)
-            predictions[model] = _predict(options, classifier, run_on, samples)
-        finally:
-            classifier.close()
-        accuracies[model] = accuracy(predictions[model])
-    if options.out and any(each.pictures for each in accuracies.values()):
-        write_per_class(options.out / "per_class.csv", labels, accuracies)
-    failures = [p for made in predictions.values() for p in made if p.error]
+            samples = _samples(options, model, alone=len(candidates) == 1)
+            made = _predict(options, model, samples)
+            evaluated.append(Evaluated(candidate.name, model.runtime, model.labels, made))
+    _log_errors([p for each in evaluated for p in each.predictions if p.error])
+    if options.out and any(each.accuracy.pictures for each in evaluated):
+        write_per_class(options.out / "per_class.csv", evaluated)
+    if options.report:
+        write_evaluation(options.report, evaluated, options.resize)
+    both = agreement(*(each.predictions for each in evaluated)) if len(evaluated) == 2 else None
+    return EvalReport(evaluated, options.resize, both)
+
+
+def _candidates(options: argparse.Namespace) -> list[Candidate]:
+    """Return the models to evaluate: one, or two to compare.
+
+    Raises:
+        UsageError: the second is the first.
+
+    """
+    first = Candidate(options.model, options.model, options.backend)
+    if not (options.against or options.against_backend):
+        return [first]
+    model = options.against or options.model
+    # The simulator is usually compared with the float model, which it cannot run.
+    default = "auto" if options.backend == "sim" and options.against else options.backend
+    backend = options.against_backend or default
+    if (model, backend) == (first.model, first.backend):
+        raise UsageError(f"--against is the same model, '{model}'")
+    return [
+        first,
+        Candidate(model if model != first.model else f"{model} on {backend}", model, backend),
+    ]
+
+
+def _samples(options: argparse.Namespace, model: Model, *, alone: bool) -> list[Sample]:
+    """Return the pictures to classify.
+
+    Args:
+        options: the command line.
+        model: whose classes name folders.
+        alone: whether one model is evaluated, which needs labeled pictures.
+
+    """
+    aliases = read_class_map(options.class_map) if options.class_map else {}
+    classes = Classes(model.labels, aliases)
+    if options.val_list:
+        return read_val_list(options.val_list, options.folder, classes)
+    samples = find_samples(options.folder, classes)
+    if alone and all(sample.truth is None for sample in samples):
+        names = subfolders(options.folder, (sample.path for sample in samples))
+        why = unknown_folders(names, classes) if names else "has no folders that name a class"
+        raise UsageError(
+            f"the pictures in '{options.folder}' are unlabeled: it {why}; or give --val-list, or "
+            "--against for two models' agreement"
+        )
+    return samples
+
+
+def _predict(
+    options: argparse.Namespace, model: Model, samples: Sequence[Sample]
+) -> list[Prediction]:
+    """Predict in this process, or on the fleet of --on."""
+    started = closing(open_fleet(options.on, options.workers)) if options.on else nullcontext()
+    with started as fleet:
+        return predict(
+            model,
+            samples,
+            EvalProtocol(options.resize, options.temperature),
+            keep_log_scores=options.report is not None,
+            workers=options.workers,
+            folder=options.out,
+            fleet=fleet,
+            progress=lambda made, total: with_bar(made, total, "picture"),
+        )
+
+
+def _log_errors(failures: Sequence[Prediction]) -> None:
     for failure in failures[:_SHOWN]:
         _log.error("%s: %s", failure.sample.path, failure.error)
     if len(failures) > _SHOWN:
         _log.error("and %d more", len(failures) - _SHOWN)
-    rows = [
-        _row(model, backend, accuracies[model])
-        for model, backend in zip(models, backends, strict=True)
-    ]
-    pairs = agreement(*predictions.values()) if len(models) == 2 else None
-    if options.report:
-        write_evaluation(options.report, rows, list(predictions.values()), labels, options.resize)
-    return EvalReport(rows, options.resize, labels, pairs, bool(failures))
-
-
-def _predict(
-    options: argparse.Namespace, model: Model, run_on: tuple[str, str], samples: list[Sample]
-) -> list[Prediction]:
-    """Predict here, or on the fleet that --on names."""
-    common = {
-        "resize": options.resize,
-        "temperature": options.temperature,
-        "keep_log_scores": options.report is not None,
-        "workers": options.workers,
-        "folder": options.out,
-        "progress": lambda made, total: with_bar(made, total, "picture"),
-    }
-    if not options.on:
-        return predict(model, samples, **common)
-    fleet = open_fleet(options.on, options.workers)
-    try:
-        sent = SharedModel.of(model, model_spec(options, *run_on), fleet)
-        here = partial(
-            classify_on, fleet, sent, resize=options.resize, temperature=options.temperature
-        )
-        return predict(model, samples, **common, classify=here)
-    finally:
-        fleet.close()
-
-
-def _row(model: str, backend: str, measured: Accuracy) -> dict[str, Any]:
-    published = MODELS[model].published if model in MODELS else None
-    return {
-        "model": model,
-        "backend": backend,
-        "pictures": measured.pictures,
-        "failed": measured.failed,
-        "top1": measured.share(measured.top1),
-        "top5": measured.share(measured.top5),
-        "published_float_top1": published.float_top1 / 100 if published else None,
-        "published_int8_top1": published.int8_top1 / 100 if published else None,
-    }

@@ -18,6 +18,7 @@ from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.graphs.graph import is_quantized, load, opset
 from repghost_ros.zoo.binary import Compiled, read_compiled, recorded_color_range
 from repghost_ros.zoo.catalogue import MODEL_NAMES, MODELS
+from repghost_ros.zoo.onnx_graph import model_bytes
 from repghost_ros.zoo.store import ModelStore, resolve
 
 _FORMATS = ("bin", "onnx")
@@ -94,7 +95,7 @@ def _files(model: str) -> list[Path]:
 def _describe(path: Path) -> dict[str, Any]:
     about: dict[str, Any] = {
         "file": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": model_bytes(path),
         "sha256": sha256(path),
     }
     if path.suffix.lower() == ".onnx":

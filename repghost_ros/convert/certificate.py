@@ -44,7 +44,7 @@ from repghost_ros.graphs.equalization import equalize
 from repghost_ros.graphs.fusing import fuse_file, is_fused
 from repghost_ros.graphs.graph import load, save
 from repghost_ros.runs.batch import classify_each
-from repghost_ros.runs.evaluation import Sample, find_samples
+from repghost_ros.runs.samples import Classes, Sample, find_samples
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import ColorRange, to_nv12
 from repghost_ros.vision.view import View
@@ -373,7 +373,7 @@ def _held_out(
             "more, or fewer --samples"
         )
     try:
-        known = {sample.path: sample for sample in find_samples(pictures, labels)}
+        known = {sample.path: sample for sample in find_samples(pictures, Classes(labels))}
     except SourceError:  # folders that do not name classes
         known = {}
     return [known.get(path, Sample(path, None)) for path in paths]

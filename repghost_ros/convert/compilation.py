@@ -27,6 +27,7 @@ from repghost_ros.files import place
 from repghost_ros.graphs.graph import fixed_shape, load, opset, refuse_quantized
 from repghost_ros.zoo.binary import MARCH, RANGES
 from repghost_ros.zoo.catalogue import compiled_stem
+from repghost_ros.zoo.onnx_graph import copy_model
 
 _RANGES = {ours: theirs for theirs, ours in RANGES.items()}
 _TAIL = 8  # lines of a failed run's log to show
@@ -165,7 +166,7 @@ def prepare(
     out.mkdir(parents=True, exist_ok=True)
     copy = out / model.name
     if not (copy.exists() and copy.samefile(model)):
-        shutil.copyfile(model, copy)
+        copy_model(model, copy)
     inputs: dict[str, Any] = {
         "input_name": "",
         "input_type_rt": "nv12",

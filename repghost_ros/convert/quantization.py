@@ -23,6 +23,7 @@ from repghost_ros.convert.calibration import Calibration, Progress, spread
 from repghost_ros.engine.results import softmax
 from repghost_ros.errors import ConversionError, FrameError, need
 from repghost_ros.graphs.graph import load, save
+from repghost_ros.zoo.onnx_graph import model_bytes
 
 COMPARED = 200
 """Pictures that float and int8 are compared on, at most."""
@@ -189,8 +190,8 @@ def compare(
         held_out=bool(calibration.held_out),
         same_top1=same,
         score_drift=float(np.mean(drifts)),
-        float_bytes=model.stat().st_size,
-        int8_bytes=int8.stat().st_size,
+        float_bytes=model_bytes(model),
+        int8_bytes=model_bytes(int8),
         float_ms=float_ms,
         int8_ms=int8_ms,
         skipped=tuple(skipped),

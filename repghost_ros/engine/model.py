@@ -94,6 +94,8 @@ class Model(AbstractContextManager["Model"]):
     backend: Backend
     activation: str = "softmax"
     """What makes scores of its outputs: `softmax`, or `none` where it gives probabilities itself."""
+    spec: ModelSpec = field(default_factory=lambda: ModelSpec())
+    """What it was opened by, with the options that it runs with."""
     _idle: list[Slot] = field(default_factory=list, init=False, repr=False, compare=False)
     _lock: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
@@ -272,7 +274,9 @@ class ModelSpec:
             backend.close()
             raise
         name = path.name if self.model_path else self.model
-        return Model(name, path, labels, color_range, backend, activation)
+        return Model(
+            name, path, labels, color_range, backend, activation, replace(self, options=options)
+        )
 
     def _activation(self, path: Path, slot: Slot) -> str:
         """The activation: from the options, the graph, or two test inferences."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy over labelled pictures, agreement of two models over any pictures; resumable, on all cores.
+"""Accuracy over labeled pictures, agreement of two models over any pictures; resumable, on all cores.
 
 Predictions are appended to FOLDER/predictions.csv as they are made, so an interrupted run can be
 continued.
@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
+from repghost_ros.backends.base import Failed, Refused
 from repghost_ros.engine.model import Answered, Model
 from repghost_ros.engine.results import Reporting, log_probabilities
 from repghost_ros.errors import SourceError
-from repghost_ros.files import sha256
 from repghost_ros.output import named_errors, whole_file
 from repghost_ros.runs.batch import classify_each
-from repghost_ros.sources.folders import IMAGES, files_in
+from repghost_ros.runs.fleet import Fleet
+from repghost_ros.runs.identity import answers_key
+from repghost_ros.runs.samples import Sample
+from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import ResizePolicy
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.labels import IMAGENET_CLASSES, imagenet_synsets
 
 TOP = 5
 _COLUMNS = (
     "model",
+    "key",
     "resize",
     "path",
     "picture",
@@ -45,15 +47,6 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A picture and what it shows."""
-
-    path: Path
-    truth: int | None
-    """Class index, or None where it is unknown."""
-
-
-@dataclass(frozen=True)
 class Prediction:
     """A model's answer to a sample."""
 
@@ -63,158 +56,97 @@ class Prediction:
     score: float = 0.0
     """Probability of the best."""
     error: str = ""
+    """Why there is no answer."""
+    outcome: str = Answered.kind
+    """`answered`, `refused` or `failed`, see the glossary."""
     log_scores: np.ndarray | None = field(default=None, compare=False, repr=False)
     """Logarithms of all classes' probabilities at temperature 1, float32, where they were kept."""
 
 
 @dataclass
 class Accuracy:
-    """Counts over labelled predictions."""
+    """Counts over labeled predictions."""
 
     pictures: int = 0
-    """Those that could be read."""
+    """Those that were answered."""
     top1: int = 0
     top5: int = 0
+    refused: int = 0
+    """Pictures that could not be read."""
     failed: int = 0
+    """Pictures on which the backend failed."""
     per_class: dict[int, list[int]] = field(default_factory=dict)
     """Class index to pictures, top-1 and top-5 hits."""
 
     def share(self, hits: int) -> float | None:
-        """As a share of the pictures, 0.0 to 1.0; None if there are none."""
+        """Return hits as a share of the pictures, 0.0 to 1.0; None if there are none."""
         return hits / self.pictures if self.pictures else None
 
 
-def find_samples(folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """The pictures in an ImageNet-style folder, sorted.
-
-    A subfolder names its pictures' class by WordNet id (n01440764), by label (spaces or underscores)
-    or by index. Pictures of a folder without such subfolders are unlabelled.
-
-    Raises:
-        SourceError: there are no pictures, or some subfolders name classes and others do not.
-
-    """
-    if not folder.is_dir():
-        raise SourceError(f"folder '{folder}' does not exist")
-    class_of = class_names(labels)
-    found = files_in(folder, IMAGES)
-    if not found:
-        raise SourceError(f"folder '{folder}' holds no images")
-    parents = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
-    known = {name for name in parents if _class(class_of, name) is not None}
-    if known and known != parents:
-        raise SourceError(
-            f"'{folder}' has folders that name no class of the model, such as "
-            f"'{min(parents - known)}': rename them, or take them out"
-        )
-    return [Sample(path, _class(class_of, path.relative_to(folder).parts[0])) for path in found]
+SHARD = 200
+"""Pictures of a fleet's task."""
 
 
-def read_val_list(path: Path, folder: Path, labels: Sequence[str]) -> list[Sample]:
-    """Samples from a list of lines: a picture's path below `folder`, blanks or a comma, and its class.
+@dataclass(frozen=True)
+class EvalProtocol:
+    """How pictures are given to a model and its outputs become scores."""
 
-    The class is an index, a WordNet id or a label. Lines that begin with # are ignored.
+    resize: ResizePolicy = "crop"
+    """`crop` is ImageNet's."""
+    temperature: float = 1.0
 
-    Raises:
-        SourceError: the list cannot be read, or a line is invalid.
+    @property
+    def view(self) -> View:
+        """The view of every picture."""
+        return View(resize=self.resize)
 
-    """
-    class_of = class_names(labels)
-    samples = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"list '{path}' cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        # Paths and labels may contain blanks: the split that gives a file and a class is the one.
-        ways = [
-            Sample(folder / line[: gap.start()], truth)
-            for gap in re.finditer(r"[\s,]+", line)
-            if (truth := _class(class_of, line[gap.end() :])) is not None
-        ]
-        if not ways:
-            raise SourceError(
-                f"line {number} of '{path}' is '{line}': expected PATH CLASS, CLASS an index, a "
-                "WordNet id or a label of the model"
-            )
-        samples.append(next((way for way in ways if way.path.is_file()), ways[0]))
-    if not samples:
-        raise SourceError(f"list '{path}' is empty")
-    return samples
-
-
-def class_names(labels: Sequence[str]) -> Mapping[str, int]:
-    """Every way to name a class, and its index: labels as they are and, if unique, plain."""
-    names = {str(index): index for index in range(len(labels))}
-    plain = Counter(map(_plain, labels))
-    names |= {_plain(name): i for i, name in enumerate(labels) if plain[_plain(name)] == 1}
-    names |= {label: index for index, label in enumerate(labels)}
-    if len(labels) == IMAGENET_CLASSES:
-        names |= {synset: index for index, synset in enumerate(imagenet_synsets())}
-    return names
-
-
-def _class(class_of: Mapping[str, int], name: str) -> int | None:
-    if name.isdecimal():  # 007 is 7
-        name = str(int(name))
-    return class_of.get(name, class_of.get(_plain(name)))
-
-
-def _plain(name: str) -> str:
-    return name.strip().replace("_", " ").casefold()
+    @property
+    def reporting(self) -> Reporting:
+        """The classes that count."""
+        return Reporting(top_k=TOP, class_id="index", temperature=self.temperature)
 
 
 def predict(
     model: Model,
     samples: Sequence[Sample],
+    protocol: EvalProtocol,
     *,
-    resize: ResizePolicy = "crop",
-    temperature: float = 1.0,
     keep_log_scores: bool = False,
     workers: int | None = None,
     folder: Path | None = None,
-    progress: Callable[[Iterable[Prediction], int], Iterable[Prediction]] | None = None,
-    classify: Callable[[Sequence[Sample]], Iterator[Prediction]] | None = None,
+    fleet: Fleet | None = None,
+    progress: Callable[[Iterable[Prediction], int], Iterable[Prediction]] = lambda made, _: made,
 ) -> list[Prediction]:
-    """A model's answers to all samples, in their order.
+    """Return a model's predictions for all samples, in their order.
 
     Args:
         model: stays the caller's.
         samples: the pictures.
-        resize: one of RESIZE_POLICIES; `crop` is ImageNet's protocol.
-        temperature: what logits are divided by, see Reporting.
-        keep_log_scores: keep the log-scores of predictions made in this run.
-        workers: pictures classified at the same time; default: one per core.
-        folder: keeps predictions.csv; what is there of this model, resize and picture (its path,
-            size and time of change) is not done again.
-        progress: wraps the predictions made in this run; told how many.
-        classify: makes them, in the order of the samples; default: in this process.
+        protocol: how the model sees them.
+        keep_log_scores: keep the log-scores of predictions made in this process.
+        workers: pictures classified at the same time in this process; default: one per core.
+        folder: keeps predictions.csv; predictions there are used again if they have the same model,
+            options and picture (its path, size and time of change).
+        fleet: whose workers predict, in place of this process; they read the same paths.
+        progress: wraps the predictions made in this run; called with them and their number.
 
     Raises:
-        SourceError: predictions.csv is not one.
+        SourceError: predictions.csv is another file.
+        FleetError: the fleet was lost.
 
     """
-    progress = progress or (lambda made, _: made)
-    classify = classify or (
-        lambda these: classify_samples(
-            *(model, these, resize, workers),
-            temperature=temperature,
-            keep_log_scores=keep_log_scores,
-        )
+    classify = (
+        partial(_classify_on, fleet, SharedModel.of(model, fleet), protocol)
+        if fleet is not None
+        else partial(_classify, model, protocol, workers, keep_log_scores)
     )
     if folder is None:
-        made = classify(samples)
-        return list(progress(made, len(samples)))
+        return list(progress(classify(samples), len(samples)))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "predictions.csv"
-    identity = f"{model.path.name}:{_fingerprint(model.path)}:{model.color_range}"
-    if temperature != 1.0:
-        identity += f":{temperature:g}"
-    known = _read(path, identity, resize)
-    done = {s: replace(known[key], sample=s) for s in samples if (key := _identity(s)) in known}
+    key = answers_key(model, protocol.view, protocol.reporting)
+    known = _read(path, key)
+    done = {s: replace(known[which], sample=s) for s in samples if (which := _identity(s)) in known}
     missing = [sample for sample in samples if sample not in done]
     with (
         named_errors(path),
@@ -224,41 +156,77 @@ def predict(
         if file.tell() == 0:
             writer.writerow(_COLUMNS)
         for prediction in progress(classify(missing), len(missing)):
-            about = (identity, resize, *_identity(prediction.sample))
+            about = (model.path.name, key, protocol.resize, *_identity(prediction.sample))
             writer.writerow((*about, *_cells(prediction, model.labels)))
             file.flush()
             done[prediction.sample] = prediction
     return [done[sample] for sample in samples]
 
 
-def classify_samples(
+def _classify(
     model: Model,
-    samples: Sequence[Sample],
-    resize: ResizePolicy,
+    protocol: EvalProtocol,
     workers: int | None,
-    *,
-    temperature: float = 1.0,
-    keep_log_scores: bool = False,
+    keep_log_scores: bool,
+    samples: Sequence[Sample],
 ) -> Iterator[Prediction]:
-    """A prediction for each sample, in their order; the arguments are those of `predict`."""
+    """Yield predictions made in this process, in the order of the samples."""
     outcomes = classify_each(
         model,
         samples,
         lambda sample: read_image(sample.path),
-        View(resize=resize),
-        Reporting(top_k=TOP, class_id="index", temperature=temperature),
+        protocol.view,
+        protocol.reporting,
         workers=workers,
     )
     for outcome in outcomes:
         sample = outcome.request.message
         if not isinstance(outcome, Answered):
-            yield Prediction(sample, error=str(outcome.error))
+            yield Prediction(sample, error=str(outcome.error), outcome=outcome.kind)
             continue
         best = tuple(int(result.class_id) for result in outcome.results)
         kept = None
         if keep_log_scores:
             kept = log_probabilities(outcome.logits, model.activation).astype(np.float32)
         yield Prediction(sample, best, outcome.results[0].score, log_scores=kept)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Some of the pictures, and what predicts them."""
+
+    samples: tuple[Sample, ...]
+    model: SharedModel
+    protocol: EvalProtocol
+
+
+def _classify_shard(shard: _Shard) -> list[Prediction]:
+    """Return in a worker its predictions, in their order."""
+    return list(_classify(shard.model.open(), shard.protocol, 1, False, shard.samples))
+
+
+def _classify_on(
+    fleet: Fleet, model: SharedModel, protocol: EvalProtocol, samples: Sequence[Sample]
+) -> Iterator[Prediction]:
+    """Yield predictions made by a fleet, in the order of the samples.
+
+    Raises:
+        FleetError: the fleet was lost, or a shard's workers were lost repeatedly.
+
+    """
+    shards = [
+        _Shard(tuple(samples[first : first + SHARD]), model, protocol)
+        for first in range(0, len(samples), SHARD)
+    ]
+    done: dict[int, list[Prediction]] = {}
+    due = 0
+    for number, value in fleet.run(_classify_shard, shards):
+        if isinstance(value, Exception):
+            raise value
+        done[number] = value
+        while due in done:
+            yield from done.pop(due)
+            due += 1
 
 
 def _cells(prediction: Prediction, labels: Sequence[str]) -> tuple[object, ...]:
@@ -283,8 +251,8 @@ def _identity(sample: Sample) -> tuple[str, str]:
     return str(path), f"{status.st_size} bytes at {status.st_mtime_ns}"
 
 
-def _read(path: Path, model: str, resize: str) -> dict[tuple[str, str], Prediction]:
-    """The usable lines of an earlier run; a last line that broke off is cut from the file."""
+def _read(path: Path, key: str) -> dict[tuple[str, str], Prediction]:
+    """Return the usable lines of an earlier run; a last line that broke off is cut from the file."""
     known: dict[tuple[str, str], Prediction] = {}
     if not path.is_file():
         return known
@@ -292,12 +260,14 @@ def _read(path: Path, model: str, resize: str) -> dict[tuple[str, str], Predicti
         text = file.read()
     whole = text[: text.rfind("\n") + 1]
     if not whole.startswith(",".join(_COLUMNS)):
-        raise SourceError(f"'{path}' is not of this command: choose another folder, or remove it")
+        raise SourceError(
+            f"'{path}' is not of this version of the command: choose another folder, or remove it"
+        )
     if whole != text:
         path.write_text(whole, encoding="utf-8", errors="surrogateescape", newline="")
     for row in csv.DictReader(io.StringIO(whole, newline="")):
         # Failed pictures are retried.
-        if row["model"] != model or row["resize"] != resize or row["error"]:
+        if row["key"] != key or row["error"]:
             continue
         try:
             best = tuple(int(row[f"top{k + 1}"]) for k in range(TOP) if row[f"top{k + 1}"])
@@ -308,17 +278,14 @@ def _read(path: Path, model: str, resize: str) -> dict[tuple[str, str], Predicti
     return known
 
 
-def _fingerprint(path: Path) -> str:
-    return sha256(path)[:12]
-
-
 def accuracy(predictions: Iterable[Prediction]) -> Accuracy:
-    """Top-1 and top-5 over the labelled predictions."""
+    """Top-1 and top-5 over the labeled predictions."""
     total = Accuracy()
     for prediction in predictions:
         truth = prediction.sample.truth
         if prediction.error:
-            total.failed += 1
+            total.refused += prediction.outcome == Refused.kind
+            total.failed += prediction.outcome == Failed.kind
         elif truth is not None:
             hits = (prediction.best[0] == truth, truth in prediction.best)
             total.pictures += 1
@@ -330,21 +297,50 @@ def accuracy(predictions: Iterable[Prediction]) -> Accuracy:
     return total
 
 
-def agreement(
-    these: Iterable[Prediction], those: Iterable[Prediction]
-) -> tuple[int, int, list[tuple[Prediction, Prediction]]]:
-    """For two models on the same samples: pictures, equal top-1, and those that differ."""
+@dataclass(frozen=True)
+class Agreement:
+    """How often two models give the same class to the same pictures."""
+
+    pictures: int
+    """Those that both answered."""
+    differing: list[tuple[Prediction, Prediction]]
+
+    @property
+    def same_top1(self) -> int:
+        """Pictures with the same best class."""
+        return self.pictures - len(self.differing)
+
+
+def agreement(these: Iterable[Prediction], those: Iterable[Prediction]) -> Agreement:
+    """Compare two models' predictions for the same samples."""
     pairs = [
         (this, that)
         for this, that in zip(these, those, strict=True)
         if not this.error and not that.error
     ]
     differing = [(this, that) for this, that in pairs if this.best[0] != that.best[0]]
-    return len(pairs), len(pairs) - len(differing), differing
+    return Agreement(len(pairs), differing)
 
 
-def write_per_class(path: Path, labels: Sequence[str], accuracies: Mapping[str, Accuracy]) -> None:
-    """A CSV with one line per class: pictures, and each model's share of top-1 and top-5 hits."""
+@dataclass(frozen=True)
+class Evaluated:
+    """A model's predictions."""
+
+    name: str
+    runtime: str
+    labels: tuple[str, ...]
+    predictions: list[Prediction]
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """Over the labeled pictures."""
+        return accuracy(self.predictions)
+
+
+def write_per_class(path: Path, evaluated: Sequence[Evaluated]) -> None:
+    """Write a CSV with one line per class: pictures, and each model's share of top-1 and top-5 hits."""
+    labels = evaluated[0].labels
+    accuracies = {each.name: each.accuracy for each in evaluated}
     classes = sorted({index for each in accuracies.values() for index in each.per_class})
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -28,7 +28,6 @@ from repghost_ros.runs.replay import Answer, ReplayOptions, Summary, replay
 from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.remote import is_url, listed, local_copy
-from repghost_ros.version import __version__
 
 FORMATS = ("jsonl", "csv", "parquet")
 PART = 500
@@ -161,7 +160,7 @@ def replay_many(
     """
     cache = cache or Path(tempfile.gettempdir()) / "repghost_bags"
     with spec.open() as model:
-        sent = SharedModel.of(model, spec, fleet)
+        sent = SharedModel.of(model, fleet)
     with _only_run(out):
         writer = _Writer(out, format, sent, wanted, compare_with, _names(bags, format))
         plans = _plan(bags, fleet, wanted.topic, cache, writer)
@@ -290,15 +289,8 @@ class _Writer:
         self._top_k = wanted.reporting.top_k
         self._compare_with = compare_with
         self._names = names
-        options = (
-            __version__,
-            format,
-            model.sha256,
-            model.labels,
-            repr(model.options),
-            repr(wanted),
-        )
-        self._options = hashlib.sha256(repr(options).encode()).hexdigest()
+        options = repr((format, model.key, wanted))
+        self._options = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
         self._parts: dict[str, dict[int, Any]] = {}
         self._plans: dict[str, Plan] = {}
 

@@ -15,7 +15,7 @@ from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError
 from repghost_ros.output import whole_file
 from repghost_ros.runs import html
-from repghost_ros.runs.evaluation import Prediction
+from repghost_ros.runs.evaluation import Evaluated, Prediction
 from repghost_ros.runs.plots import plot_confusion, plot_reliability, plot_timeline
 from repghost_ros.runs.reliability import fit_temperature, reliability
 from repghost_ros.runs.replay import Summary
@@ -26,20 +26,12 @@ _MISTAKES = 12  # pictures
 _RUNS = 200  # rows
 
 
-def write_evaluation(
-    path: Path,
-    rows: Sequence[dict[str, Any]],
-    predictions: Sequence[Sequence[Prediction]],
-    labels: Sequence[str],
-    resize: str,
-) -> None:
-    """Write what an evaluation found.
+def write_evaluation(path: Path, evaluated: Sequence[Evaluated], resize: str) -> None:
+    """Write a report of an evaluation.
 
     Args:
         path: the .html file.
-        rows: for each model its name, runtime and accuracy, as `repghost eval --json` has them.
-        predictions: of each model.
-        labels: class names in index order.
+        evaluated: the models' predictions.
         resize: the policy, for the text.
 
     Raises:
@@ -52,23 +44,25 @@ def write_evaluation(
 
     parts = [
         html.table(
-            ("model", "runtime", "pictures", "failed", "top-1", "top-5"),
+            ("model", "runtime", "pictures", "refused", "failed", "top-1", "top-5"),
             (
                 (
-                    *(row[name] for name in ("model", "backend", "pictures", "failed")),
-                    *(percent(row[name]) for name in ("top1", "top5")),
+                    *(each.name, each.runtime),
+                    *(each.accuracy.pictures, each.accuracy.refused, each.accuracy.failed),
+                    percent(each.accuracy.share(each.accuracy.top1)),
+                    percent(each.accuracy.share(each.accuracy.top5)),
                 )
-                for row in rows
+                for each in evaluated
             ),
             f"Pictures fitted to the model by the policy '{resize}'.",
         )
     ]
-    for row, made in zip(rows, predictions, strict=True):
-        judged = [each for each in made if not each.error and each.sample.truth is not None]
+    for each in evaluated:
+        judged = [p for p in each.predictions if not p.error and p.sample.truth is not None]
         if judged:
-            if len(rows) > 1:
-                parts.append(f"<h1>{html.escape(row['model'])}</h1>")
-            parts += _model(judged, labels)
+            if len(evaluated) > 1:
+                parts.append(f"<h1>{html.escape(each.name)}</h1>")
+            parts += _model(judged, each.labels)
     _write(path, html.page("Evaluation", parts))
 
 

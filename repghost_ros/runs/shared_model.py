@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.runs.fleet import Fleet, shared
+from repghost_ros.runs.identity import answers_key
+from repghost_ros.zoo.onnx_graph import model_files
 
-_opened: dict[tuple[Any, ...], Model] = {}
+_opened: dict[str, Model] = {}
 """In a worker: the model of its latest task."""
 
 
@@ -21,40 +23,38 @@ _opened: dict[tuple[Any, ...], Model] = {}
 class SharedModel:
     """What a worker needs to open the model; made by `of`."""
 
-    data: Any
-    """The file's content, as the fleet shares it."""
-    sha256: str
-    suffix: str
+    files: tuple[tuple[str, Any], ...]
+    """Path below the model's folder, and content as the fleet shares it, of each of its files."""
+    key: str
+    """Of its answers."""
     labels: tuple[str, ...]
     backend: str
     options: BackendOptions
 
     @classmethod
-    def of(cls, model: Model, spec: ModelSpec, fleet: Fleet) -> SharedModel:
-        """An opened model, for the workers of a fleet.
-
-        Args:
-            model: stays the caller's.
-            spec: what it was opened by.
-            fleet: whose workers will open it.
-
-        """
-        content = model.path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        share, suffix = fleet.share(content), model.path.suffix
-        return cls(share, digest, suffix, model.labels, spec.backend, spec.options)
+    def of(cls, model: Model, fleet: Fleet) -> SharedModel:
+        """Share an opened model with the workers of a fleet; it stays the caller's."""
+        files = tuple(
+            (str(file.relative_to(model.path.parent)), fleet.share(file.read_bytes()))
+            for file in model_files(model.path)
+        )
+        return cls(files, answers_key(model), model.labels, model.spec.backend, model.spec.options)
 
     def open(self) -> Model:
-        """The model, in a worker, which keeps it open until it gets another one."""
-        key = (self.sha256, self.labels, self.backend, repr(self.options))
-        if key not in _opened:
+        """Open the model in a worker, which keeps it open until it gets another one."""
+        if self.key not in _opened:
             while _opened:
                 _opened.popitem()[1].close()
             with tempfile.TemporaryDirectory(prefix="repghost_model_") as folder:
-                path = Path(folder) / f"{self.sha256[:16]}{self.suffix}"
-                path.write_bytes(shared(self.data))
-                labels = Path(folder) / "labels.txt"
-                labels.write_text("\n".join(self.labels), encoding="utf-8")
-                spec = ModelSpec("", str(path), str(labels), self.backend, self.options)
-                _opened[key] = spec.open()
-        return _opened[key]
+                for name, data in self.files:
+                    path = Path(folder) / "model" / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(shared(data))
+                model = str(Path(folder) / "model" / self.files[0][0])
+                labels = (
+                    Path(folder) / "labels.json"
+                )  # as text, names could be taken for other formats
+                labels.write_text(json.dumps(self.labels), encoding="utf-8")
+                spec = ModelSpec("", model, str(labels), self.backend, self.options)
+                _opened[self.key] = spec.open()
+        return _opened[self.key]

@@ -16,7 +16,7 @@ from repghost_ros.paths import share
 from repghost_ros.zoo.catalogue import DEMO
 
 IMAGENET_CLASSES = 1000
-_INDEXED = re.compile(r"(\d+)\s*[:,;=|.)\t ]\s*(.+)")
+_INDEXED = re.compile(r"(\d+)\s*(?:[-=]>|[:,;=|.)\u2013\u2014-]|\s)\s*(.+)")
 _SYNSET = re.compile(r"n\d{8}[\s,:]+(.+)")
 _LARGEST = 1_000_000  # bytes; guards against files that are not label files, such as devices
 

@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the operator that makes an ONNX model's output, without the onnx package.
+"""Read what an ONNX file says of its output and of its external weights, without the onnx package.
 
-An .onnx file is a protobuf message; only the names and operators of its nodes are read.
-Field numbers are those of onnx.proto3.
+An .onnx file is a protobuf message; only names and operators are read. Field numbers are those of
+onnx.proto3.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+from repghost_ros.files import sha256
 from repghost_ros.zoo.protobuf import fields, mapped, message, text
 
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 1, 12
+_GRAPH_INITIALIZER, _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR, _TENSOR_EXTERNAL = 5, 5, 5, 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 1, 2, 4
 _PASSES_ON = {
     *("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "CastLike"),
@@ -21,6 +27,82 @@ _PASSES_ON = {
 _PROBABILITIES = {"Softmax", "QLinearSoftmax", "Sigmoid", "QLinearSigmoid", "HardSigmoid"}
 Node = tuple[str, list[str]]
 """An operator and the names of its inputs."""
+
+
+def model_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that a model consists of: itself first, then those of its external weights.
+
+    PyTorch writes weights to MODEL.onnx.data. Of a file that cannot be read as ONNX, only itself.
+    """
+    if path.suffix.lower() != ".onnx":
+        return (path,)
+    try:
+        names = sorted({name for tensor in _tensors(path) for name in _locations(tensor)})
+    except (OSError, ValueError):
+        names = []
+    return path, *(path.parent / name for name in names)
+
+
+def model_sha256(path: Path) -> str:
+    """Return the SHA-256 of a model in hexadecimal; of several files, over theirs.
+
+    Raises:
+        OSError: a file cannot be read.
+
+    """
+    digests = [sha256(file) for file in model_files(path)]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def model_bytes(path: Path) -> int:
+    """Return the size of a model's files in bytes.
+
+    Raises:
+        OSError: a file is missing.
+
+    """
+    return sum(file.stat().st_size for file in model_files(path))
+
+
+def copy_model(path: Path, copy: Path) -> None:
+    """Copy a model's files; those of external weights go beside the copy under their own names.
+
+    Raises:
+        OSError: a file cannot be read or written.
+
+    """
+    for file in model_files(path):
+        target = copy if file == path else copy.parent / file.relative_to(path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def _tensors(path: Path) -> Iterator[memoryview]:
+    """Yield the constant tensors of the graph."""
+    for number, value in fields(mapped(path)):
+        if number != _MODEL_GRAPH:
+            continue
+        for part, content in fields(message(value)):
+            if part == _GRAPH_INITIALIZER:
+                yield message(content)
+            elif part == _GRAPH_NODE:
+                for attribute in _messages(message(content), _NODE_ATTRIBUTE):
+                    yield from _messages(attribute, _ATTRIBUTE_TENSOR)
+
+
+def _locations(tensor: memoryview) -> Iterator[str]:
+    """Yield the name of the file of a tensor's external data; one outside the model's folder is not."""
+    for entry in _messages(tensor, _TENSOR_EXTERNAL):
+        if _texts(entry, _ENTRY_KEY) == ["location"]:
+            (name,) = _texts(entry, _ENTRY_VALUE)
+            if not (Path(name).is_absolute() or ".." in Path(name).parts):
+                yield name
+
+
+def _messages(content: memoryview, wanted: int) -> Iterator[memoryview]:
+    return (message(value) for number, value in fields(content) if number == wanted)
 
 
 def gives_probabilities(path: Path) -> bool:

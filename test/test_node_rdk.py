@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,11 +16,18 @@ from builtin_interfaces.msg import Time
 from graph import BEST_EFFORT, Robot, image, running_node, wait_until
 from hbm_img_msgs.msg import HbmMsg480P, HbmMsg1080P
 from rclpy.serialization import serialize_message
+from rclpy.time import Time as RosTime
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
 from test_node import best, sign
 
+from repghost_ros.backends.base import Times
+from repghost_ros.engine.model import Answered
+from repghost_ros.engine.request import Request
 from repghost_ros.errors import FrameError
+from repghost_ros.ros.perception import targets
 from repghost_ros.vision.cdr import SerializedHbm
+from repghost_ros.vision.frame import from_array
 
 
 @pytest.fixture
@@ -95,6 +103,19 @@ def test_answers_go_to_the_vendors_page(robot: Robot) -> None:
     assert steps["repghost_demo_pipeline"] >= steps["repghost_demo_predict_infer"] > 0
     picture = cv2.imdecode(np.asarray(overlays[0].data), cv2.IMREAD_COLOR)
     assert picture.shape == sign("stop").shape
+
+
+def test_figures_name_the_model_that_answered() -> None:
+    """The parameter may name the next one already, while that is being opened."""
+    model: Any = SimpleNamespace(name="111", labels=("stop",))
+    request = Request(None, from_array, received=0.5)
+    answered = Answered(request, model, [(0, 0.75)], np.zeros(1), Times(1.0, 2.0, 4.0), None)
+    message = targets(answered, Header(), RosTime(seconds=100))
+    assert {perf.type: perf.time_ms_duration for perf in message.perfs} == {
+        "repghost_111_preprocess": 1000.0,
+        "repghost_111_predict_infer": 2000.0,
+        "repghost_111_pipeline": 3500.0,
+    }
 
 
 @pytest.mark.parametrize(

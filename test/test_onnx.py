@@ -15,9 +15,10 @@ import pytest
 from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend, providers
+from repghost_ros.engine.results import Reporting
 from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import BackendError
-from repghost_ros.zoo.onnx_graph import gives_probabilities
+from repghost_ros.zoo.onnx_graph import final_operation
 from repghost_ros.zoo.record import IMAGENET
 
 onnx = pytest.importorskip("onnx")
@@ -105,13 +106,87 @@ def test_a_softmax_in_pieces_is_seen(tmp_path: Path) -> None:
         ]
     )
     onnx.save(model, str(path))
-    assert gives_probabilities(path)
+    assert final_operation(path) == "softmax"
     assert scores(path) == pytest.approx(plain, abs=1e-5)
 
 
 def test_a_sigmoid_is_not_flattened(tmp_path: Path) -> None:
     given = scores(write(tmp_path / "s.onnx", "Sigmoid"))
     assert min(given.values()) > 0.9  # each is a probability of its own
+
+
+def _sigmoid_in_pieces(path: Path) -> Path:
+    """End a model in 1 / (1 + exp(-x)), which its graph does not tell."""
+    model = onnx.load(str(write(path)))
+    model.graph.node[-1].output[0] = "logits"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "one"))
+    make = onnx.helper.make_node
+    model.graph.node.extend(
+        [
+            make("Neg", ["logits"], ["n"]),
+            make("Exp", ["n"], ["e"]),
+            make("Add", ["one", "e"], ["a"]),
+            make("Div", ["one", "a"], ["y"]),
+        ]
+    )
+    onnx.save(model, str(path))
+    return path
+
+
+def test_independent_scores_stay_so_at_any_temperature(tmp_path: Path) -> None:
+    given = []
+    for path, activation in (
+        (write(tmp_path / "logits.onnx"), "sigmoid"),
+        (write(tmp_path / "sigmoid.onnx", "Sigmoid"), "auto"),
+        (_sigmoid_in_pieces(tmp_path / "pieces.onnx"), "auto"),
+    ):
+        options = BackendOptions(activation=activation)  # type: ignore[arg-type]
+        with open_model("", model_path=str(path), options=options) as model:
+            assert model.activation == ("sigmoid" if activation == "sigmoid" else "independent")
+            for temperature in (1.0, 2.0):
+                reporting = Reporting(top_k=CLASSES, temperature=temperature)
+                results = model.classify(BGR, reporting=reporting)
+                assert len(results) == CLASSES
+                given.append({result.class_id: result.score for result in results})
+    plain, cool, *others = given
+    assert sum(cool.values()) > 1.5
+    known = [name for name, score in plain.items() if 0.01 < score < 0.99]  # others saturate
+    assert known
+    for name in known:
+        odds = plain[name] / (1 - plain[name])
+        assert cool[name] == pytest.approx(odds**0.5 / (1 + odds**0.5), abs=1e-4)
+        wanted = (plain[name], cool[name]) * 2
+        assert tuple(scores[name] for scores in others) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_one_output_is_a_score_of_its_own(tmp_path: Path) -> None:
+    helper, tensor = onnx.helper, onnx.TensorProto.FLOAT
+    (tmp_path / "labels.txt").write_text("fire\n")
+    for name, ending in (("logit", []), ("sigmoid", [helper.make_node("Sigmoid", ["y"], ["s"])])):
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("MatMul", ["f", "w"], ["y"]),
+            *ending,
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "fire",
+            [helper.make_tensor_value_info("x", tensor, [1, 3, 64, 64])],
+            [helper.make_tensor_value_info(nodes[-1].output[0], tensor, [1, 1])],
+            [onnx.numpy_helper.from_array(np.array([[2], [0], [-2]], np.float32), "w")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+        model.ir_version = 8
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        path, labels = str(tmp_path / f"{name}.onnx"), str(tmp_path / "labels.txt")
+        with open_model("", model_path=path, labels_path=labels) as opened:
+            ((red,), (blue,)) = (
+                opened.classify(np.full((64, 64, 3), color, np.uint8))
+                for color in ((0, 0, 255), (255, 0, 0))
+            )
+        assert red.score > 0.9
+        assert blue.score < 0.1
 
 
 def test_what_the_graph_does_not_tell_the_answers_do(tmp_path: Path) -> None:
@@ -128,7 +203,7 @@ def test_what_the_graph_does_not_tell_the_answers_do(tmp_path: Path) -> None:
         ]
     )
     onnx.save(model, str(path))
-    assert not gives_probabilities(path)
+    assert final_operation(path) == "unknown"
     with open_model("", model_path=str(path)) as opened:
         assert opened.activation == "none"
         (best, *_) = opened.classify(BGR)
@@ -154,9 +229,9 @@ def test_a_file_that_cannot_be_read_ends_in_nothing(tmp_path: Path, size: int) -
     whole = write(tmp_path / "s.onnx", ("Softmax", {"axis": 1})).read_bytes()
     path = tmp_path / "cut.onnx"
     path.write_bytes(whole[:size])
-    assert not gives_probabilities(path)
+    assert final_operation(path) != "softmax"
     path.write_bytes(np.random.default_rng(size).bytes(size))
-    assert gives_probabilities(path) in (True, False)
+    final_operation(path)  # whatever it is, it does not raise
 
 
 # --- preprocessing -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
-Activation = Literal["auto", "softmax", "none"]
+Activation = Literal["auto", "softmax", "sigmoid", "none", "independent"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 ChannelOrder = Literal["auto", "rgb", "bgr"]
 CHANNEL_ORDERS: tuple[ChannelOrder, ...] = get_args(ChannelOrder)
@@ -285,7 +285,9 @@ class BackendOptions:
     color_range: ColorRange | Literal["auto"] = "auto"
     """BT.601 range of the NV12 that the model is given; auto: what its file records, or full."""
     activation: Activation = "auto"
-    """What makes scores of the outputs; auto: softmax unless the model gives probabilities itself."""
+    """How outputs become scores: `softmax`; `sigmoid`, each class by itself; `none`, they are
+    probabilities of one of many classes; `independent`, they are those of each class by itself; `auto`:
+    by the end of the graph, else by the answers."""
     onnx_providers: Sequence[str] = ("auto",)
     """ONNX Runtime's execution providers, the best first, such as cuda; auto: all that it offers."""
     onnx_threads: int = 1

@@ -85,7 +85,7 @@ def _add_runtime(parser: argparse.ArgumentParser) -> None:
         "--activation",
         choices=ACTIVATIONS,
         default="auto",
-        help="how outputs become scores (auto: softmax unless the model gives probabilities)",
+        help="how outputs become scores (auto: by the end of the graph, else by the answers)",
     )
     parser.add_argument(
         "--onnx-providers",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repghost_ros.backends.base import BackendOptions
+from repghost_ros.backends.base import Activation, BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import QuantizedBackend, simulate
 from repghost_ros.backends.toolchain import Toolchain
@@ -36,8 +36,9 @@ from repghost_ros.convert.compilation import (
     similarities,
 )
 from repghost_ros.convert.quantization import images, open_float
+from repghost_ros.engine.activation import activation_of
 from repghost_ros.engine.model import Answered, Model
-from repghost_ros.engine.results import softmax
+from repghost_ros.engine.results import decision, probabilities
 from repghost_ros.errors import ConversionError, FrameError, SourceError
 from repghost_ros.graphs.bias_correction import correct_biases
 from repghost_ros.graphs.equalization import equalize
@@ -70,6 +71,18 @@ class Answers:
     samples: tuple[Sample, ...]
     logits: np.ndarray
     """float32 (pictures, classes)."""
+    activation: Activation = "softmax"
+    """How they become scores."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Float64 (pictures, classes): probabilities."""
+        return np.array([probabilities(row, self.activation) for row in self.logits])
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """Int (pictures,): best classes; of one class, whether its score is at least 0.5."""
+        return np.array([decision(row) for row in self.scores])
 
     @property
     def top1(self) -> np.ndarray:
@@ -78,11 +91,11 @@ class Answers:
         return best
 
     def accuracy(self) -> float | None:
-        """Accuracy on labelled pictures, 0.0 to 1.0; None if there are none."""
+        """Accuracy on labeled pictures, 0.0 to 1.0; None if there are none, or one class only."""
         labelled = [
             (int(best), sample.truth)
             for best, sample in zip(self.top1, self.samples, strict=True)
-            if sample.truth is not None
+            if sample.truth is not None and self.logits.shape[1] > 1
         ]
         return sum(best == truth for best, truth in labelled) / len(labelled) if labelled else None
 
@@ -153,7 +166,9 @@ class Certificate:
 
     def changed(self) -> list[int]:
         """Indices of the pictures whose class differs from the float model's."""
-        return [int(i) for i in np.flatnonzero(self.best.answers.top1 != self.of_float.top1)]
+        return [
+            int(i) for i in np.flatnonzero(self.best.answers.decisions != self.of_float.decisions)
+        ]
 
     def worst_classes(self) -> list[tuple[str, int, int, int]]:
         """Label, pictures, right in float, right in int8; the largest losses first.
@@ -215,13 +230,10 @@ def certify(
 
     """
     samples = _held_out(calibration, pictures, labels, held_out)
+    backend = OnnxBackend(model, BackendOptions(color_range=calibration.color_range))
+    activation = activation_of(model, backend)
     of_float = _answers(
-        OnnxBackend(model, BackendOptions(color_range=calibration.color_range)),
-        model,
-        labels,
-        samples,
-        calibration.color_range,
-        with_bar,
+        backend, model, labels, samples, calibration.color_range, with_bar, activation
     )
     if not of_float.samples:
         raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
@@ -246,6 +258,7 @@ def certify(
                 of_float.samples,
                 calibration.color_range,
                 with_bar,
+                activation,
             )
             trials.append(Trial(variant, method, answers, *_compare(of_float, answers)))
 
@@ -386,8 +399,9 @@ def _answers(
     samples: Sequence[Sample],
     color_range: ColorRange,
     with_bar: Pictures,
+    activation: Activation,
 ) -> Answers:
-    with Model(path.name, path, tuple(labels), color_range, backend) as model:
+    with Model(path.name, path, tuple(labels), color_range, backend, activation) as model:
         outcomes = classify_each(
             model, samples, lambda sample: read_image(sample.path), View(resize="crop")
         )
@@ -399,16 +413,16 @@ def _answers(
                 logits.append(outcome.logits)
             elif not isinstance(outcome.error, (FrameError, OSError)):
                 raise outcome.error
-    return Answers(tuple(read), np.array(logits, np.float32))
+    return Answers(tuple(read), np.array(logits, np.float32), activation)
 
 
 def _compare(of_float: Answers, answers: Answers) -> tuple[float, float]:
     """Agreement and drift of a Trial."""
     drifts = []
-    for mine, theirs in zip(of_float.logits, answers.logits, strict=True):
+    for mine, theirs in zip(of_float.scores, answers.scores, strict=True):
         best = int(mine.argmax())
-        drifts.append(abs(softmax(mine)[best] - softmax(theirs)[best]))
-    agreement = float((of_float.top1 == answers.top1).mean())
+        drifts.append(abs(mine[best] - theirs[best]))
+    agreement = float((of_float.decisions == answers.decisions).mean())
     return agreement, float(np.mean(drifts))
 
 

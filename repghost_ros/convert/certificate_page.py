@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.convert.certificate import Certificate
-from repghost_ros.engine.results import softmax
 from repghost_ros.runs.html import figure, gallery, note, table
 from repghost_ros.runs.html import page as html_page
 from repghost_ros.sources.pictures import read_image
@@ -137,7 +136,7 @@ def _figure(certificate: Certificate, number: int) -> str:
     to_nv12(read_image(sample.path), nv12, resize="crop", color_range=calibration.color_range)
     said = []
     for kind, answers in (("float", certificate.of_float), ("int8", certificate.best.answers)):
-        scores = softmax(answers.logits[number])
+        scores = answers.scores[number]
         best = int(scores.argmax())
         said.append(f"{kind}: {certificate.labels[best]} {scores[best]:.0%}")
     if sample.truth is not None:

@@ -20,7 +20,8 @@ import numpy as np
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import CHANNEL_ORDER_KEY, MEAN_KEY, SCALE_KEY, OnnxBackend
 from repghost_ros.convert.calibration import Calibration, Progress, spread
-from repghost_ros.engine.results import softmax
+from repghost_ros.engine.activation import activation_of
+from repghost_ros.engine.results import decision, probabilities
 from repghost_ros.errors import ConversionError, FrameError, need
 from repghost_ros.graphs.graph import load, save
 from repghost_ros.zoo.onnx_graph import model_bytes
@@ -170,6 +171,7 @@ def compare(
 
     """
     backends = open_float(model), OnnxBackend(int8)
+    activation = activation_of(model, backends[0])
     pictures = spread(calibration.held_out or calibration.pictures, COMPARED)
     skipped, same, drifts = [], 0, []
     for path in progress(pictures, len(pictures)):
@@ -178,9 +180,11 @@ def compare(
         except (FrameError, OSError) as error:
             skipped.append((path, str(error)))
             continue
-        of_float, of_int8 = (softmax(backend.run(image).reshape(-1)) for backend in backends)
+        of_float, of_int8 = (
+            probabilities(backend.run(image).reshape(-1), activation) for backend in backends
+        )
         best = int(of_float.argmax())
-        same += int(of_int8.argmax()) == best
+        same += decision(of_int8) == decision(of_float)
         drifts.append(abs(of_float[best] - of_int8[best]))
     if not drifts:
         raise ConversionError(f"no picture is left to compare on, such as {skipped[0][1]}")

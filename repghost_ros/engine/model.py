@@ -15,6 +15,7 @@ import numpy as np
 
 from repghost_ros.backends.base import (
     DEFAULTS,
+    Activation,
     Backend,
     BackendOptions,
     Failed,
@@ -25,8 +26,9 @@ from repghost_ros.backends.base import (
     Times,
 )
 from repghost_ros.backends.registry import choose
+from repghost_ros.engine.activation import find_activation
 from repghost_ros.engine.request import Request
-from repghost_ros.engine.results import Reporting, Result, are_probabilities
+from repghost_ros.engine.results import Reporting, Result
 from repghost_ros.errors import BackendError, LabelsError
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange
@@ -35,7 +37,6 @@ from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
-from repghost_ros.zoo.onnx_graph import gives_probabilities
 from repghost_ros.zoo.store import resolve
 
 AnyRequest = TypeVar("AnyRequest", bound=Request[Any])
@@ -92,8 +93,8 @@ class Model(AbstractContextManager["Model"]):
     color_range: ColorRange
     """BT.601 range of the NV12 it wants."""
     backend: Backend
-    activation: str = "softmax"
-    """What makes scores of its outputs: `softmax`, or `none` where it gives probabilities itself."""
+    activation: Activation = "softmax"
+    """How its outputs become scores, see BackendOptions; never `auto`."""
     spec: ModelSpec = field(default_factory=lambda: ModelSpec())
     """What it was opened by, with the options that it runs with."""
     _idle: list[Slot] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -267,7 +268,10 @@ class ModelSpec:
             try:
                 if backend.batch > 1:
                     slot.infer_batch(backend.batch)
-                activation = self._activation(path, slot)
+                slot.infer()
+                activation = self.options.activation
+                if activation == "auto":
+                    activation = find_activation(path, slot, backend.classes)
             finally:
                 slot.close()
         except BaseException:
@@ -277,18 +281,6 @@ class ModelSpec:
         return Model(
             name, path, labels, color_range, backend, activation, replace(self, options=options)
         )
-
-    def _activation(self, path: Path, slot: Slot) -> str:
-        """The activation: from the options, the graph, or two test inferences."""
-        outputs = slot.infer()
-        if self.options.activation != "auto":
-            return self.options.activation
-        if path.suffix.lower() == ".onnx" and gives_probabilities(path):
-            return "none"
-        if not are_probabilities(outputs):
-            return "softmax"
-        slot.nv12[...] = np.arange(slot.nv12.shape[1]) % 256  # a gradient
-        return "none" if are_probabilities(slot.infer()) else "softmax"
 
     def _labels(self, backend: Backend) -> tuple[str, ...]:
         if self.labels_path:

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from repghost_ros.backends.base import Ranking
+from repghost_ros.backends.base import Activation, Ranking
 from repghost_ros.errors import BackendError, ParameterError
 
 ClassId = Literal["label", "index"]
@@ -52,42 +52,72 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return values
 
 
-def probabilities(outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
-    """Probabilities of a model's float (classes,) outputs, as float64 (classes,).
-
-    Args:
-        outputs: logits, or with the activation `none` probabilities.
-        activation: `softmax` or `none`.
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the sigmoid of each of float (classes,) logits, as float64 (classes,).
 
     Raises:
-        BackendError: an output is NaN or infinite, or is to be a probability and is none.
+        BackendError: a logit is NaN or infinite: the model or device is broken.
+
+    """
+    values = logits.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise BackendError(
+            "the model answered NaN or infinite logits: the model file may be corrupt"
+        )
+    # The hyperbolic tangent overflows nowhere.
+    scores: np.ndarray = 0.5 * (1.0 + np.tanh(0.5 * values))
+    return scores
+
+
+def probabilities(
+    outputs: np.ndarray, activation: Activation = "softmax", temperature: float = 1.0
+) -> np.ndarray:
+    """Return the probabilities of a model's float (classes,) outputs, as float64 (classes,).
+
+    Args:
+        outputs: logits, or with `none` and `independent` probabilities.
+        activation: how they become scores, see BackendOptions; not `auto`.
+        temperature: divides the logits, also those that probabilities were made of.
+
+    Raises:
+        BackendError: an output is NaN or infinite, or should be a probability and is not.
 
     """
     if activation == "softmax":
-        return softmax(outputs)
+        return softmax(outputs if temperature == 1.0 else outputs / temperature)
+    if activation == "sigmoid":
+        return sigmoid(outputs / temperature)
     # What int8 makes of 0 and 1 may lie a step outside.
     if not (np.isfinite(outputs).all() and outputs.min() > -0.02 and outputs.max() < 1.02):
         raise BackendError(
             f"the model's outputs are no probabilities, they are from {outputs.min():g} to "
-            f"{outputs.max():g}: set activation to softmax"
+            f"{outputs.max():g}: set activation to softmax or sigmoid"
         )
-    return outputs.astype(np.float64).clip(0.0, 1.0)
+    scores = outputs.astype(np.float64).clip(0.0, 1.0)
+    if temperature == 1.0:
+        return scores
+    if activation == "none":
+        return softmax(_log(scores) / temperature)
+    return sigmoid((_log(scores) - _log(1.0 - scores)) / temperature)
 
 
-def log_probabilities(outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
-    """Their natural logarithms, no less than that of the smallest float; see `probabilities`."""
-    scores = probabilities(outputs, activation)
+def log_probabilities(outputs: np.ndarray, activation: Activation = "softmax") -> np.ndarray:
+    """Return their natural logarithms, at least that of the smallest float; see `probabilities`."""
+    return _log(probabilities(outputs, activation))
+
+
+def _log(scores: np.ndarray) -> np.ndarray:
     logarithms: np.ndarray = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
     return logarithms
 
 
-def are_probabilities(outputs: np.ndarray) -> bool:
-    """Whether float (classes,) outputs look like a softmax's: none is negative, the sum is 1."""
-    return bool(outputs.size > 1 and outputs.min() >= 0 and abs(outputs.sum() - 1) < 0.02)
+def decision(scores: np.ndarray) -> int:
+    """Return the best class of float (classes,) probabilities; of one: 1 from 0.5 on, else 0."""
+    return int(scores[0] >= 0.5) if scores.size == 1 else int(scores.argmax())
 
 
 def top_k(
-    outputs: np.ndarray, k: int, threshold: float = 0.0, activation: str = "softmax"
+    outputs: np.ndarray, k: int, threshold: float = 0.0, activation: Activation = "softmax"
 ) -> list[tuple[int, float]]:
     """Index and probability of the k most probable classes, best first.
 
@@ -95,7 +125,7 @@ def top_k(
         outputs: float (classes,).
         k: maximum number of classes.
         threshold: least probability to report, 0.0 to 1.0.
-        activation: what makes probabilities of the outputs, `softmax` or `none`.
+        activation: as for `probabilities`.
 
     Raises:
         BackendError: an output is NaN or infinite, or no probability.
@@ -158,20 +188,20 @@ class Reporting:
             )
 
     def results(
-        self, outputs: np.ndarray, labels: Sequence[str], activation: str = "softmax"
+        self, outputs: np.ndarray, labels: Sequence[str], activation: Activation = "softmax"
     ) -> tuple[Result, ...]:
         """Return the reported classes, best first; arguments and errors are those of `best`."""
         return self.named(self.best(outputs, labels, activation), labels)
 
     def best(
-        self, outputs: np.ndarray, labels: Sequence[str], activation: str = "softmax"
+        self, outputs: np.ndarray, labels: Sequence[str], activation: Activation = "softmax"
     ) -> list[tuple[int, float]]:
         """Return the index and probability of the reported classes, best first.
 
         Args:
             outputs: float (classes,).
             labels: class names in index order.
-            activation: what makes probabilities of the outputs, `softmax` or `none`.
+            activation: as for `probabilities`.
 
         Raises:
             BackendError: an output is NaN or infinite, or no probability.
@@ -180,20 +210,18 @@ class Reporting:
         """
         return self.best_of(self.scores(outputs, activation), labels)
 
-    def scores(self, outputs: np.ndarray, activation: str = "softmax") -> np.ndarray:
+    def scores(self, outputs: np.ndarray, activation: Activation = "softmax") -> np.ndarray:
         """Probabilities of all classes at the temperature, as float64 (classes,).
 
         Args:
             outputs: float (classes,).
-            activation: as for `results`.
+            activation: as for `probabilities`.
 
         Raises:
             BackendError: an output is NaN or infinite, or no probability.
 
         """
-        if self.temperature == 1.0:
-            return probabilities(outputs, activation)
-        return softmax(log_probabilities(outputs, activation) / self.temperature)
+        return probabilities(outputs, activation, self.temperature)
 
     def best_of(self, scores: np.ndarray, labels: Sequence[str]) -> list[tuple[int, float]]:
         """Return the index and probability of the reported classes, best first.

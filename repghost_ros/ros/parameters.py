@@ -125,7 +125,7 @@ class Parameters:
     )
     activation: Activation = _parameter(
         "auto",
-        "How outputs become scores; auto: softmax, unless the model gives probabilities.",
+        "How outputs become scores; auto: by the end of the graph, else by the answers.",
         choices=ACTIVATIONS,
         of_model=True,
     )

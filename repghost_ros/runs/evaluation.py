@@ -135,6 +135,8 @@ def predict(
         FleetError: the fleet was lost.
 
     """
+    # A temperature is fitted to one of many classes.
+    keep_log_scores = keep_log_scores and model.activation in ("softmax", "none")
     classify = (
         partial(_classify_on, fleet, SharedModel.of(model, fleet), protocol)
         if fleet is not None

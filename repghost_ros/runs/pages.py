@@ -91,7 +91,10 @@ def _reliability(
     right = (truth == best).tolist()
     shown = {"as reported": reliability([each.score for each in judged], right)}
     kept = [each for each in judged if each.log_scores is not None]
-    said = "No temperature could be fitted: the answers come from an earlier run or a fleet."
+    said = (
+        "No temperature could be fitted: the answers come from an earlier run or a fleet, or the "
+        "classes are independent of each other."
+    )
     if kept:
         scores = np.stack([each.log_scores for each in kept if each.log_scores is not None])
         actual = np.array([each.sample.truth for each in kept], int)

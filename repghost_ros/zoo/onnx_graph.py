@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from repghost_ros.files import sha256
 from repghost_ros.zoo.protobuf import fields, mapped, message, text
@@ -24,7 +25,13 @@ _PASSES_ON = {
     *("QuantizeLinear", "DequantizeLinear", "Dropout", "Clip"),
 }
 """Operators that leave the values of their first input as they are, or nearly."""
-_PROBABILITIES = {"Softmax", "QLinearSoftmax", "Sigmoid", "QLinearSigmoid", "HardSigmoid"}
+_SOFTMAX = {"Softmax", "QLinearSoftmax"}
+_SIGMOID = {"Sigmoid", "QLinearSigmoid", "HardSigmoid"}
+_LINEAR = {
+    *("Gemm", "MatMul", "MatMulInteger", "Conv", "ConvInteger", "Add", "LogSoftmax"),
+    *("QGemm", "QLinearMatMul", "QLinearConv", "QLinearAdd"),
+}
+Ending = Literal["softmax", "sigmoid", "linear", "unknown"]
 Node = tuple[str, list[str]]
 """An operator and the names of its inputs."""
 
@@ -105,28 +112,29 @@ def _messages(content: memoryview, wanted: int) -> Iterator[memoryview]:
     return (message(value) for number, value in fields(content) if number == wanted)
 
 
-def gives_probabilities(path: Path) -> bool:
-    """Whether the graph ends in a softmax or sigmoid, including decomposed ones.
+def final_operation(path: Path) -> Ending:
+    """Return what the graph ends in, decomposed or not; `linear` gives logits.
 
-    False if the file cannot be read; a LogSoftmax gives logits, because softmax undoes its logarithm.
+    `unknown` if the file cannot be read. A LogSoftmax gives logits: softmax undoes its logarithm.
     """
     try:
         outputs, nodes = _read(path)
     except (OSError, ValueError):
-        return False
-    name, node = _maker(nodes, outputs[0]) if outputs else ("", None)
+        return "unknown"
+    node = _maker(nodes, outputs[0])[1] if outputs else None
     if node is None:
-        return False
+        return "unknown"
     operator, inputs = node
-    if operator == "Exp":  # of a LogSoftmax
-        inner = _maker(nodes, inputs[0])[1]
-        return inner is not None and inner[0] == "LogSoftmax"
-    if operator == "Div" and len(inputs) == 2:  # exp(x) / sum(exp(x))
-        over, under = (_maker(nodes, each)[1] for each in inputs)
-        return (
-            over is not None and under is not None and (over[0], under[0]) == ("Exp", "ReduceSum")
-        )
-    return bool(name) and operator in _PROBABILITIES
+    makers = [_maker(nodes, name)[1] for name in inputs]
+    operators = tuple(maker[0] if maker else "" for maker in makers)
+    if operator in _SOFTMAX or (operator, operators) in (
+        ("Exp", ("LogSoftmax",)),
+        ("Div", ("Exp", "ReduceSum")),  # exp(x) / sum(exp(x))
+    ):
+        return "softmax"
+    if operator in _SIGMOID:
+        return "sigmoid"
+    return "linear" if operator in _LINEAR else "unknown"
 
 
 def _maker(nodes: dict[str, Node], name: str) -> tuple[str, Node | None]:

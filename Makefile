@@ -60,8 +60,8 @@ bench: venv ## speed, as ratios in one run
 board-estimates: torch ## what the vendor's compiler predicts of every size; needs `make toolchain`
 	@$(ENV) && python -m bench.estimates
 
-soak: venv ## ten minutes of faults in which every frame is accounted for
-	@$(ENV) && python -m bench.soak
+soak: venv ## a thousand cycles up and down, then ten minutes of faults in which every frame is accounted for
+	@$(ENV) && REPGHOST_CYCLES=1000 pytest -q --timeout 1800 test/test_cycles.py && python -m bench.soak
 
 docs: venv ## the documentation as a site, in build/site
 	@$(ENV) && pip install -qq -r tools/requirements-docs.txt && \

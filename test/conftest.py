@@ -24,6 +24,7 @@ os.environ["ROS_LOG_DIR"] = _LOGS.name
 
 # Without ROS the others are run: `make test-jammy`.
 _ROS_TESTS = (
+    "cycles",
     "interfaces",
     "isolation",
     "monitor",

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import emulator
@@ -42,11 +43,14 @@ ROOT = Path(__file__).parent.parent
 VENDOR = Path(emulator.__file__).parent / "vendor"
 
 
-def our_node(model: Path) -> list[str]:
-    """Arguments of python for this package's node."""
-    parameters = {"model_path": str(model), "bpu_runtime": "libdnn", "class_id": "index"}
-    parameters["color_range"] = parameters["source_color_range"] = "full"
-    arguments = [a for name, value in parameters.items() for a in ("-p", f"{name}:={value}")]
+COPYING = {"source_color_range": "full", "class_id": "index"}
+"""Parameters with which the compiled helper copies NV12 and names no class: the least work."""
+
+
+def our_node(model: Path, parameters: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """Return python's arguments for this package's node: config/classify.yaml, but for `parameters`."""
+    chosen = {"model_path": str(model), "bpu_runtime": "libdnn", **parameters}
+    arguments = [a for name, value in chosen.items() for a in ("-p", f"{name}:={value}")]
     return ["-m", "repghost_ros.ros.node", "--ros-args", "--log-level", "error", *arguments]
 
 
@@ -85,8 +89,14 @@ class Program:
             yield running
 
 
-OURS = Program("this node", "/repghost/classification", our_node)
-IN_PYTHON = Program("without its helper", OURS.topic, our_node, helper=False)
+OURS = Program("default parameters", "/repghost/classification", our_node)
+IN_PYTHON = Program("defaults, without its helper", OURS.topic, our_node, helper=False)
+LEAST = Program(
+    ", ".join(f"{name}: {value}" for name, value in COPYING.items()),
+    OURS.topic,
+    lambda model: our_node(model, COPYING),
+)
+IN_C, IN_C_WITH_DEVICE = "C on rcl", "C on rcl and libdnn"
 BASELINE = Program(
     "baseline", "/baseline/classification", lambda m: ["-m", "bench.baseline_node", str(m)]
 )
@@ -95,13 +105,13 @@ BASELINE = Program(
 def in_c(library: Path) -> Program:
     """The program on rcl."""
     command = ["-m", "bench.graph", str(library), "node"]
-    return Program("C on rcl", "/limit/classification", lambda _: command)
+    return Program(IN_C, "/limit/classification", lambda _: command)
 
 
 def in_c_with_device(library: Path, libdnn: Path) -> Program:
     """The program on rcl that infers each image, one after the other."""
     command = ["-m", "bench.graph", str(library), "node", str(libdnn)]
-    return Program("C on rcl and libdnn", "/limit/classification", lambda m: [*command, str(m)])
+    return Program(IN_C_WITH_DEVICE, "/limit/classification", lambda m: [*command, str(m)])
 
 
 def before(folder: Path) -> Program | None:
@@ -119,7 +129,7 @@ def before(folder: Path) -> Program | None:
         return None
     with tarfile.open(fileobj=BytesIO(archive)) as files:
         files.extractall(tree)
-    return Program("the node before", OURS.topic, our_node, tree)
+    return Program("defaults, the node before", OURS.topic, our_node, tree)
 
 
 def measure(
@@ -150,10 +160,7 @@ def lock_ms(program: Program, library: Path, model: Path, rate: float) -> float:
 
 
 def cost(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
-    """Print and return the processor time and the lock's time of a frame.
-
-    The first program is C on rcl, the second infers as well.
-    """
+    """Print and return the processor time and the lock's time of a frame."""
     print(
         f"\na frame's cost: 224x224 NV12 at {COST_RATE} fps, a device that takes no time; "
         f"medians of {RUNS}"
@@ -168,19 +175,19 @@ def cost(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
         for program in programs:
             (run,) = measure(program, library, model, [COST_RATE], COST_SECONDS)
             cpu[program.name].append(run.cpu_ms)
-            if lock_tells and "C on rcl" not in program.name:
+            if lock_tells and program.name not in (IN_C, IN_C_WITH_DEVICE):
                 held[program.name].append(lock_ms(program, library, model, COST_RATE))
     rows = {}
-    least, with_device = (median(cpu[program.name]) for program in programs[:2])
+    least, with_device = (median(cpu[name]) for name in (IN_C, IN_C_WITH_DEVICE))
     device = with_device - least
     print(f"the emulated device itself takes {device:.3f} ms of all but the first")
     print(
-        f"{'':>18} {'CPU ms':>7} {'less the device':>15} {'of C':>5} {'lock ms':>8} | "
+        f"{'':>44} {'CPU ms':>7} {'less the device':>15} {'of C':>5} {'lock ms':>8} | "
         f"board estimate, x{BOARD:g}: CPU ms, lock ms, frames/s that the lock allows"
     )
     for program in programs:
         used, lock_held = median(cpu[program.name]), median(held[program.name] or [float("nan")])
-        own = used if program is programs[0] else used - device
+        own = used if program.name == IN_C else used - device
         most = 1e3 / (BOARD * lock_held)
         rows[program.name] = {
             "cpu_ms": used,
@@ -189,7 +196,7 @@ def cost(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
             "board_fps": most,
         }
         print(
-            f"{program.name:>18} {used:7.3f} {own:15.3f} {own / least:5.2f} {lock_held:8.3f} | "
+            f"{program.name:>44} {used:7.3f} {own:15.3f} {own / least:5.2f} {lock_held:8.3f} | "
             f"{BOARD * own:.2f}, {BOARD * lock_held:.2f}, {most:.0f}",
             flush=True,
         )
@@ -199,7 +206,7 @@ def cost(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
 def overload(programs: list[Program], library: Path, model: Path) -> dict[str, Any]:
     """Print and return answers per second with a zero-time device, at rising load."""
     print(f"\nanswers a second, a device that takes no time; medians of {RUNS}")
-    print(f"{'sent':>16} " + " ".join(f"{rate:>8}" for rate in RATES) + "  at the most sent / peak")
+    print(f"{'sent':>44} " + " ".join(f"{rate:>8}" for rate in RATES) + "  at the most sent / peak")
     rows = {}
     rates: dict[str, list[list[float]]] = {p.name: [] for p in programs}
     for _ in range(RUNS):
@@ -210,7 +217,7 @@ def overload(programs: list[Program], library: Path, model: Path) -> dict[str, A
         medians = [median(column) for column in zip(*rates[program.name])]
         rows[program.name] = dict(zip(RATES, medians))
         print(
-            f"{program.name:>16} "
+            f"{program.name:>44} "
             + " ".join(f"{rate:8.0f}" for rate in medians)
             + f"  {medians[-1] / max(medians):.0%}",
             flush=True,
@@ -221,7 +228,8 @@ def overload(programs: list[Program], library: Path, model: Path) -> dict[str, A
 def throughput(emulated: Emulator, library: Path, folder: Path) -> dict[str, Any]:
     """Print and return the share of the device's own speed that the node reaches, per model."""
     print(
-        f"\nanswers a second, emulated device, {OVERLOAD:g} times as many sent; medians of {RUNS}"
+        f"\nanswers a second, default parameters, emulated device, {OVERLOAD:g} times as many sent; "
+        f"medians of {RUNS}"
     )
     print(
         f"{'model':>10} {'device':>8} {'node':>8} {'ratio':>6} {'CPU ms':>7} {'cores busy':>10} "
@@ -257,8 +265,8 @@ def latency(library: Path, folder: Path) -> dict[str, Any]:
     device = timings("100")
     device_ms = (device["exclusive_us"] + device["overhead_us"]) / 1e3
     print(
-        f"\nfrom publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100; "
-        "medians of 3"
+        f"\nfrom publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100, "
+        "default parameters; medians of 3"
     )
     runs = [measure(OURS, library, model, [CAMERA_RATE], CAMERA_SECONDS)[0] for _ in range(3)]
     p50, p99 = median(run.p50_ms for run in runs), median(run.p99_ms for run in runs)
@@ -276,8 +284,9 @@ def main() -> dict[str, Any]:
         try:
             library = build(folder)
             in_graph = graph.build(folder)
-            programs = [in_c(in_graph), in_c_with_device(in_graph, library), OURS, IN_PYTHON]
-            compared = [programs[0], OURS]
+            programs = [OURS, LEAST, IN_PYTHON]
+            programs += [in_c(in_graph), in_c_with_device(in_graph, library)]
+            compared = [OURS, LEAST, programs[3]]
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"the node is not measured, its load and device cannot be compiled: {error}")
             return {}

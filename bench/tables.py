@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.node import BOARD, CAMERA_RATE, COST_RATE, OVERLOAD, RUNS
+from bench.node import BOARD, CAMERA_RATE, COST_RATE, IN_C, OVERLOAD, RUNS
 
 
 def _table(*rows: list[str]) -> str:
@@ -15,7 +15,7 @@ def _table(*rows: list[str]) -> str:
 
 def cost(figures: dict[str, Any]) -> str:
     """Processor time and lock of a frame."""
-    least = next(iter(figures.values()))["cpu_ms"]
+    least = figures[IN_C]["cpu_ms"]
     head = ["", "CPU ms", "less the device's", "of C's", "lock ms"]
     estimates = [f"board estimate: {what}" for what in ("CPU ms", "lock ms")]
     rows = [[*head, *estimates, "fps that the lock allows"]]
@@ -72,11 +72,11 @@ def markdown(figures: dict[str, Any]) -> str:
             cost(figures["cost"]),
             f"Answers a second, a device that takes no time, medians of {RUNS}:",
             overload(figures["overload"]),
-            f"Answers a second on the emulated device, sent {OVERLOAD - 1:.0%} faster than it can take "
-            f"them, medians of {RUNS}:",
+            f"Answers a second on the emulated device, default parameters, sent {OVERLOAD - 1:.0%} "
+            f"faster than it can take them, medians of {RUNS}:",
             throughput(figures["throughput"]),
-            f"From publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100: p50 "
-            f"{late['p50_ms']:.1f} ms, of which the device takes {late['device_ms']:.2f}; p99 "
+            f"From publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100, "
+            f"default parameters: p50 {late['p50_ms']:.1f} ms, of which the device takes {late['device_ms']:.2f}; p99 "
             f"{late['p99_ms']:.1f} ms.",
         )
     )

@@ -135,6 +135,11 @@ class ModelHost:
             self.model = None  # a model that is still running must not be unloaded
             return False
 
+    def set_fault(self, fault: str) -> None:
+        """Record why there is no model that works; empty: there is one."""
+        with self._lock:
+            self.fault = fault
+
     def close(self) -> None:
         """Unload the model; one that is still being opened is closed once it is open."""
         with self._lock:
@@ -181,7 +186,7 @@ class ModelHost:
         now = time.monotonic()
         if not (since.failed or hangs):
             if since.answered:
-                self.fault = ""
+                self.set_fault("")
             if now - self._reopen_at > self._backoff.longest:
                 self._backoff.reset()
             return
@@ -194,8 +199,9 @@ class ModelHost:
     def _note_failed_reopening(self, opened: Future[Model]) -> None:
         error = opened.exception()
         if error is not None:
-            self.fault = f"the model cannot be reopened yet: {error}"
-            self._log.error(self.fault)
+            fault = f"the model cannot be reopened yet: {error}"
+            self.set_fault(fault)
+            self._log.error(fault)
 
     def _note_progress(self, done: int, total: int) -> None:
         self._downloaded = done, total

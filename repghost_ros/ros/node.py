@@ -103,7 +103,7 @@ class ClassifierNode(LifecycleNode):
 
     def report_failure(self, error: Exception) -> None:
         """Show in the log and in diagnostics why the node is not active."""
-        self._host.fault = str(error)
+        self._host.set_fault(str(error))
         if self._autostart is None or not self._autostart.report_failure(error):
             super().report_failure(error)
 

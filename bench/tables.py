@@ -76,7 +76,7 @@ def markdown(figures: dict[str, Any]) -> str:
             f"faster than it can take them, medians of {RUNS}:",
             throughput(figures["throughput"]),
             f"From publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100, "
-            f"default parameters: p50 {late['p50_ms']:.1f} ms, of which the device takes {late['device_ms']:.2f}; p99 "
-            f"{late['p99_ms']:.1f} ms.",
+            f"default parameters: p50 {late['p50_ms']:.1f} ms, of which the device takes "
+            f"{late['device_ms']:.2f}; p99 {late['p99_ms']:.1f} ms.",
         )
     )

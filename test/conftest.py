@@ -7,15 +7,21 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from helpers.server import Archive
 
 from emulator.board import Emulator, build, write_model
 from repghost_ros.backends import libdnn
 from repghost_ros.ros.isolation import isolate
+
+if TYPE_CHECKING:
+    from helpers.graph import Robot
 
 # Before rclpy is imported: a domain of its own for every run, and no log files in the user's home.
 isolate()
@@ -104,3 +110,32 @@ def board(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 def model(tmp_path: Path) -> Path:
     """A stand-in model file of ImageNet's shape."""
     return write_model(tmp_path / "model.bin")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty model store of this test's own."""
+    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def archive() -> Iterator[Archive]:
+    """A running model archive."""
+    archive = Archive()
+    thread = threading.Thread(target=archive.serve_forever, args=(0.01,))
+    thread.start()
+    yield archive
+    archive.shutdown()
+    thread.join()
+    archive.server_close()
+
+
+@pytest.fixture
+def robot(request: pytest.FixtureRequest) -> Iterator[Robot]:
+    """The test's side of the ROS graph; the module's NODE names the node that it talks to."""
+    from helpers.graph import Robot
+
+    robot = Robot(getattr(request.module, "NODE", "repghost"))
+    yield robot
+    robot.close()

@@ -9,11 +9,10 @@ from pathlib import Path
 import launch_testing
 import launch_testing.actions
 import launch_testing.asserts
-from graph import Robot, image
+from helpers.graph import Robot, best, image, sign
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from test_node import best, sign
 
 LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "classify.launch.py"
 

@@ -16,8 +16,8 @@ from typing import Any
 import launch_testing
 import launch_testing.actions
 import launch_testing.asserts
-from bags import PLAYABLE, sign_bag
-from graph import Robot, wait_until
+from helpers.bags import PLAYABLE, sign_bag
+from helpers.graph import Robot, wait_until
 from launch.actions import ExecuteProcess, IncludeLaunchDescription
 from launch.launch_description import LaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bags import IMAGE, ROS1, ROS2, film, image, sign_bag, stamp_ns, write_ros1, write_ros2
+from helpers.bags import IMAGE, ROS1, ROS2, film, image, sign_bag, stamp_ns, write_ros1, write_ros2
 from mcap.writer import CompressionType, Writer
 
 from repghost_ros.engine.results import Result

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from test_pipeline import Inbox, submit
+from helpers.pipeline import Inbox, submit
 
 from emulator.board import Emulator, fused_timings, hash_logits, write_model
 from repghost_ros.backends.base import BackendOptions

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.compiled import compiled, field, graph, settings
 
 from emulator.board import write_model
 from repghost_ros.backends.base import BackendOptions
@@ -19,48 +20,6 @@ from repghost_ros.zoo.binary import choose_color_range, read_compiled, recorded_
 
 DEMO = share() / "models" / "demo.onnx"
 DEMO_BIN = share() / "models" / "demo_224x224_nv12.bin"
-SETTINGS = {
-    "MODEL_PREFIX": "m",
-    "MARCH": "bayes-e",
-    "INPUT_TYPE_RT": "nv12;",
-    "INPUT_SPACE_AND_RANGE": "regular;",
-    "MEAN_VALUE": "123.675,116.28,103.53,;",
-}
-
-
-def varint(number: int) -> bytes:
-    groups = [number >> shift & 0x7F for shift in range(0, max(number.bit_length(), 1), 7)]
-    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
-
-
-def field(number: int, value: int | bytes | str) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    content = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def tensor(name: str, *shape: int) -> bytes:
-    dimensions = b"".join(map(varint, shape))
-    return field(1, name) + field(2, field(1, 3) + field(2, dimensions))
-
-
-def graph(name: str, *, kind: int = 7, batch: int = 1) -> bytes:
-    image, logits = tensor("data", batch, 224, 224, 3), tensor("output", batch, 1000)
-    program = field(3, field(5, b"\x12\x34" * 5000) + field(8, "PACKED_HBM_MODEL"))
-    return field(2, name) + program + field(4, image) + field(5, logits) + field(7, bytes([kind]))
-
-
-def settings(**changed: str) -> bytes:
-    entries = {**SETTINGS, **changed}
-    return b"".join(field(1, field(1, key) + field(2, value)) for key, value in entries.items())
-
-
-def compiled(path: Path, *, kind: int = 7, batch: int = 1, **changed: str) -> Path:
-    """A file as hb_mapper lays it out."""
-    content = field(1, 1) + field(2, 1) + field(5, graph("m", kind=kind, batch=batch))
-    path.write_bytes(content + field(6, settings(**changed)))
-    return path
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from pictures import sign_folder
-from weights import scaled_apart
+from helpers.pictures import sign_folder
+from helpers.weights import scaled_apart
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend

@@ -19,8 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from test_replay import sign_bag
-from test_store import Archive, archive  # noqa: F401
+from helpers.bags import sign_bag
+from helpers.server import Archive
 
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
@@ -37,12 +37,6 @@ from repghost_ros.vision import turbojpeg
 from repghost_ros.zoo.catalogue import MODELS
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
-    return tmp_path / "store"
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +158,7 @@ def test_a_table_on_a_terminal_fits_it(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_download(
-    archive: Archive,  # noqa: F811
+    archive: Archive,
     store: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,

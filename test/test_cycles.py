@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 from graph import RELIABLE, Robot, image, wait_until
+from helpers.graph import sign
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
-from test_node import sign
 
 from repghost_ros.ros.node import ClassifierNode
 from repghost_ros.ros.process import fastest_executor, spin

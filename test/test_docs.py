@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import bags
+import helpers.bags as bags
 import pytest
 
 from repghost_ros.cli import main

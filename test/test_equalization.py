@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from weights import scaled_apart
+from helpers.weights import scaled_apart
 
 from repghost_ros.graphs.bias_correction import correct_biases
 from repghost_ros.graphs.equalization import equalize

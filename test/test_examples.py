@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bags import sign_bag
+from helpers.bags import sign_bag
 
 from repghost_ros.sources.signs import render
 
@@ -63,7 +63,7 @@ def test_replay_bag(tmp_path: Path) -> None:
 def test_composed() -> None:
     """The driver sees the stop sign that a camera films, and Ctrl-C ends it well."""
     pytest.importorskip("rclpy")
-    from graph import WAIT, Robot, RunningNode, image, wait_until
+    from helpers.graph import WAIT, Robot, RunningNode, image, wait_until
 
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / "composed.py")],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.networks import random_model
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
@@ -22,28 +23,6 @@ from repghost_ros.zoo.catalogue import MODELS, REPGHOST
 
 onnx = pytest.importorskip("onnx")
 DEMO = share() / "models" / "demo.onnx"
-
-
-def random_model(size: str, seed: int = 0) -> Any:
-    """RepGhost of timm with weights and statistics that make every branch and norm matter."""
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    from training.train_demo import import_timm
-
-    torch.manual_seed(seed)
-    model = import_timm().create_model(MODELS[size].timm).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.1)
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
-    return tmp_path / "store"
 
 
 @pytest.mark.parametrize("size", REPGHOST)

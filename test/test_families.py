@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.networks import network
 
 from repghost_ros.graphs.fusing import TOLERANCE, drift_of, fuse
 
@@ -23,25 +24,6 @@ PLAIN = (
     *("resnet18", "convnext_atto", "edgenext_xx_small", "efficientformer_l1"),
     *("efficientformerv2_s0", "efficientnet_b2"),
 )
-
-
-def network(name: str) -> Any:
-    """A network of timm with weights and statistics that make every branch matter."""
-    from training.train_demo import import_timm
-
-    torch.manual_seed(0)
-    model = import_timm().create_model(name).eval()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.1)
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-        # Published weights have factors other than the initial 1e-5.
-        gamma = getattr(module, "gamma", None)
-        if isinstance(gamma, torch.nn.Parameter):
-            torch.nn.init.uniform_(gamma, 0.1, 1.0)
-    return model
 
 
 def exported(model: Any) -> Any:

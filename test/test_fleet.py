@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 import pytest
-from bags import sign_bag
+from helpers.bags import sign_bag
 
 from repghost_ros.cli import main
 from repghost_ros.engine.model import ModelSpec

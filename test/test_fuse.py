@@ -33,7 +33,7 @@ def published(size: str, path: Path, *, norms: bool = False) -> Any:
 
     With `norms` its normalizations are not folded into convolutions either. Returns its blocks.
     """
-    from test_export import random_model
+    from helpers.networks import random_model
 
     model = random_model(size)
     import torch

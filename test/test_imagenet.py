@@ -247,7 +247,7 @@ def test_a_bag_is_replayed(exported: Path, tmp_path: Path) -> None:
 def test_the_node_names_them(exported: Path) -> None:
     from array import array
 
-    from graph import Robot, image, running_node
+    from helpers.graph import Robot, image, running_node
     from sensor_msgs.msg import Image
     from std_msgs.msg import Header
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import rclpy
-from graph import Robot
+from helpers.graph import Robot
 
 _TAKE = "from repghost_ros.ros.isolation import isolate; print(isolate()); input()"
 

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-import launch_stub
 import pytest
-from bags import PLAYABLE, sign_bag
-from graph import Robot, RunningNode, wait_until
-from launch_env import install
+from helpers import launch_stub
+from helpers.bags import PLAYABLE, sign_bag
+from helpers.graph import Robot, RunningNode, wait_until
+from helpers.launch_env import install
 
 from repghost_ros.cli import main
 from repghost_ros.runs.answers import read_results

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from launch_env import install
-from launch_stub import (
+from helpers.launch_env import install
+from helpers.launch_stub import (
     MODULES,
     DeclareLaunchArgument,
     ExecuteProcess,

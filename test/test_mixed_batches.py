@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.native import CLASSES, HEIGHT, WIDTH, Guarded, serialized, without_helper
+from helpers.pipeline import Inbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_native import CLASSES, HEIGHT, WIDTH, Guarded, serialized, without_helper
-from test_pipeline import Inbox
 
 from emulator.board import Emulator, hash_logits, write_model
 from repghost_ros.engine.model import Answered, Model, Outcome, open_model

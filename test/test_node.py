@@ -12,26 +12,25 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from graph import BEST_EFFORT, LATCHED, RELIABLE, Robot, image, running_node, wait_until
+from helpers.graph import (
+    BEST_EFFORT,
+    DEMO,
+    LATCHED,
+    RELIABLE,
+    Robot,
+    best,
+    image,
+    running_node,
+    sign,
+    wait_until,
+)
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import VisionInfo
 
 from repghost_ros.paths import share
 from repghost_ros.ros import messages
-from repghost_ros.sources.signs import LABELS, render
-
-DEMO = str(share() / "models" / "demo.onnx")
-
-
-def sign(label: str, seed: int = 1, width: int = 320, height: int = 240) -> np.ndarray:
-    """A BGR picture of a sign, uint8 (height, width, 3)."""
-    return render(label, np.random.default_rng(seed), width, height)
-
-
-def best(answer: Any) -> str:
-    name: str = messages.results(answer)[0].class_id
-    return name
+from repghost_ros.sources.signs import LABELS
 
 
 @pytest.fixture(scope="module")

@@ -4,27 +4,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from graph import Robot, image, running_node, wait_until
+from helpers.graph import Robot, image, running_node, sign, wait_until
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool
-from test_node import sign
 
 from repghost_ros.ros import messages
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 def classes(answer: Any) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from graph import Robot, image, running_node, wait_until
+from helpers.graph import Robot, image, running_node, wait_until
 from sensor_msgs.msg import Image
 
 from emulator.board import hash_logits, inject, timings, write_model
@@ -21,11 +21,7 @@ from repghost_ros.sources.signs import render
 NAMED = ("-r", "__node:=board", "-r", "image:=board_image")
 
 
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot("board")
-    yield robot
-    robot.close()
+NODE = "board"
 
 
 class Board:

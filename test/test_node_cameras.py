@@ -3,26 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from graph import Robot, image, running_node, wait_until
-from test_node import best, sign
+from helpers.graph import Robot, best, image, running_node, sign, wait_until
 
 from repghost_ros.ros import messages
 
 NAMED = ("-r", "__node:=eyes", "-r", "__ns:=/head")
 
 
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot("head/eyes")
-    yield robot
-    robot.close()
+NODE = "head/eyes"
 
 
 def came(answers: list[Any], count: int) -> bool:

@@ -10,18 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from graph import RELIABLE, Robot, image, running_node, wait_until
+from helpers.graph import DEMO, RELIABLE, Robot, best, image, running_node, sign, wait_until
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
-from test_node import DEMO, best, sign
 
 from repghost_ros.paths import share
 from repghost_ros.ros import messages
@@ -48,11 +46,7 @@ class SlowArchive(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot("fault")
-    yield robot
-    robot.close()
+NODE = "fault"
 
 
 def test_no_frame_is_lost_in_a_swap(robot: Robot) -> None:

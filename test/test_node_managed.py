@@ -9,19 +9,18 @@ import subprocess
 import sys
 import threading
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bond.msg import Status
-from graph import LATCHED, RELIABLE, Robot, image, running_node, wait_until
+from helpers.graph import LATCHED, RELIABLE, Robot, best, image, running_node, sign, wait_until
+from helpers.server import served
 from lifecycle_msgs.msg import Transition
 from rclpy.qos import QoSProfile
-from test_node import best, sign
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from repghost_ros.paths import share
@@ -30,24 +29,6 @@ from repghost_ros.ros.bond import Bond
 from repghost_ros.ros.lifecycle import LifecycleNode
 
 DISTRIBUTION = os.environ.get("ROS_DISTRO", "")
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
-
-
-@contextmanager
-def archive(handler: type[BaseHTTPRequestHandler], home: Path) -> Iterator[dict[str, str]]:
-    """The environment of a node whose archive is served by `handler`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/"
-    yield {"REPGHOST_MODEL_URL": address, "REPGHOST_HOME": str(home)}
-    server.shutdown()
-    server.server_close()
 
 
 def of_manager(robot: Robot, bonds: list[Any]) -> list[Any]:
@@ -197,7 +178,7 @@ def test_services_are_answered_while_a_download_stalls(robot: Robot, tmp_path: P
             pass
 
     with (
-        archive(Stalled, tmp_path) as environment,
+        served(Stalled, tmp_path) as environment,
         running_node(env=environment, model="100", backend="onnx"),
     ):
         wait_until(lambda: robot.state() == "configuring", "the download to begin")
@@ -227,7 +208,7 @@ def test_a_download_that_failed_is_begun_again(robot: Robot, tmp_path: Path) -> 
             pass
 
     with (
-        archive(Recovering, tmp_path) as environment,
+        served(Recovering, tmp_path) as environment,
         running_node(
             env=environment,
             model="100",

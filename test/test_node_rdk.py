@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,13 +12,12 @@ import numpy as np
 import pytest
 from ai_msgs.msg import PerceptionTargets
 from builtin_interfaces.msg import Time
-from graph import BEST_EFFORT, Robot, image, running_node, wait_until
 from hbm_img_msgs.msg import HbmMsg480P, HbmMsg1080P
+from helpers.graph import BEST_EFFORT, Robot, best, image, running_node, sign, wait_until
 from rclpy.serialization import serialize_message
 from rclpy.time import Time as RosTime
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
-from test_node import best, sign
 
 from repghost_ros.backends.base import Times
 from repghost_ros.engine.model import Answered
@@ -28,13 +26,6 @@ from repghost_ros.errors import FrameError
 from repghost_ros.ros.perception import targets
 from repghost_ros.vision.cdr import SerializedHbm
 from repghost_ros.vision.frame import from_array
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 def hbm(message_type: Any, pixels: np.ndarray, stamp: int) -> Any:

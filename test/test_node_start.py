@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from graph import Robot, image, running_node, wait_until
+from helpers.graph import Robot, best, image, running_node, sign, wait_until
+from helpers.server import served
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Log
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from test_node import best, sign
-from test_node_managed import archive
 
 from repghost_ros.paths import share
 from repghost_ros.ros.lifecycle import ToRosout
@@ -34,13 +33,6 @@ DOWNLOADED: dict[str, Any] = {"model": "100", "backend": "onnx", "labels_path": 
 ROSOUT = QoSProfile(
     depth=50, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 class Stalling(BaseHTTPRequestHandler):
@@ -66,7 +58,7 @@ class Stalling(BaseHTTPRequestHandler):
 def stalling(tmp_path: Path) -> Iterator[tuple[dict[str, str], threading.Event]]:
     """An archive that stalls, as the node's environment has it, and what lets it go on."""
     go_on = threading.Event()
-    with archive(type("Handler", (Stalling,), {"go_on": go_on}), tmp_path) as environment:
+    with served(type("Handler", (Stalling,), {"go_on": go_on}), tmp_path) as environment:
         yield environment, go_on
         go_on.set()
 
@@ -167,7 +159,7 @@ def test_swaps_that_fail_one_after_the_other_are_reverted_to_the_model_that_answ
             self.send_error(404)
 
     with (
-        archive(Failing, tmp_path) as environment,
+        served(Failing, tmp_path) as environment,
         running_node(env=environment, backend="onnx") as node,
     ):
         publisher = robot.publisher()

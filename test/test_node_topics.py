@@ -5,26 +5,17 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
-from graph import BEST_EFFORT, RELIABLE, Robot, image, running_node, wait_until
+from helpers.graph import BEST_EFFORT, RELIABLE, Robot, image, running_node, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
 from repghost_ros.ros import messages
 from repghost_ros.sources.signs import sequence
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
-
 
 SHOWN, PICTURE = next(iter(sequence(4, 320, 240, frames_per_scene=1)))
 

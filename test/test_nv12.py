@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import nv12_reference as reference
 import pytest
+from helpers import nv12_reference as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.pipeline import WAIT, Inbox, read, submit
 
 from repghost_ros.backends.base import Slot
 from repghost_ros.engine.model import Answered, Model, Outcome
-from repghost_ros.engine.pipeline import Pipeline, Stream
+from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.engine.request import Counts, Request
 from repghost_ros.errors import BackendError, FrameError
-from repghost_ros.vision.frame import Frame, from_array
-
-WAIT = 10.0
+from repghost_ros.vision.frame import Frame
 
 
 class HeldBackend:
@@ -88,47 +87,6 @@ class HeldSlot(Slot):
             self.closed = True
             with self.backend.lock:
                 self.backend.open_slots -= 1
-
-
-class Inbox:
-    """Collects the outcomes of frames; `wait(n)` until n have come."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome[Request[Any]]] = []
-        self.came = threading.Semaphore(0)
-
-    def __call__(self, outcome: Outcome[Request[Any]]) -> None:
-        self.outcomes.append(outcome)
-        self.came.release()
-
-    def wait(self, count: int) -> None:
-        for _ in range(count):
-            assert self.came.acquire(timeout=WAIT)
-
-    @property
-    def kinds(self) -> list[str]:
-        return [outcome.kind for outcome in self.outcomes]
-
-    @property
-    def values(self) -> list[float]:
-        return [float(each.logits[0]) for each in self.outcomes if isinstance(each, Answered)]
-
-    @property
-    def errors(self) -> list[type]:
-        return [type(getattr(each, "error", None)) for each in self.outcomes]
-
-
-def read(message: Any) -> Frame:
-    """A grey picture of that level, which it keeps in full-range NV12."""
-    if message == "bad":
-        raise FrameError("bad frame")
-    return from_array(np.full((2, 2), message, np.uint8))
-
-
-def submit(stream: Stream[Any], message: Any, read: Any = read, **how: Any) -> None:
-    """Submit a frame and wake a worker for it."""
-    stream.submit(Request(message, read, **how))
-    stream._shared.bell.ring()
 
 
 def hosted(backend: HeldBackend) -> Model:

@@ -7,12 +7,11 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bags import (
+from helpers.bags import (
     COMPRESSED,
     IMAGE,
     ROS1,
@@ -24,7 +23,7 @@ from bags import (
     write_ros1,
     write_ros2,
 )
-from graph import RELIABLE, WAIT, Robot, running_node, wait_until
+from helpers.graph import RELIABLE, WAIT, Robot, running_node, wait_until
 from rclpy.qos import QoSProfile
 from rosbags.rosbag1 import Writer as Writer1
 from rosgraph_msgs.msg import Clock
@@ -37,13 +36,6 @@ from repghost_ros.runs.answers import read_results
 from repghost_ros.sources.types import ros2_topics
 
 FRAMES = 12
-
-
-@pytest.fixture
-def robot() -> Iterator[Robot]:
-    robot = Robot()
-    yield robot
-    robot.close()
 
 
 def play(*arguments: str) -> subprocess.Popen[str]:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from pictures import sign_folder
+from helpers.pictures import sign_folder
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend

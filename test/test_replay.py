@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from bags import (
+from helpers.bags import (
     COMPRESSED,
     HEIGHT,
     IMAGE,

@@ -7,15 +7,13 @@ import hashlib
 import multiprocessing
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_binary import compiled
+from helpers.compiled import compiled
+from helpers.server import MODEL, Archive
 
 from repghost_ros.errors import StoreError
 from repghost_ros.files import sidecar_of
@@ -23,69 +21,6 @@ from repghost_ros.zoo.catalogue import MODELS, REPGHOST
 from repghost_ros.zoo.store import ModelStore, resolve, store_root
 
 NAME = "repghostnet_100.onnx"
-MODEL = b"\x08\x07\x12\x07pytorch" + bytes(range(256)) * 1000
-
-
-class Archive(ThreadingHTTPServer):
-    """Serves MODEL under any name, as faulty as the test wants."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body = MODEL
-        self.etag: str | None = '"one"'
-        self.ranges = True
-        self.resumes_rightly = True
-        self.break_after: int | None = None
-        self.status = 200
-        self.gets: list[str | None] = []
-        self.files: dict[str, bytes] = {}
-        """Served as they are, whatever the status of others."""
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Archive
-
-    def do_GET(self) -> None:
-        archive = self.server
-        wanted = self.headers.get("Range")
-        archive.gets.append(wanted)
-        if self.path in archive.files:
-            body = archive.files[self.path]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-            return
-        first, status = 0, archive.status
-        if wanted and archive.ranges and self.headers.get("If-Range") == archive.etag:
-            first, status = int(wanted[len("bytes=") : -1]), 206
-        body = archive.body[first:]
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if status == 206:
-            begun = first if archive.resumes_rightly else 0
-            end = len(archive.body)
-            self.send_header("Content-Range", f"bytes {begun}-{end - 1}/{end}")
-        if archive.etag:
-            self.send_header("ETag", archive.etag)
-        self.end_headers()
-        self.wfile.write(body[: archive.break_after])
-        self.close_connection = True
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def archive() -> Iterator[Archive]:
-    archive = Archive()
-    thread = threading.Thread(target=archive.serve_forever, args=(0.01,))
-    thread.start()
-    yield archive
-    archive.shutdown()
-    thread.join()
-    archive.server_close()
 
 
 @pytest.fixture
@@ -214,7 +149,7 @@ def test_writes_a_repghost_from_timms_weights(
     onnxruntime = pytest.importorskip("onnxruntime")
     torch = pytest.importorskip("torch", reason="torch is not installed")
     safetensors = pytest.importorskip("safetensors.torch")
-    from test_families import network
+    from helpers.networks import network
 
     name = MODELS[size].timm
     model = network(name)

@@ -136,6 +136,12 @@ def test_modules_import_each_other_in_no_circle() -> None:
         visit(name, ())
 
 
+def test_test_modules_share_through_helpers_alone() -> None:
+    modules = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    for path in Path(__file__).parent.glob("*.py"):
+        assert imports(path) & modules == set()
+
+
 def test_the_library_needs_no_ros(tmp_path: Path) -> None:
     """The five lines of the package's own docstring, where nothing of ROS can be imported."""
     program = f"""

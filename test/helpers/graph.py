@@ -23,8 +23,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from repghost_ros.paths import share
 from repghost_ros.ros import messages
+from repghost_ros.sources.signs import render
 
+DEMO = str(share() / "models" / "demo.onnx")
 WAIT = 30.0  # seconds; reached only when a test fails
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -225,3 +228,13 @@ def running_node(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def sign(label: str, seed: int = 1, width: int = 320, height: int = 240) -> np.ndarray:
+    """A BGR picture of a sign, uint8 (height, width, 3)."""
+    return render(label, np.random.default_rng(seed), width, height)
+
+
+def best(answer: Any) -> str:
+    name: str = messages.results(answer)[0].class_id
+    return name

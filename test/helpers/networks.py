@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of timm, where torch is installed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from repghost_ros.zoo.catalogue import MODELS
+
+
+def network(name: str) -> Any:
+    """A network of timm with weights and statistics that make every branch matter."""
+    torch: Any = import_module("torch")
+
+    from training.train_demo import import_timm
+
+    torch.manual_seed(0)
+    model = import_timm().create_model(name).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+        # Published weights have factors other than the initial 1e-5.
+        gamma = getattr(module, "gamma", None)
+        if isinstance(gamma, torch.nn.Parameter):
+            torch.nn.init.uniform_(gamma, 0.1, 1.0)
+    return model
+
+
+def random_model(size: str, seed: int = 0) -> Any:
+    """RepGhost of timm with weights and statistics that make every branch and norm matter."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from training.train_demo import import_timm
+
+    torch.manual_seed(seed)
+    model = import_timm().create_model(MODELS[size].timm).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model

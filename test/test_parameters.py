@@ -37,7 +37,7 @@ def test_the_docs_have_the_table_of_the_parameters_as_declared() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("resize", "squash", "choose one of stretch, crop, letterbox"),
+        ("resize", "squash", "choose one of auto, stretch, crop, letterbox"),
         ("model", "RepViT-m0.9", "did you mean 'repvit_m0_9'"),
         ("roi", [1, 2, 3], "x, y, width, height"),
         ("roi", [0, 0, 5, 0], "x, y, width, height"),

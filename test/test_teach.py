@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ import pytest
 
 from repghost_ros import open_model
 from repghost_ros.cli import main
-from repghost_ros.errors import ConversionError, SourceError
+from repghost_ros.engine.results import UNKNOWN_INDEX, Reporting
+from repghost_ros.errors import BackendError, ConversionError, SourceError
 from repghost_ros.graphs.graph import load, save
-from repghost_ros.graphs.head import cut, with_head
+from repghost_ros.graphs.head import copy_with_metadata, cut, with_head
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
 from repghost_ros.teach.collected import append
-from repghost_ros.teach.labeled import NOTHING, folds, read_labeled
+from repghost_ros.teach.labeled import folds, read_labeled
 from repghost_ros.teach.logistic import fit
 from repghost_ros.teach.measures import UNKNOWN, Curve, answers, fit_threshold, wilson
+from repghost_ros.vision.view import View
+from repghost_ros.zoo.own import NOTHING, Own, read_own, sidecar, write_own
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -403,3 +407,93 @@ def test_a_wrong_command_line_is_refused(
 ) -> None:
     assert teach(signs, *arguments) == 2
     assert told in capsys.readouterr().err
+
+
+def noise(seed: int) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(0, 255, (12, 16, 3), np.uint8)
+    return cv2.resize(small, (200, 160))
+
+
+@pytest.fixture(scope="module")
+def judging(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model with a threshold that a lone class reaches rarely, and another resize policy."""
+    path = tmp_path_factory.mktemp("judging") / "judging.onnx"
+    save(copy_with_metadata(load(own), {"unknown_below": "0.9", "resize": "letterbox"}), path)
+    return path
+
+
+def test_an_unsure_answer_is_unknown(judging: Path) -> None:
+    with open_model("", model_path=str(judging)) as model:
+        assert model.resize == "letterbox"
+        best = [model.classify(noise(n), reporting=Reporting(unknown="off"))[0] for n in range(20)]
+        unsure = next(n for n, each in enumerate(best) if each.score < 0.9)
+        (unknown,) = model.classify(noise(unsure))
+        assert (unknown.class_id, unknown.index) == ("unknown", None)
+        assert unknown.score == pytest.approx(1 - best[unsure].score)
+        assert model.classify(noise(unsure), reporting=Reporting(unknown="none")) == ()
+        sure = model.classify(render("stop", np.random.default_rng(3), 200, 160))
+        assert sure[0].class_id == "stop"
+
+
+def test_nothing_as_the_best_class_is_unknown() -> None:
+    own = Own(("a", NOTHING, "b"), unknown_below=0.3)
+    judged = Reporting().judged
+    ((index, score),) = judged([(1, 0.5), (0, 0.4)], own)
+    assert index == UNKNOWN_INDEX
+    assert score == pytest.approx(0.6)
+    assert list(judged([(0, 0.5), (1, 0.4)], own)) == [(0, 0.5), (1, 0.4)]
+    assert list(judged([(1, 0.5)], Own(own.labels))) == [(1, 0.5)]  # not of a taught model
+
+
+def test_the_view_is_the_models_own(judging: Path) -> None:
+    picture = render("stop", np.random.default_rng(3), 320, 160)
+    off = Reporting(unknown="off")
+    with open_model("", model_path=str(judging)) as model:
+        automatic = model.classify(picture, reporting=off)
+        assert automatic == model.classify(picture, View(resize="letterbox"), off)
+        assert automatic != model.classify(picture, View(resize="stretch"), off)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"), [("unknown_below", "expected a number"), ("resize", "expected one of")]
+)
+def test_damaged_metadata_is_refused(own: Path, tmp_path: Path, entry: str, told: str) -> None:
+    path = tmp_path / "own.onnx"
+    save(copy_with_metadata(load(own), {entry: "7"}), path)
+    with pytest.raises(BackendError, match=told):
+        open_model("", model_path=str(path))
+
+
+def test_what_a_bin_cannot_record_is_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "own.bin"
+    path.write_bytes(b"compiled")
+    own = Own(("a", "b"), "crop", 0.25, "softmax", frozenset({"00ff"}))
+    write_own(own, path)
+    assert read_own(path) == own
+    path.write_bytes(b"compiled anew")
+    with pytest.raises(BackendError, match="describes another file"):
+        read_own(path)
+    sidecar(path).write_text("{")
+    with pytest.raises(BackendError, match="cannot be read"):
+        read_own(path)
+
+
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
+@pytest.mark.parametrize(("unknown", "answer"), [("label", ["unknown"]), ("none", [])])
+def test_the_node_publishes_unknown(judging: Path, unknown: str, answer: list[str]) -> None:
+    from helpers.graph import Robot, image, running_node
+
+    from repghost_ros.ros import messages
+
+    with open_model("", model_path=str(judging)) as model:
+        off = Reporting(unknown="off")
+        unsure = next(
+            n for n in range(20) if model.classify(noise(n), reporting=off)[0].score < 0.9
+        )
+    robot = Robot()
+    try:
+        with running_node(model_path=str(judging), unknown=unknown):
+            published = robot.answer(robot.publisher(), image(noise(unsure), 1))
+            assert [r.class_id for r in messages.results(published)] == answer
+    finally:
+        robot.close()

@@ -15,7 +15,7 @@ import numpy as np
 
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import ColorRange
+from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
@@ -145,13 +145,19 @@ class Slot(ABC):
         """Give the slot's buffers back; further calls do nothing."""
 
     def run(
-        self, batch: Sequence[AnyQuery], color_range: ColorRange, *, rank: bool
+        self,
+        batch: Sequence[AnyQuery],
+        color_range: ColorRange,
+        *,
+        rank: bool,
+        resize: ResizePolicy = "stretch",
     ) -> Iterator[Inferred[AnyQuery] | Refused[AnyQuery] | Failed[AnyQuery]]:
         """Read, convert and infer several frames in one inference.
 
         Args:
             batch: no more than `inputs`.
             color_range: BT.601 range of the NV12 that the model wants.
+            resize: what the resize policy `auto` means.
             rank: whether the best classes may be found here: the model's outputs are logits.
 
         Yields:
@@ -163,7 +169,7 @@ class Slot(ABC):
         for request in batch:
             number, started = len(converted), time.monotonic()
             try:
-                frame = convert(request, self.inputs[number], color_range)
+                frame = convert(request, self.inputs[number], color_range, resize)
             except Exception as error:
                 yield Refused(request, error)
             else:
@@ -194,7 +200,9 @@ class _Converted(Generic[AnyQuery]):
     converted: float
 
 
-def convert(request: Query, nv12: np.ndarray, color_range: ColorRange) -> Frame:
+def convert(
+    request: Query, nv12: np.ndarray, color_range: ColorRange, resize: ResizePolicy
+) -> Frame:
     """Write what the model sees of a request's frame into an input.
 
     Returns:
@@ -205,7 +213,7 @@ def convert(request: Query, nv12: np.ndarray, color_range: ColorRange) -> Frame:
 
     """
     frame = request.view.crop(request.read(request.message))
-    request.view.fill(frame, nv12, color_range)
+    request.view.fill(frame, nv12, color_range, auto=resize)
     return frame
 
 

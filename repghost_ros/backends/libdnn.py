@@ -60,7 +60,7 @@ from repghost_ros.backends.base import (
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.cdr import Memory, Serialized
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import ColorRange
+from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.zoo.binary import look_at
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
@@ -594,19 +594,24 @@ class LibdnnSlot(Slot):
         return logits
 
     def run(
-        self, batch: Sequence[AnyQuery], color_range: ColorRange, *, rank: bool
+        self,
+        batch: Sequence[AnyQuery],
+        color_range: ColorRange,
+        *,
+        rank: bool,
+        resize: ResizePolicy = "stretch",
     ) -> Iterator[Inferred[AnyQuery] | Refused[AnyQuery] | Failed[AnyQuery]]:
         """Read, convert and infer several frames in one inference; see `Slot.run`."""
         if self._helper is None:
-            yield from super().run(batch, color_range, rank=rank)
+            yield from super().run(batch, color_range, rank=rank, resize=resize)
             return
         running: list[_Running[AnyQuery]] = []
         for request in batch:
             one = _Running(request, self._pass(len(running), request.ranking if rank else None))
-            memory = _copied(request, color_range)
+            memory = _copied(request, color_range, resize)
             if memory is not None:
                 one.native.message, one.native.length = memory.address, memory.size
-            elif (reason := self._convert(one, color_range)) is not None:
+            elif (reason := self._convert(one, color_range, resize)) is not None:
                 yield Refused(request, reason)
                 continue
             running.append(one)
@@ -619,7 +624,7 @@ class LibdnnSlot(Slot):
                 return
             if other is None:
                 break
-            if (reason := self._convert(other, color_range)) is not None:
+            if (reason := self._convert(other, color_range, resize)) is not None:
                 running.remove(other)
                 yield Refused(other.request, reason)
         for one in running:
@@ -632,11 +637,13 @@ class LibdnnSlot(Slot):
             made.wanted, made.threshold = ranking
         return made
 
-    def _convert(self, one: _Running[AnyQuery], color_range: ColorRange) -> Exception | None:
+    def _convert(
+        self, one: _Running[AnyQuery], color_range: ColorRange, resize: ResizePolicy
+    ) -> Exception | None:
         """Fill a frame's own input in Python, or return why that cannot be done."""
         one.native.message = None
         try:
-            one.seen = convert(one.request, self.inputs[one.native.number], color_range)
+            one.seen = convert(one.request, self.inputs[one.native.number], color_range, resize)
         except Exception as error:
             return error
         one.native.converted = time.monotonic()
@@ -734,13 +741,13 @@ class _Running(Generic[AnyQuery]):
         return Inferred(self.request, done.read_logits(), times, self.seen, best)
 
 
-def _copied(request: Query, color_range: ColorRange) -> Memory | None:
+def _copied(request: Query, color_range: ColorRange, resize: ResizePolicy) -> Memory | None:
     """Return where a message lies whose NV12 the model sees as it is, if that has the model's size."""
     view, message = request.view, request.message
     copied = (
         isinstance(message, Serialized)
         and not message.compressed
-        and view.resize != "crop"
+        and view.policy(resize) != "crop"
         and view.source_color_range == color_range
         and not any(view.roi)
     )

@@ -33,13 +33,16 @@ _OPTIONS = {
 
 
 def add_model(
-    parser: argparse.ArgumentParser, *, resize: str = "stretch", pictures: bool = True
+    parser: argparse.ArgumentParser,
+    *,
+    resize: str = "as the model was trained, else stretch",
+    pictures: bool = True,
 ) -> None:
     """Add --model and how it is run.
 
     Args:
         parser: the command's.
-        resize: the default policy.
+        resize: what `auto` means, in words.
         pictures: whether pictures are classified, so that --resize and --workers apply; else several
             models may be given.
 
@@ -98,9 +101,9 @@ def _add_runtime(parser: argparse.ArgumentParser) -> None:
 def _add_pictures(parser: argparse.ArgumentParser, resize: str) -> None:
     parser.add_argument(
         "--resize",
-        choices=RESIZE_POLICIES,
-        default=resize,
-        help="how pictures are fitted to the model's input (default: %(default)s)",
+        choices=(AUTO, *RESIZE_POLICIES),
+        default=AUTO,
+        help=f"how pictures are fitted to the model's input (auto: {resize})",
     )
     parser.add_argument(
         "--temperature",

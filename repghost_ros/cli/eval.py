@@ -42,6 +42,7 @@ from repghost_ros.runs.samples import (
     subfolders,
     unknown_folders,
 )
+from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "top-1 and top-5 over a folder, float against quantized"
@@ -137,7 +138,7 @@ def _row(evaluated: Evaluated) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost eval`."""
     parser.add_argument("folder", type=Path, metavar="DIR")
-    add_model(parser, resize="crop")
+    add_model(parser, resize="as the model was trained, else crop")
     parser.add_argument(
         "--against", metavar="MODEL", help="a second model, such as the quantized .bin or .onnx"
     )
@@ -184,6 +185,8 @@ def run(options: argparse.Namespace) -> EvalReport:
     evaluated: list[Evaluated] = []
     for candidate in candidates:
         with open_model(options, candidate.model, candidate.backend) as model:
+            if options.resize == AUTO:
+                options.resize = model.own.resize or "crop"
             if evaluated and model.labels != evaluated[0].labels:
                 raise SourceError(
                     f"'{candidate.name}' has other classes than '{evaluated[0].name}'"

@@ -40,7 +40,8 @@ class Smoothing:
         if follows and self._mean is not None:
             scores = weight * self._mean + (1.0 - weight) * scores
         self._mean, self._model, self._stamp = scores, model, stamp
-        return replace(answered, best=reporting.best_of(scores, model.labels))
+        best = reporting.judged(reporting.best_of(scores, model.labels), model.own)
+        return replace(answered, best=best)
 
 
 class Change:

@@ -31,12 +31,13 @@ from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting, Result
 from repghost_ros.errors import BackendError, LabelsError
 from repghost_ros.vision.frame import Frame, from_array
-from repghost_ros.vision.nv12 import ColorRange
+from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
+from repghost_ros.zoo.own import Own, read_own
 from repghost_ros.zoo.store import resolve
 
 AnyRequest = TypeVar("AnyRequest", bound=Request[Any])
@@ -97,6 +98,8 @@ class Model(AbstractContextManager["Model"]):
     """How its outputs become scores, see BackendOptions; never `auto`."""
     spec: ModelSpec = field(default_factory=lambda: ModelSpec())
     """What it was opened by, with the options that it runs with."""
+    own: Own = field(default_factory=Own)
+    """What its file records of its classes."""
     _idle: list[Slot] = field(default_factory=list, init=False, repr=False, compare=False)
     _lock: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
@@ -130,6 +133,11 @@ class Model(AbstractContextManager["Model"]):
     def batch(self) -> int:
         """How many frames one inference can take."""
         return self.backend.batch
+
+    @property
+    def resize(self) -> ResizePolicy:
+        """How pictures are fitted to its input where a view does not say."""
+        return self.own.resize or "stretch"
 
     def classify(
         self,
@@ -176,7 +184,8 @@ class Model(AbstractContextManager["Model"]):
             what became of each request, as soon as that is known; an error is that of its outcome.
 
         """
-        for done in slot.run(batch, self.color_range, rank=self.activation == "softmax"):
+        ranks = self.activation == "softmax"
+        for done in slot.run(batch, self.color_range, rank=ranks, resize=self.resize):
             yield self._rank(done) if isinstance(done, Inferred) else done
 
     def _rank(self, done: Inferred[AnyRequest]) -> Answered[AnyRequest] | Failed[AnyRequest]:
@@ -186,6 +195,7 @@ class Model(AbstractContextManager["Model"]):
                 best = done.request.reporting.best(done.logits, self.labels, self.activation)
             except Exception as error:
                 return Failed(done.request, error)
+        best = done.request.reporting.judged(best, self.own)
         return Answered(done.request, self, best, done.logits, done.times, done.seen)
 
     def open_slot(self) -> Slot:
@@ -262,7 +272,8 @@ class ModelSpec:
             options = replace(options, preprocessing=MODELS[self.model].preprocessing)
         backend = runtime.open(path, options)
         try:
-            labels = self._labels(backend)
+            own = read_own(path)
+            labels = self._labels(backend, own)
             # The first inference is always the slowest: do it before the first frame.
             slot = backend.open_slot()
             try:
@@ -271,7 +282,7 @@ class ModelSpec:
                 slot.infer()
                 activation = self.options.activation
                 if activation == "auto":
-                    activation = find_activation(path, slot, backend.classes)
+                    activation = own.activation or find_activation(path, slot, backend.classes)
             finally:
                 slot.close()
         except BaseException:
@@ -279,14 +290,20 @@ class ModelSpec:
             raise
         name = path.name if self.model_path else self.model
         return Model(
-            name, path, labels, color_range, backend, activation, replace(self, options=options)
+            *(name, path, labels, color_range, backend, activation, replace(self, options=options)),
+            own=replace(own, labels=labels),
         )
 
-    def _labels(self, backend: Backend) -> tuple[str, ...]:
+    def _labels(self, backend: Backend, own: Own) -> tuple[str, ...]:
         if self.labels_path:
             return read_labels(Path(self.labels_path), backend.classes)
         named = "" if self.model_path else self.model
-        return backend.labels or labels_for(named, backend.classes)
+        if own.labels and len(own.labels) != backend.classes:
+            raise LabelsError(
+                f"the model's file records {len(own.labels)} labels for {backend.classes} classes: "
+                "name its labels file in labels_path"
+            )
+        return own.labels or backend.labels or labels_for(named, backend.classes)
 
 
 def open_model(

@@ -14,7 +14,15 @@ import numpy as np
 
 from repghost_ros.backends.base import Activation, Ranking
 from repghost_ros.errors import BackendError, ParameterError
+from repghost_ros.zoo.own import Own
 
+UNKNOWN = "unknown"
+"""The answer for what is none of a model's classes."""
+UNKNOWN_INDEX = -1
+"""Its index in what `Reporting.best` returns."""
+UnknownAs = Literal["label", "none", "off"]
+UNKNOWN_AS: tuple[UnknownAs, ...] = get_args(UnknownAs)
+"""How `unknown` can be reported."""
 ClassId = Literal["label", "index"]
 CLASS_IDS: tuple[ClassId, ...] = get_args(ClassId)
 """What a result's `class_id` can be."""
@@ -169,6 +177,8 @@ class Reporting:
     """Names of the only classes to report; empty: all."""
     class_deny: tuple[str, ...] = ()
     """Names of classes not to report, allowed or not."""
+    unknown: UnknownAs = "label"
+    """Report where a taught model knows no class: the class `unknown`, none, or (off) the best."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -181,6 +191,10 @@ class Reporting:
             raise ParameterError(
                 f"temperature cannot be {self.temperature}: logits are divided by it, so give a "
                 "number above zero"
+            )
+        if self.unknown not in UNKNOWN_AS:
+            raise ParameterError(
+                f"unknown cannot be '{self.unknown}': choose one of {', '.join(UNKNOWN_AS)}"
             )
         if self.class_id not in CLASS_IDS:
             raise ParameterError(
@@ -249,8 +263,32 @@ class Reporting:
         """
         by_label = self.class_id == "label"
         return tuple(
-            Result(labels[index] if by_label else str(index), score, index) for index, score in best
+            Result(labels[index] if by_label else str(index), score, index)
+            if index != UNKNOWN_INDEX
+            else Result(UNKNOWN, score)
+            for index, score in best
         )
+
+    def judged(self, best: Iterable[tuple[int, float]], own: Own) -> Iterable[tuple[int, float]]:
+        """Replace the best classes by `unknown`, or by none, where a taught model knows no class.
+
+        That is where the best is the class `nothing`, or its score is below the model's threshold. The
+        score of `unknown` is the share that the best other class leaves.
+
+        Args:
+            best: index and probability of the reported classes, best first.
+            own: what the model's file records.
+
+        """
+        if own.unknown_below is None or self.unknown == "off":
+            return best
+        found = list(best)
+        if not found or (found[0][0] != own.nothing and found[0][1] >= own.unknown_below):
+            return best
+        if self.unknown == "none":
+            return ()
+        known = next((score for index, score in found if index != own.nothing), 0.0)
+        return ((UNKNOWN_INDEX, 1.0 - known),)
 
     @cached_property
     def ranking(self) -> Ranking | None:

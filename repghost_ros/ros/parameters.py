@@ -23,7 +23,7 @@ from repghost_ros.backends.base import (
 )
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.engine.model import ModelSpec
-from repghost_ros.engine.results import CLASS_IDS, ClassId, Reporting
+from repghost_ros.engine.results import CLASS_IDS, UNKNOWN_AS, ClassId, Reporting, UnknownAs
 from repghost_ros.engine.threads import threads_beside
 from repghost_ros.errors import ParameterError
 from repghost_ros.ros.diagnostics import Thresholds
@@ -175,13 +175,20 @@ class Parameters:
     class_deny: tuple[str, ...] = _parameter(
         ("",), "Names of classes never to report, even if allowed; empty: none.", of_model=True
     )
+    unknown: UnknownAs = _parameter(
+        "label",
+        "Answer where a taught model knows no class: the class `unknown`, none, or the best (off).",
+        choices=UNKNOWN_AS,
+    )
     smoothing: float = _parameter(
         0.0,
         "Weight of earlier frames in an exponential mean of each camera's probabilities; 0: off.",
         bounds=(0.0, 0.999),
     )
-    resize: ResizePolicy = _parameter(
-        "stretch", "How a frame is fitted to the model's input.", choices=RESIZE_POLICIES
+    resize: ResizePolicy | Literal["auto"] = _parameter(
+        AUTO,
+        "How a frame is fitted to the model's input; auto: as its file says, or stretch.",
+        choices=(AUTO, *RESIZE_POLICIES),
     )
     color_range: ColorRange | Literal["auto"] = _parameter(
         AUTO,
@@ -319,7 +326,8 @@ class Parameters:
         """The classes to report."""
         allow, deny = (tuple(filter(None, names)) for names in (self.class_allow, self.class_deny))
         return Reporting(
-            self.top_k, self.score_threshold, self.class_id, self.temperature, allow, deny
+            *(self.top_k, self.score_threshold, self.class_id, self.temperature, allow, deny),
+            unknown=self.unknown,
         )
 
     @property

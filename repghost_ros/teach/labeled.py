@@ -21,9 +21,8 @@ from repghost_ros.sources.folders import IMAGES, files_in, is_data
 from repghost_ros.sources.pictures import decode_image
 from repghost_ros.teach.collected import read_origins
 from repghost_ros.teach.likeness import near, thumbnail
+from repghost_ros.zoo.own import NOTHING
 
-NOTHING = "nothing"
-"""The class of pictures that show none of the other classes."""
 LEAST = 5
 """Pictures that a class needs."""
 UNLABELED = "unlabeled"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -33,7 +34,8 @@ class View:
 
     roi: Sequence[int] = WHOLE
     """x, y, width, height in pixels, cut at the frame's edge; zeros: the whole frame."""
-    resize: ResizePolicy = "stretch"
+    resize: ResizePolicy | Literal["auto"] = "auto"
+    """auto: as the model was trained, if its file says so, else stretched."""
     source_color_range: ColorRange = "limited"
     """BT.601 range of YUV frames; others have none."""
 
@@ -44,9 +46,9 @@ class View:
                 f"roi cannot be {list(roi)}: give x, y, width, height in pixels, or four zeros for "
                 "the whole frame"
             )
-        if self.resize not in RESIZE_POLICIES:
+        if self.resize not in ("auto", *RESIZE_POLICIES):
             raise ParameterError(
-                f"resize cannot be '{self.resize}': choose one of {', '.join(RESIZE_POLICIES)}"
+                f"resize cannot be '{self.resize}': choose one of auto, {', '.join(RESIZE_POLICIES)}"
             )
         if self.source_color_range not in COLOR_RANGES:
             raise ParameterError(
@@ -63,13 +65,25 @@ class View:
         """
         return frame.crop(*self.roi) if any(self.roi) else frame
 
-    def fill(self, frame: Frame, nv12: np.ndarray, color_range: ColorRange = "full") -> None:
+    def policy(self, auto: ResizePolicy) -> ResizePolicy:
+        """Return how frames are fitted to the input of a model for which `auto` means this policy."""
+        return auto if self.resize == "auto" else self.resize
+
+    def fill(
+        self,
+        frame: Frame,
+        nv12: np.ndarray,
+        color_range: ColorRange = "full",
+        *,
+        auto: ResizePolicy = "stretch",
+    ) -> None:
         """Scale and convert a frame that `crop` returned into the model's input.
 
         Args:
             frame: any encoding, any size.
             nv12: uint8 (height * 3 // 2, width) to fill.
             color_range: of `nv12`.
+            auto: what the resize policy `auto` means.
 
         Raises:
             FrameError: a Bayer frame smaller than one cell.
@@ -78,7 +92,7 @@ class View:
         to_nv12(
             frame,
             nv12,
-            resize=self.resize,
+            resize=self.policy(auto),
             color_range=color_range,
             source_color_range=self.source_color_range,
         )

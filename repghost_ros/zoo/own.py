@@ -1,11 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model of own classes says about itself: resize policy, threshold of `unknown`."""
+"""What a model file says of its own classes: names, resize policy, when the answer is `unknown`.
+
+An .onnx has it in its metadata. A .bin has no place for it, so a file beside it does: NAME.bin.json,
+with the SHA-256 of the .bin that it belongs to.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from repghost_ros.errors import BackendError
+from repghost_ros.files import sha256
+from repghost_ros.output import whole_file
+from repghost_ros.vision.nv12 import RESIZE_POLICIES, ResizePolicy
+from repghost_ros.zoo.labels import parse_labels
+from repghost_ros.zoo.protobuf import fields, mapped, message, text
+
+NOTHING = "nothing"
+"""The class of pictures that show none of the other classes."""
 RESIZE_KEY = "resize"
 """Metadata: how pictures were fitted to the input in training, a resize policy."""
 UNKNOWN_BELOW_KEY = "unknown_below"
 """Metadata: the score below which the best class means `unknown`, 0 to 1."""
 TRAINED_KEY = "trained_pictures"
 """Metadata: the first 16 digits of the SHA-256 of every training picture, one a line."""
+Recorded = Literal["softmax", "sigmoid", "none", "independent"]
+"""An activation, as in BackendOptions."""
+_LABELS_KEY = "labels"
+_ONNX_METADATA = 14  # metadata_props of ModelProto, by the public onnx.proto
+_MOST = 1 << 24  # bytes of such a file
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a model file records of its classes; empty where it records nothing."""
+
+    labels: tuple[str, ...] = ()
+    resize: ResizePolicy | None = None
+    """How pictures were fitted to the input in training."""
+    unknown_below: float | None = None
+    """The score below which the best class means `unknown`; None: it always knows one."""
+    activation: Recorded | None = None
+    """How its outputs become scores; None: not recorded."""
+    trained: frozenset[str] = frozenset()
+    """The first 16 digits of the SHA-256 of every training picture."""
+
+    @cached_property
+    def nothing(self) -> int | None:
+        """Index of the class that means `unknown`, if there is one."""
+        judges = self.unknown_below is not None and NOTHING in self.labels
+        return self.labels.index(NOTHING) if judges else None
+
+
+def read_own(path: Path) -> Own:
+    """Read what a model file records.
+
+    Raises:
+        BackendError: it cannot be read, or is recorded of another .bin.
+
+    """
+    try:
+        if path.suffix.lower() == ".onnx":
+            return _of_metadata(_metadata(path))
+        beside = sidecar(path)
+        if not beside.is_file() or beside.stat().st_size > _MOST:
+            return Own()
+        entry = json.loads(beside.read_text(encoding="utf-8"))
+        if entry["sha256"] != sha256(path):
+            raise BackendError(
+                f"'{beside}' describes another file than '{path.name}': quantize again, or remove it "
+                "and give the labels yourself"
+            )
+        return _of_metadata(entry)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BackendError(
+            f"what '{path}' records of its classes cannot be read: {error}"
+        ) from error
+
+
+def write_own(own: Own, path: Path) -> None:
+    """Write beside a .bin what it cannot record itself.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    """
+    entry = {
+        "sha256": sha256(path),
+        _LABELS_KEY: "\n".join(own.labels),
+        **({RESIZE_KEY: own.resize} if own.resize else {}),
+        **({} if own.unknown_below is None else {UNKNOWN_BELOW_KEY: own.unknown_below}),
+        **({"activation": own.activation} if own.activation else {}),
+        TRAINED_KEY: "\n".join(sorted(own.trained)),
+    }
+    with whole_file(sidecar(path)) as partial:
+        partial.write_text(json.dumps(entry, indent=1), encoding="utf-8")
+
+
+def sidecar(path: Path) -> Path:
+    """Return the path of the file that describes a .bin."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _of_metadata(entries: dict[str, Any]) -> Own:
+    resize, below = entries.get(RESIZE_KEY), entries.get(UNKNOWN_BELOW_KEY)
+    if resize not in (None, *RESIZE_POLICIES):
+        raise ValueError(
+            f"{RESIZE_KEY} is '{resize}': expected one of {', '.join(RESIZE_POLICIES)}"
+        )
+    if below is not None and not 0 <= float(below) <= 1:
+        raise ValueError(f"{UNKNOWN_BELOW_KEY} is {below}: expected a number from 0 to 1")
+    activation = entries.get("activation")
+    if activation not in (None, *get_args(Recorded)):
+        raise ValueError(
+            f"activation is '{activation}': not one of {', '.join(get_args(Recorded))}"
+        )
+    labels = entries.get(_LABELS_KEY, "")
+    return Own(
+        parse_labels(labels) if labels else (),
+        resize,
+        None if below is None else float(below),
+        activation,
+        frozenset(entries.get(TRAINED_KEY, "").split()),
+    )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The metadata of an .onnx; empty where it is no such file, which its backend reports."""
+    found = {}
+    try:
+        for number, value in fields(mapped(path)):
+            if number == _ONNX_METADATA:
+                entry = dict(fields(message(value)))
+                found[text(entry[1])] = text(entry[2])
+    except (ValueError, KeyError):
+        return {}
+    return found

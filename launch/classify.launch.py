@@ -21,7 +21,7 @@ from repghost_ros.ros.parameters import DECLARATIONS
 
 
 def given_parameters(context: LaunchContext) -> dict[str, Any]:
-    """The node's parameters that were given as arguments, in their types."""
+    """Return the node's parameters that were given as arguments, in their types."""
     given = {}
     for name, parameter in DECLARATIONS.items():
         text = LaunchConfiguration(name).perform(context)
@@ -35,7 +35,7 @@ def given_parameters(context: LaunchContext) -> dict[str, Any]:
 
 
 def classifier(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The node; if its model is required, the launch ends when the node fails."""
+    """Return the node; if its model is required, the launch ends when the node fails."""
     refuse_unknown(__file__, context.argv)
 
     def argument(name: str) -> str:
@@ -72,7 +72,7 @@ def classifier(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """One classifier node, remapped and configured by the launch arguments."""
+    """Declare the arguments of one classifier node."""
     return LaunchDescription(
         [
             *(

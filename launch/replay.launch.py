@@ -156,7 +156,7 @@ class Replay:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The node; once it is ready the bag and a recorder; the end once the bag is played."""
+    """Declare the arguments; `Replay` starts the processes."""
     share = FindPackageShare("repghost_ros")
     return LaunchDescription(
         [

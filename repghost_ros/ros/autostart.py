@@ -35,7 +35,7 @@ class Autostart:
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
         self.failed = False
-        """Whether a required start has failed, so that the process is to end."""
+        """True once a required start has failed: the process is to end."""
         # Steady time: with use_sim_time there may be no clock yet, or one that jumps.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(0.0, self._begin, clock=steady)

@@ -14,8 +14,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from repghost_ros.errors import need
-from repghost_ros.ros.heartbeat import Heartbeat
 from repghost_ros.ros.process import wait_for_acknowledgement
+from repghost_ros.ros.threads import Heartbeat
 
 _PERIOD = 1.0  # seconds; bond/msg/Constants: DEFAULT_HEARTBEAT_PERIOD
 _TIMEOUT = 4.0  # seconds; DEFAULT_HEARTBEAT_TIMEOUT

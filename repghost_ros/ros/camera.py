@@ -24,9 +24,9 @@ from repghost_ros.engine.request import Counts, Request
 from repghost_ros.ros import messages, perception, rcl
 from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
-from repghost_ros.ros.topics import sources
+from repghost_ros.ros.topics import candidate_topics
 from repghost_ros.vision.cdr import Serialized
-from repghost_ros.vision.frame import Frame, from_compressed, from_image
+from repghost_ros.vision.frame import Frame, from_message
 
 _COUNT_PERIOD = 0.1  # seconds until a new viewer of the overlay, or a new log level, is seen
 
@@ -42,10 +42,10 @@ class Camera:
     """Publishes `~/classification` and `~/overlay` for the images on `image`.
 
     Args:
-        node: which publishes.
+        node: the publisher.
         name: prefix of the topics, or empty for the only camera.
-        parameters: called for the node's current parameters.
-        enabled: called, once a frame, for whether frames are wanted; others are skipped.
+        parameters: returns the node's current parameters.
+        enabled: returns whether frames are wanted, once a frame; others are skipped.
 
     """
 
@@ -66,15 +66,15 @@ class Camera:
         self._prefix = f"{name}/" if name else ""
         self._note = ""
         self._watchers = (0, 0)
-        """How many watch the overlay, raw and compressed."""
+        """Subscribers of the overlay, raw and compressed."""
         self._debugs = False
-        """Whether the log wants each frame."""
+        """True if the log shows every frame."""
         self._counted = 0.0
         now = parameters()
-        self.sources = sources(node, f"{self._prefix}image", now.image_transport)
-        """Where its images may come from, the likeliest first."""
+        self.sources = candidate_topics(node, f"{self._prefix}image", now.image_transport)
+        """The topics that its images may come from, the likeliest first."""
         self.subscription: Subscription | None = None
-        """To its images, while the node is active."""
+        """The subscription to its images, while the node is active."""
         self._publishers: list[Any] = []
         self._classifications = self._advertise(
             messages.Classification, "classification", now.output_qos
@@ -140,19 +140,19 @@ class Camera:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether somebody subscribes to what it publishes."""
+        """True if somebody subscribes to one of its topics."""
         return any(publisher.get_subscription_count() for publisher in self._publishers)
 
     @property
     def paused(self) -> str:
-        """Why no image is classified, empty while they are."""
+        """The reason that images are not classified, empty while they are."""
         if not self._enabled():
             return "disabled by ~/enable"
         is_paused = self.subscription is not None and self.subscription.paused
         return "lazy: nobody listens" if is_paused else ""
 
     def report(self) -> Report:
-        """The statistics since the last report."""
+        """Return the statistics since the last report."""
         return self._monitor.report(self.counts, paused=bool(self.paused))
 
     def destroy(self) -> None:
@@ -220,8 +220,7 @@ class Camera:
             )
 
     def _read(self, received: Serialized) -> Frame:
-        message = received.message
-        frame = from_compressed(message) if received.compressed else from_image(message)
+        frame = from_message(received.message)
         # The overlay needs the whole picture: decode it once.
         self._look()
         return frame.decoded() if any(self._watchers) else frame

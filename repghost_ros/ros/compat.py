@@ -20,19 +20,19 @@ class PassedOver(CallbackGroup):
     """A callback group that executors skip: its owner serves its entities."""
 
     def can_execute(self, entity: Any) -> bool:
-        """Never, by an executor."""
+        """Return False: no executor serves its entities."""
         return False
 
     def beginning_execution(self, entity: Any) -> bool:
-        """Never, by an executor."""
+        """Return False: no executor serves its entities."""
         return False
 
     def ending_execution(self, entity: Any) -> None:
-        """There is nothing to undo."""
+        """Do nothing: nothing has begun."""
 
 
 def subscribe_aside(node: Node, message_type: Any, topic: str, qos: Any) -> Any:
-    """A subscription of the node, visible as such in the graph, that no executor serves.
+    """Subscribe for a node, visible in the graph as such, without an executor serving it.
 
     An `rcl.Receiver` takes its messages. Its events, such as incompatible QoS, stay with the node.
     """
@@ -60,11 +60,11 @@ def unsubscribe(node: Node, subscription: Any) -> None:
 
 
 def _nothing(message: Any) -> None:
-    """No executor calls this."""
+    """Do nothing: no executor calls this."""
 
 
 def serve_transitions_aside(node: lifecycle.LifecycleNode) -> Any:
-    """The node's service change_state, which no executor serves from now on; see `take_request`."""
+    """Take the service change_state from the executors and return it; see `take_request`."""
     service: Any = node._service_change_state
     node._services.remove(service)
     service.callback_group = PassedOver()
@@ -97,7 +97,7 @@ class WaitSet:
         self._guard.trigger()
 
     def wait(self, services: Sequence[Any], seconds: float) -> list[Any]:
-        """The services that have a request, once there is one or the time is over."""
+        """Return the services that have a request, once there is one or the time is over."""
         if len(services) != self._size:
             self._size = len(services)
             self._set = _rclpy.WaitSet(0, 1, 0, 0, self._size, 0, self._context.handle)
@@ -120,7 +120,7 @@ class WaitSet:
 
 
 def take_request(service: Any) -> tuple[Any, Any] | None:
-    """The next request of a service and the header for `send_response`; None if there is none."""
+    """Return a service's next request and the header for `send_response`; None if there is none."""
     with service.handle:
         request, header = service.handle.service_take_request(service.srv_type.Request)
     return None if header is None else (request, header)

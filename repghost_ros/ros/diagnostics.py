@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 from repghost_ros.engine.host import ModelHost
 from repghost_ros.engine.monitor import Latency, Report
 from repghost_ros.engine.request import COUNT_NAMES
-from repghost_ros.ros.heartbeat import Heartbeat
+from repghost_ros.ros.threads import Heartbeat
 
 
 class Diagnostics:
@@ -66,7 +66,7 @@ class Thresholds:
 def camera_status(
     name: str, hardware_id: str, report: Report, thresholds: Thresholds, paused: str = ""
 ) -> DiagnosticStatus:
-    """One camera's status.
+    """Return a camera's status.
 
     Args:
         name: `node: camera`.
@@ -97,11 +97,11 @@ def camera_status(
 def model_status(
     name: str, host: ModelHost, model: str, workers: int, watchdog: float
 ) -> DiagnosticStatus:
-    """The model's status.
+    """Return the model's status.
 
     Args:
         name: `node: model`.
-        host: of the model.
+        host: holds the model.
         model: the requested model, shown until one is open.
         workers: frames converted and inferred at the same time.
         watchdog: seconds after which a frame in flight hangs.
@@ -121,7 +121,7 @@ def model_status(
 def _status(
     name: str, hardware_id: str, level: bytes, message: str, values: dict[str, str]
 ) -> DiagnosticStatus:
-    """A DiagnosticStatus with these values."""
+    """Return a DiagnosticStatus with these values."""
     return DiagnosticStatus(
         name=name,
         hardware_id=hardware_id,

@@ -19,8 +19,8 @@ from rclpy.qos import QoSProfile
 from repghost_ros.engine.pipeline import Bell
 from repghost_ros.ros.compat import subscribe_aside, unsubscribe
 from repghost_ros.ros.rcl import Receiver, Taken
-from repghost_ros.ros.topics import Source, complaint, published
-from repghost_ros.ros.waiting import WaitingThread
+from repghost_ros.ros.threads import WaitingThread
+from repghost_ros.ros.topics import ImageTopic, complaint, published
 from repghost_ros.vision.cdr import Serialized
 
 Take = Callable[[Serialized], None]
@@ -45,7 +45,9 @@ class Intake:
         self._thread = WaitingThread(node.context, self._receiver, "intake", self._serve)
         self._thread.start()
 
-    def subscribe(self, candidates: list[Source], qos: QoSProfile, callback: Take) -> Subscription:
+    def subscribe(
+        self, candidates: list[ImageTopic], qos: QoSProfile, callback: Take
+    ) -> Subscription:
         """Call back with each message of whichever source is published; callbacks must be quick."""
         subscription = Subscription(self._node, qos, candidates, callback)
         # A new list, because the thread may be iterating over the old one.
@@ -98,7 +100,7 @@ class Subscription:
         self,
         node: Node,
         qos: QoSProfile,
-        candidates: list[Source],
+        candidates: list[ImageTopic],
         callback: Take,
     ) -> None:
         self._node = node
@@ -106,9 +108,9 @@ class Subscription:
         self._candidates = candidates
         self._callback = callback
         self.paused = False
-        """Whether nobody wants the images: there is no subscription then."""
+        """True while nobody wants the images; there is no subscription then."""
         self._said = ""
-        self._seen: Source | None = None
+        self._seen: ImageTopic | None = None
         self._last = self._looked = time.monotonic()
         self.source = published(node, candidates) or candidates[0]
         self.handle: Any = None

@@ -38,7 +38,7 @@ def isolate() -> int:
 
 
 def _take(domain: int) -> bool:
-    """Whether the domain's lock is free and no DDS participant uses it."""
+    """Lock a domain; returns False if it is locked or a DDS participant uses it."""
     path = os.path.join(tempfile.gettempdir(), f"repghost_ros_domain_{domain}.lock")
     try:
         lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)

@@ -17,7 +17,7 @@ from repghost_ros.errors import DependencyError, ParameterError
 from repghost_ros.ros.bond import Bond
 from repghost_ros.ros.compat import WaitSet, give_back, serve_transitions_aside, take_request
 from repghost_ros.ros.process import interrupted, wait_for_acknowledgement
-from repghost_ros.ros.waiting import WaitingThread
+from repghost_ros.ros.threads import WaitingThread
 
 _LIBRARY = logging.getLogger("repghost_ros")
 _PERIOD = 0.5  # seconds until a shutdown of ROS is noticed, at most
@@ -57,12 +57,12 @@ class LifecycleNode(lifecycle.LifecycleNode):
 
     @property
     def is_ending(self) -> bool:
-        """Whether the node is being destroyed or the process has been interrupted."""
+        """True if the node is being destroyed or the process has been interrupted."""
         return self._ending.is_set() or interrupted()
 
     @property
     def is_unconfigured(self) -> bool:
-        """Whether the node waits to be configured."""
+        """True if the node waits to be configured."""
         return bool(self._state_machine.current_state[1] == "unconfigured")
 
     def pause(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 
 from repghost_ros.ros.process import fastest_executor, init, interrupted, shutdown
-from repghost_ros.ros.topics import published, sources
+from repghost_ros.ros.topics import candidate_topics, published
 from repghost_ros.vision.frame import Frame, from_message
 
 Read = Callable[[], Frame]
@@ -42,7 +42,7 @@ def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
         newest.append(message)
 
     try:
-        candidates = sources(node, topic, "auto")
+        candidates = candidate_topics(node, topic, "auto")
         while rclpy.ok() and not interrupted():
             executor.spin_once(timeout_sec=0.1)
             if found is None and (found := published(node, candidates)) is not None:

@@ -36,7 +36,7 @@ _CLASS_ID = "class_id" if hasattr(ObjectHypothesis, "class_id") else "id"  # Fox
 
 
 def classification(header: Header, results: Iterable[Result]) -> Any:
-    """A Classification (Foxy: Classification2D) for the image with this header.
+    """Return a Classification (Foxy: Classification2D) for the image with this header.
 
     Args:
         header: the image's header, passed on unchanged.
@@ -53,9 +53,9 @@ def classification(header: Header, results: Iterable[Result]) -> Any:
 
 
 def serialized_classification(image: Serialized, results: Iterable[Result]) -> Any:
-    """What `classification` makes of an image's header, ready to be published as it is.
+    """Return a serialized Classification for an image; on Foxy the message.
 
-    Serialized here, for rclpy takes longer to make the message than to publish it.
+    Serialized here, because rclpy takes longer to make the message than to publish it.
     """
     if _CLASS_ID != "class_id":  # Foxy's has further fields
         return classification(header(image), results)
@@ -82,20 +82,20 @@ def _text(text: str) -> bytes:
 
 
 def header(image: Serialized) -> Header:
-    """The header of an image as a message."""
+    """Return the header of an image as a message."""
     stamp, frame_id = image.header
     return Header(stamp=Time(sec=stamp.sec, nanosec=stamp.nanosec), frame_id=frame_id)
 
 
 def results(message: Any) -> list[Result]:
-    """The results in a Classification or Classification2D, best first."""
+    """Return the results in a Classification or Classification2D, best first."""
     return list(hypotheses(message))
 
 
 def vision_info(
     header: Header, method: str, database_location: str, database_version: int = 0
 ) -> VisionInfo:
-    """What the classifier is and which parameter holds its class labels.
+    """Return a VisionInfo: the classifier, and the parameter that holds its class labels.
 
     Args:
         header: the time of the message.
@@ -113,13 +113,13 @@ def vision_info(
 
 
 def label_info(header: Header, labels: Iterable[str], threshold: float) -> Any:
-    """A LabelInfo of class names in index order; `threshold` is the least score reported."""
+    """Return a LabelInfo of class names in index order; `threshold` is the least score reported."""
     classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(labels)]
     return LabelInfo(header=header, class_map=classes, threshold=threshold)
 
 
 def image(header: Header, picture: np.ndarray, encoding: str = "rgb8") -> Image:
-    """An Image of a uint8 (height, width, 3) picture, `rgb8` or `bgr8`."""
+    """Return an Image of a uint8 (height, width, 3) picture, `rgb8` or `bgr8`."""
     height, width, _ = picture.shape
     message = Image(header=header, encoding=encoding, height=height, width=width, step=width * 3)
     # array.array is what the message holds: anything else is checked byte by byte in Python.
@@ -128,7 +128,7 @@ def image(header: Header, picture: np.ndarray, encoding: str = "rgb8") -> Image:
 
 
 def compressed_image(header: Header, picture: np.ndarray) -> CompressedImage:
-    """A JPEG CompressedImage of a uint8 (height, width, 3) rgb8 picture."""
+    """Return a JPEG CompressedImage of a uint8 (height, width, 3) rgb8 picture."""
     jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
     message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
     message.data = array("B", jpeg.tobytes())

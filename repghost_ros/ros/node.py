@@ -64,7 +64,7 @@ class ClassifierNode(LifecycleNode):
 
     @property
     def failed(self) -> bool:
-        """Whether the process is to end because the model that it requires cannot be opened."""
+        """True if the process is to end because the model that it requires cannot be opened."""
         return self._autostart is not None and self._autostart.failed
 
     def destroy_node(self) -> None:

@@ -39,7 +39,7 @@ _PREFIX = re.compile(r"[A-Za-z]\w*(/[A-Za-z]\w*)*", re.ASCII)
 
 @dataclass(frozen=True)
 class Declaration:
-    """How a parameter is declared."""
+    """The declaration of a parameter."""
 
     name: str
     default: Any
@@ -50,9 +50,9 @@ class Declaration:
     bounds: tuple[float, float] | None
     """The least and the greatest value; None: no limits."""
     read_only: bool
-    """Whether it can be set only at start-up."""
+    """True if it can be set only at start-up."""
     of_model: bool
-    """Whether it selects the model or depends on the model's classes."""
+    """True if it selects the model or depends on the model's classes."""
 
 
 def _parameter(

@@ -13,7 +13,7 @@ from repghost_ros.errors import need
 
 
 def message_type() -> Any:
-    """PerceptionTargets.
+    """Return the type PerceptionTargets.
 
     Raises:
         DependencyError: ai_msgs is not installed.

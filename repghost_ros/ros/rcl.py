@@ -57,7 +57,7 @@ class _SerializedMessage(Structure):
 
 
 class _WaitSetStart(Structure):
-    """What rcl_wait_set_t begins with."""
+    """The first fields of rcl_wait_set_t."""
 
     _fields_ = (
         ("subscriptions", POINTER(c_void_p)),
@@ -114,7 +114,7 @@ class _Memory:
         self._whole: type[ctypes.Array[c_uint8]] = c_uint8 * 0
 
     def view(self, loan: Taken) -> memoryview:
-        """The message; the loan lasts as long as a view of it exists."""
+        """Return the message; the loan lasts as long as a view of it exists."""
         capacity = self.message.buffer_capacity
         if self._whole._length_ != capacity:
             self._whole = c_uint8 * capacity
@@ -175,7 +175,7 @@ class Receiver:
     def receive(
         self, subscriptions: Sequence[Any], seconds: float, bell: Bell
     ) -> tuple[int, Taken] | None:
-        """A subscription's place and its next message; None once the time is over or after `wake`.
+        """Return a subscription's index and its next message, or None after `wake` or the given time.
 
         Args:
             subscriptions: rclpy's. They stay in use until another list is given.

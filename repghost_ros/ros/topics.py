@@ -25,8 +25,8 @@ _QUIET_S, _MOST_S = 2.0, 8.0  # discovery is over after this long without news, 
 
 
 @dataclass(frozen=True)
-class Source:
-    """A fully resolved topic and the type that is expected on it."""
+class ImageTopic:
+    """A fully resolved topic and the type of image that is expected on it."""
 
     topic: str
     message_type: Any
@@ -47,7 +47,7 @@ class Source:
         return SerializedHbm(raw)
 
 
-def sources(node: Node, image: str, transport: str) -> list[Source]:
+def candidate_topics(node: Node, image: str, transport: str) -> list[ImageTopic]:
     """Return the topics and types that images may come from, the likeliest first.
 
     As in image_transport, remapping `image` moves `image/compressed` along, unless that is remapped
@@ -73,12 +73,12 @@ def sources(node: Node, image: str, transport: str) -> list[Source]:
     is_remapped = packed != node.resolve_topic_name(f"{image}/compressed", only_expand=True)
     if not is_remapped:
         packed = topic if topic.endswith("/compressed") else f"{topic}/compressed"
-    raw = Source(topic, Image)
+    raw = ImageTopic(topic, Image)
     compressed = list(
-        dict.fromkeys([Source(packed, CompressedImage), Source(topic, CompressedImage)])
+        dict.fromkeys([ImageTopic(packed, CompressedImage), ImageTopic(topic, CompressedImage)])
     )
     if transport == "hbmem":
-        return [Source(topic, message_type) for message_type in _hbm_types()]
+        return [ImageTopic(topic, message_type) for message_type in _hbm_types()]
     if transport == "raw":
         return [raw]
     if transport == "compressed":
@@ -96,7 +96,7 @@ def _hbm_types() -> list[Any]:
     return [getattr(module, name) for name in _HBM_SIZES]
 
 
-def published(node: Node, candidates: list[Source]) -> Source | None:
+def published(node: Node, candidates: list[ImageTopic]) -> ImageTopic | None:
     """Return the first candidate that somebody publishes, or None."""
     types = {topic: _types(node, topic) for topic in {source.topic for source in candidates}}
     return next(
@@ -105,7 +105,7 @@ def published(node: Node, candidates: list[Source]) -> Source | None:
     )
 
 
-def complaint(node: Node, source: Source, qos: QoSProfile) -> str:
+def complaint(node: Node, source: ImageTopic, qos: QoSProfile) -> str:
     """Return why no image can arrive from a source, empty if one can."""
     endpoints = node.get_publishers_info_by_topic(source.topic)
     if not endpoints:

@@ -121,15 +121,17 @@ def test_the_helper_is_built_here() -> None:
     assert HELPER is not None, "run: python setup.py build_ext --inplace"
 
 
-def test_structures_are_those_of_c(tmp_path: Path) -> None:
+def test_structures_are_those_of_c(tmp_path: Path, pair: tuple[Model, Model]) -> None:
     here = Path(native.__file__).parent
+    slot: Any = pair[0].open_slot()
     structs: dict[str, Any] = {
         "repghost_best": native.Best,
         "repghost_pass": native.Pass,
-        "repghost_program": native.Program,
+        "repghost_program": type(slot._native[1][0]),
         "repghost_receiver": native.Receiver,
         "repghost_labels": native.Labels,
     }
+    slot.close()
     names = [(struct, name) for struct, ours in structs.items() for name, _ in ours._fields_]
     lines = [f'  printf("%zu\\n", offsetof(struct {s}, {n}));' for s, n in names]
     lines += [f'  printf("%zu\\n", sizeof(struct {s}));' for s in structs]
@@ -285,6 +287,7 @@ def test_failures_of_the_device_are_told_alike(
     assert told[0] == told[1]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e4, 1e4, width=32) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=60),
     st.integers(1, native.MOST_CLASSES),
@@ -325,6 +328,7 @@ def test_logits_that_are_not_finite_are_refused(
     assert done.kind == "failed"
 
 
+@settings(deadline=None)
 @given(
     TEXTS,
     st.lists(st.tuples(TEXTS, st.floats(0, 1)), max_size=native.MOST_CLASSES),

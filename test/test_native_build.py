@@ -119,7 +119,7 @@ def test_a_missing_library_is_no_warning(beside: Path, caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("int repghost_layout[6] = {99};", "is of another version"),
+        ("int repghost_layout[5] = {99};", "is of another version"),
         ("int something_else(void) { return 1; }", "cannot be loaded"),
         (None, "cannot be loaded"),
     ],

@@ -532,7 +532,11 @@ class LibdnnSlot(Slot):
         self.inputs = tuple(self._view(image, largest) for image in self.images)
         self._tasks = {program.batch: self._task(program) for program in backend.programs}
         self._helper = native.library()
-        self._native = {each.batch: self._native_program(each) for each in backend.programs}
+        self._native = (
+            {each.batch: self._native_program(each) for each in backend.programs}
+            if self._helper is not None
+            else {}
+        )
         self._pass_type = native.pass_type(backend.classes)
 
     def _allocate(self, size: int) -> SysMem:
@@ -673,7 +677,7 @@ class LibdnnSlot(Slot):
             self.backend.check_step(Step(result), program.status)
         return None
 
-    def _native_program(self, program: Program) -> tuple[native.Program, tuple[Any, ...]]:
+    def _native_program(self, program: Program) -> tuple[Any, tuple[Any, ...]]:
         """Return what the compiled helper needs for an inference, and what has to be kept for it."""
         dnn = self.backend.dnn
         tensors, outputs, values = self._tasks[program.batch]
@@ -683,30 +687,33 @@ class LibdnnSlot(Slot):
             np.ascontiguousarray(np.broadcast_to(table, program.classes))
             for table in (program.factor, program.offset)
         )
-        made = native.Program(
-            flush=cast(dnn.hbSysFlushMem, c_void_p),
-            infer=cast(dnn.hbDNNInfer, c_void_p),
-            wait=cast(dnn.hbDNNWaitTaskDone, c_void_p),
-            release=cast(dnn.hbDNNReleaseTask, c_void_p),
-            model=program.handle,
-            control=addressof(self.backend.control),
-            outputs=addressof(outputs),
-            answer=addressof(self.answer),
-            inputs=addressof(tensors),
-            images=addressof(images),
-            values=self.answer.virAddr,
-            factors=factors.ctypes.data,
-            offsets=offsets.ctypes.data,
-            scores=addressof(scores),
-            image_step=program.image_step,
-            class_step=program.class_step,
-            batch=program.batch,
-            timeout_ms=self.backend.timeout_ms,
-            width=program.width,
-            height=program.height,
-            stride=program.stride,
-            classes=program.classes,
-            element=program.output.tensorType,
+        made = native.program(
+            [
+                ("flush", c_void_p, cast(dnn.hbSysFlushMem, c_void_p)),
+                ("infer", c_void_p, cast(dnn.hbDNNInfer, c_void_p)),
+                ("wait", c_void_p, cast(dnn.hbDNNWaitTaskDone, c_void_p)),
+                ("release", c_void_p, cast(dnn.hbDNNReleaseTask, c_void_p)),
+                ("model", c_void_p, program.handle),
+                ("control", c_void_p, addressof(self.backend.control)),
+                ("outputs", c_void_p, addressof(outputs)),
+                ("answer", c_void_p, addressof(self.answer)),
+                ("inputs", c_void_p, addressof(tensors)),
+                ("images", c_void_p, addressof(images)),
+                ("values", c_void_p, self.answer.virAddr),
+                ("factors", c_void_p, factors.ctypes.data),
+                ("offsets", c_void_p, offsets.ctypes.data),
+                ("scores", c_void_p, addressof(scores)),
+                ("image_step", c_int64, program.image_step),
+                ("class_step", c_int64, program.class_step),
+                ("batch", c_int32, program.batch),
+                ("timeout_ms", c_int32, self.backend.timeout_ms),
+                ("width", c_int32, program.width),
+                ("height", c_int32, program.height),
+                ("stride", c_int32, program.stride),
+                ("classes", c_int32, program.classes),
+                ("element", c_int32, program.output.tensorType),
+                ("status", c_int32, 0),
+            ]
         )
         return made, (tensors, outputs, values, scores, images, factors, offsets)
 

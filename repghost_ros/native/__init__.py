@@ -95,19 +95,6 @@ def pass_type(classes: int) -> type[Pass]:
     return type(f"Pass{classes}", (Pass,), fields)
 
 
-class Program(Structure):
-    """struct repghost_program."""
-
-    _fields_ = (
-        *((name, c_void_p) for name in ("flush", "infer", "wait", "release")),
-        *((name, c_void_p) for name in ("model", "control", "outputs", "answer", "inputs")),
-        *((name, c_void_p) for name in ("images", "values", "factors", "offsets", "scores")),
-        *((name, c_int64) for name in ("image_step", "class_step")),
-        *((name, c_int32) for name in ("batch", "timeout_ms", "width", "height", "stride")),
-        *((name, c_int32) for name in ("classes", "element", "status")),
-    )
-
-
 class Receiver(Structure):
     """struct repghost_receiver."""
 
@@ -134,7 +121,7 @@ class Labels(Structure):
         super().__init__(b"".join(texts), (c_uint32 * len(ends))(*ends), len(ends))
 
 
-_STRUCTURES: tuple[type[Structure], ...] = (Best, Pass, Program, Receiver, Labels)
+_STRUCTURES: tuple[type[Structure], ...] = (Best, Pass, Receiver, Labels)
 _LAYOUT = [_INTERFACE, *(sizeof(structure) for structure in _STRUCTURES)]
 _ARGUMENTS = {
     "repghost_run": (c_void_p, c_void_p, c_int32),
@@ -143,6 +130,20 @@ _ARGUMENTS = {
     "repghost_publish": (c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p),
     "repghost_serialize": (c_void_p, c_size_t, c_void_p, c_void_p, c_void_p, c_size_t),
 }
+
+
+def program(fields: Sequence[tuple[str, Any, Any]]) -> Structure:
+    """Return a struct repghost_program.
+
+    Args:
+        fields: name, type and value of all of them, in the order of native.h.
+
+    """
+    layout = {"_fields_": tuple((name, kind) for name, kind, _ in fields)}
+    made: type[Structure] = type("Program", (Structure,), layout)
+    size = c_int32.in_dll(library(), "repghost_program_size").value  # type: ignore[arg-type]
+    assert sizeof(made) == size, "the fields are not those of native.h"
+    return made(*(value for _, _, value in fields))
 
 
 @lru_cache

@@ -124,7 +124,7 @@ const int32_t repghost_layout[] = {
     REPGHOST_INTERFACE,
     sizeof(struct repghost_best),
     sizeof(struct repghost_pass),
-    sizeof(struct repghost_program),
     sizeof(struct repghost_receiver),
     sizeof(struct repghost_labels),
 };
+const int32_t repghost_program_size = sizeof(struct repghost_program);

@@ -72,8 +72,8 @@ def interrupted() -> bool:
 def fastest_executor(context: Context) -> Executor:
     """Return an EventsExecutor if rclpy has it (Jazzy and later), else a SingleThreadedExecutor.
 
-    A MultiThreadedExecutor with a ReentrantCallbackGroup takes only a few percent of a fast stream:
-    see bench/.
+    A MultiThreadedExecutor with a ReentrantCallbackGroup loses most of a fast stream: see
+    docs/performance.md.
     """
     executor: Executor = EventsExecutor(context=context)
     return executor

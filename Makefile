@@ -41,7 +41,7 @@ test-jammy: ## what needs no ROS, with the board's Python, numpy and OpenCV
 toolchain: ## the vendor's compiler and simulator of the BPU, 2.7 GB (x86-64, Python 3.10)
 	@tools/setup_toolchain.sh
 
-test-toolchain: venv ## compile, certify and simulate with them; skips where they cannot be installed
+test-toolchain: torch ## compile, certify and simulate with them; skips where they cannot be installed
 	@tools/setup_toolchain.sh --check || { echo "test-toolchain skipped"; exit 0; } && \
 	tools/setup_toolchain.sh && $(ENV) && REPGHOST_TOOLCHAIN="$(CURDIR)/.venv-toolchain" pytest -m toolchain
 
@@ -57,7 +57,7 @@ coverage: venv ## which lines no test runs
 bench: venv ## speed, as ratios in one run
 	@$(ENV) && python -m bench
 
-board-estimates: torch ## what the vendor's compiler predicts of every size; needs `make toolchain`
+board-estimates: torch ## what the vendor's compiler predicts of the models to choose from; needs `make toolchain`
 	@$(ENV) && python -m bench.estimates
 
 soak: venv ## a thousand cycles up and down, then ten minutes of faults in which every frame is accounted for

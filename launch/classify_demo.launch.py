@@ -53,7 +53,7 @@ def generate_launch_description() -> LaunchDescription:
                 choices=[*VIEWERS, "none"],
                 description="foxglove (foxglove_bridge, for the app), rviz, rqt (picture) or none.",
             ),
-            DeclareLaunchArgument("model", default_value="demo", description="RepGhost size."),
+            DeclareLaunchArgument("model", default_value="demo", description="Name of a model."),
             OpaqueFunction(function=parts),
         ]
     )

@@ -89,7 +89,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "image", default_value="", description="Image topic; empty: the camera's own."
             ),
-            DeclareLaunchArgument("model", default_value="150", description="RepGhost size."),
+            DeclareLaunchArgument("model", default_value="150", description="Name of a model."),
             DeclareLaunchArgument(
                 "websocket",
                 default_value="true",

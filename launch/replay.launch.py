@@ -171,7 +171,7 @@ def generate_launch_description() -> LaunchDescription:
             *(
                 DeclareLaunchArgument(name, default_value=value, description=description)
                 for name, value, description in (
-                    ("model", "", "RepGhost size, or demo."),
+                    ("model", "", "Name of a model, or demo."),
                     ("backend", "", "What runs the model: bpu, onnx or auto."),
                     ("image_transport", "", "auto, raw or compressed."),
                     ("workers", "", "Frames converted and inferred at the same time."),

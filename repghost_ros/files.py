@@ -21,7 +21,7 @@ LARGEST = 1 << 30
 """Bytes; no model is larger."""
 
 
-def place(file: Path, path: Path) -> None:
+def move(file: Path, path: Path) -> None:
     """Move a file atomically, even from another file system.
 
     Raises:

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.networks import ending_in
 from helpers.pictures import sign_folder
 from helpers.weights import scaled_apart
 
@@ -27,6 +28,7 @@ from repghost_ros.cli import main
 from repghost_ros.convert import certificate
 from repghost_ros.convert.calibration import calibrate
 from repghost_ros.convert.compilation import METHODS, compile_bin, prepare
+from repghost_ros.engine.model import open_model
 from repghost_ros.errors import BackendError, DependencyError
 from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.paths import share
@@ -137,6 +139,29 @@ def test_the_certificate_says_what_was_found(certified: dict[str, Any]) -> None:
     page = Path(certified["makes"]).with_name("report.html").read_text()
     assert "Passed." in page
     assert "src=" not in page.replace('src="data:', "")
+
+
+@pytest.mark.parametrize(
+    ("operator", "activation"), [("Softmax", "softmax"), ("Sigmoid", "sigmoid")]
+)
+def test_a_last_activation_is_applied_to_the_compiled_models_outputs(
+    operator: str, activation: str, signs: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """It is cut off before compiling, and the .bin says which one it was."""
+    model = ending_in(tmp_path / "end.onnx", operator)
+    out = ["--calibration", str(signs), "--samples", "34", "--out", str(tmp_path / "made")]
+    assert main(["quantize", str(model), *out, "--methods", "max", "--skip", "int8"]) == 0
+    made = json.loads((tmp_path / "made" / "certificate.json").read_text())
+    assert (made["passed"], made["activation"], made["simulated"]) == (True, activation, 4)
+    assert made["cpu_operators"] == []
+    labels = str(share() / "labels" / "demo.txt")
+    picture = render("stop", np.random.default_rng(3), 320, 240)
+    scores = []
+    for path, backend in ((model, "onnx"), (made["makes"], "sim"), (made["quantized"], "sim")):
+        with open_model(model_path=str(path), labels_path=labels, backend=backend) as opened:
+            scores.append({r.class_id: r.score for r in opened.classify(picture)})
+    for each in scores[1:]:
+        assert each["stop"] == pytest.approx(scores[0]["stop"], abs=0.05)
 
 
 def test_the_simulator_and_the_executor_answer_alike(certified: dict[str, Any]) -> None:

@@ -71,7 +71,16 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 
 def calibrated(folder: Path) -> Calibration:
-    return Calibration(folder, (), (), (), (), 224, 224, "full")
+    return Calibration(
+        folder=folder,
+        tensors=(),
+        pictures=(),
+        held_out=(),
+        skipped=(),
+        height=224,
+        width=224,
+        color_range="full",
+    )
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, compiled: list[Job]) -> None:

@@ -37,7 +37,7 @@ def available() -> str | None:
 
 
 def version() -> str:
-    """The compiler's version."""
+    """Return the compiler's version."""
     return find_toolchain().compiler
 
 
@@ -114,7 +114,7 @@ class CompiledBackend:
         self.classes, self.batch = self.model.classes, self.model.batch
 
     def open_slot(self) -> CompiledSlot:
-        """A folder for one worker's simulations."""
+        """Make a folder for one worker's simulations."""
         return CompiledSlot(self)
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class QuantizedBackend:
         self.classes = head["classes"]
 
     def open_slot(self) -> QuantizedSlot:
-        """A process for one worker."""
+        """Make a process for one worker."""
         process, self._first = self._first or _Process(self), None
         return QuantizedSlot(self, process)
 
@@ -214,7 +214,7 @@ class _Process:
         return np.frombuffer(answer, np.float32).copy()
 
     def _why(self) -> str:
-        """The last lines of its stderr."""
+        """Return the last lines of its stderr."""
         self._process.wait()
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()

@@ -18,7 +18,7 @@ PROGRAMS = (MAPPER, "hb_extract_hbm", "hb_pack", "hbdk-cc", "hbdk-perf", "hbdk-s
 COMPILER = "3.49"
 """The releases of hbdk-cc that this package was written with and checked against, 3.49.15."""
 _MODULES = {"horizon_tc_ui": "rdkx5-yolo-mapper", "hmct": "dg-nn-toolkit", "hbdk": "dgdk"}
-"""What its Python must be able to import -> the distribution that has it."""
+"""Modules that its Python must be able to import -> the distribution that has them."""
 _SET_UP = "`make toolchain` in a checkout of this package installs it (x86-64 Linux, Python 3.10)"
 
 
@@ -34,11 +34,11 @@ class Toolchain:
     """Version of hbdk-cc."""
 
     def program(self, name: str) -> str:
-        """The path of one of PROGRAMS, for subprocess."""
+        """Return the path of one of PROGRAMS, for subprocess."""
         return str(self.programs / name)
 
     def environment(self) -> dict[str, str]:
-        """The environment for the programs, which call one another by name.
+        """Return the environment for the programs, which call one another by name.
 
         This process's Python path is removed, because ROS puts packages of another Python there.
         """
@@ -47,7 +47,7 @@ class Toolchain:
 
 
 def find_toolchain() -> Toolchain:
-    """The toolchain named by REPGHOST_TOOLCHAIN, else on PATH, else in the checkout.
+    """Return the toolchain named by REPGHOST_TOOLCHAIN, else on PATH, else in the checkout.
 
     REPGHOST_TOOLCHAIN names a virtual environment or the folder of its programs; `make toolchain`
     makes `.venv-toolchain` in the checkout.
@@ -90,7 +90,7 @@ def find_toolchain() -> Toolchain:
 
 
 def _interpreter(program: Path) -> Path:
-    """The Python named by a program's first line."""
+    """Return the Python named by a program's first line."""
     with program.open("rb") as file:
         words = os.fsdecode(file.readline().strip())[2:].split()
     if words and Path(words[0]).name == "env":
@@ -125,7 +125,7 @@ def _check_modules(toolchain: Toolchain) -> None:
 
 
 def _output(command: list[str], environment: dict[str, str] | None = None) -> str:
-    """A command's output, whether it succeeds or not."""
+    """Return a command's output, whether it succeeds or not."""
     try:
         done = subprocess.run(
             command,

@@ -15,7 +15,7 @@ from typing import Any
 
 from repghost_ros.cli.common import did_you_mean
 from repghost_ros.errors import UsageError
-from repghost_ros.files import place
+from repghost_ros.files import move
 from repghost_ros.graphs.graph import load as load_graph
 from repghost_ros.graphs.graph import save
 from repghost_ros.output import named_errors
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> ExportReport:
         elif options.out is not None:
             with named_errors(options.out):
                 options.out.parent.mkdir(parents=True, exist_ok=True)
-                place(source, options.out)
+                move(source, options.out)
             path = options.out
         else:
             path = ModelStore().adopt(options.model, "onnx", source)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.base import BackendOptions
-from repghost_ros.backends.toolchain import find_toolchain
+from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.cli.common import (
     add_preprocessing,
     did_you_mean,
@@ -30,9 +31,9 @@ from repghost_ros.cli.common import (
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import download_bar, stage_bar, with_bar
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
-from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Certificate, certify
-from repghost_ros.convert.certificate_page import difference, write_page
-from repghost_ros.convert.compilation import METHODS, check, prepare
+from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Assignment, Certificate, certify
+from repghost_ros.convert.certificate_page import difference, int16_price, on_cpu, write_page
+from repghost_ros.convert.compilation import METHODS, check_compilable, prepare, without_activation
 from repghost_ros.convert.quantization import compare, open_float, quantize, with_preprocessing
 from repghost_ros.errors import (
     BackendError,
@@ -137,6 +138,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--no-int16",
+        dest="int16",
+        action="store_false",
+        help="keep no layer at 16 bits where eight lose too much",
+    )
+    parser.add_argument(
         "--batch",
         type=positive,
         default=1,
@@ -181,10 +188,12 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
     refuse_quantized(load(model), f"'{model}'")
     if options.skip != "vendor":  # before long work
         need("yaml", "pip install pyyaml")
-        check(model)
+        check_compilable(model)
     if options.mean or options.scale or options.channel_order != "auto":
         model = _with_preprocessing(model, out, options)
     backend = open_float(model)
+    toolchain = _toolchain() if options.skip != "vendor" and not options.prepare else None
+    labels = _labels(options, backend) if isinstance(toolchain, Toolchain) else ()
     calibration = calibrate(
         options.calibration,
         out,
@@ -210,8 +219,23 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
     if options.skip != "int8":
         results.append(_int8(model, calibration, out))
     if options.skip != "vendor":
-        results.append(_vendor(options, model, name, calibration, out))
+        results.append(_vendor(options, model, name, labels, calibration, out, toolchain))
     return QuantizeReport(about, results)
+
+
+def _toolchain() -> Toolchain | str:
+    """Return the toolchain, or why there is none."""
+    try:
+        return find_toolchain()
+    except DependencyError as error:
+        return str(error)
+
+
+def _labels(options: argparse.Namespace, backend: OnnxBackend) -> tuple[str, ...]:
+    """Return the class names for the certificate."""
+    if options.labels:
+        return read_labels(options.labels, backend.classes)
+    return backend.labels or labels_for(options.model, backend.classes)
 
 
 def _methods(text: str) -> Sequence[str]:
@@ -285,10 +309,17 @@ def _int8_text(report: dict[str, Any], model: str) -> Iterator[str | Table]:
 
 
 def _vendor(
-    options: argparse.Namespace, model: Path, name: str, calibration: Calibration, out: Path
+    options: argparse.Namespace,
+    model: Path,
+    name: str,
+    labels: tuple[str, ...],
+    calibration: Calibration,
+    out: Path,
+    toolchain: Toolchain | str | None,
 ) -> dict[str, Any]:
     """The .bin and its certificate, or with --prepare what is needed to make it elsewhere."""
-    job = prepare(model, name, calibration, out, batch=options.batch)
+    logits = without_activation(model, out)
+    job = prepare(logits, name, calibration, out, batch=options.batch)
     report: dict[str, Any] = {
         "kind": "vendor",
         "yaml": str(job.yaml),
@@ -296,39 +327,34 @@ def _vendor(
         "makes": str(job.work / f"{job.prefix}.bin"),
         "compiled": False,
     }
-    if options.prepare:
+    if toolchain is None:
         return report
-    try:
-        toolchain = find_toolchain()
-    except DependencyError as error:
-        _log.error("no .bin was made: %s", error)
-        return {**report, "why_not": str(error)}
+    if isinstance(toolchain, str):
+        _log.error("no .bin was made: %s", toolchain)
+        return {**report, "why_not": toolchain}
     certified, page = out / "certificate.json", out / "report.html"
     for earlier in (job.bin, certified, page):
         earlier.unlink(missing_ok=True)
-    backend = open_float(model)
-    labels = (
-        read_labels(options.labels, backend.classes)
-        if options.labels
-        else backend.labels or labels_for(options.model, backend.classes)
-    )
     try:
         with stage_bar() as progress:
             certificate = certify(
-                model,
-                name,
-                calibration,
-                out,
-                toolchain,
-                options.calibration,
-                labels,
-                [METHODS[method] for method in options.methods],
-                batch=options.batch,
-                held_out=options.held_out,
-                min_agreement=options.min_agreement,
-                max_drop=options.max_drop,
-                progress=progress,
-                with_bar=_with_bar,
+                Assignment(
+                    model=logits,
+                    name=name,
+                    calibration=calibration,
+                    out=out,
+                    toolchain=toolchain,
+                    pictures=options.calibration,
+                    labels=labels,
+                    methods=tuple(METHODS[method] for method in options.methods),
+                    batch=options.batch,
+                    held_out=options.held_out,
+                    min_agreement=options.min_agreement,
+                    max_drop=options.max_drop,
+                    int16=options.int16,
+                    progress=progress,
+                    with_bar=_with_bar,
+                )
             )
     except (ConversionError, BackendError) as error:
         _log.error(str(error))
@@ -360,6 +386,8 @@ def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
         "method": best.method.name,
         "fused": best.variant.fused,
         "remedy": best.variant.remedy or None,
+        "int16": list(best.variant.int16),
+        "activation": certificate.of_float.activation,
         "why": certificate.why,
         "agreement": best.agreement,
         "float_top1": certificate.of_float.accuracy(),
@@ -370,6 +398,7 @@ def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
                 "method": trial.method.name,
                 "fused": trial.variant.fused,
                 "remedy": trial.variant.remedy or None,
+                "int16": list(trial.variant.int16),
                 "agreement": trial.agreement,
                 "top1": trial.answers.accuracy(),
                 "score_drift": trial.drift,
@@ -379,7 +408,10 @@ def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
         "failed_methods": certificate.failed,
         "simulated": certificate.simulated,
         "simulator_drift": certificate.simulator_drift,
+        "unsimulated": certificate.unsimulated or None,
+        "cpu_operators": list(certificate.cpu_operators),
         "predicted": asdict(predicted),
+        "int16_price": int16_price(certificate) or None,
         "published": asdict(published) if published else None,
         "worst_layers": [asdict(layer) for layer in certificate.layers[:10]],
         "worst_classes": [
@@ -419,12 +451,15 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
     yield (
         f"compiled: {report['trials'][0]['name']} ({report['why']})\n"
         f"{report['makes']}, {report['bytes'] / 1e6:.2f} MB\n"
-        f"in the simulator: like the quantized model on {report['simulated']} pictures, "
-        f"{difference(report['simulator_drift'])}\n"
+        f"in the simulator: {_simulated(report)}\n"
         f"predicted by the compiler: {predicted['latency_us']:.0f} us an inference, "
         f"{predicted['fps']:.0f} frames a second, {predicted['ddr_bytes'] / 1e6:.2f} MB of memory "
         "traffic a frame"
     )
+    if report["int16_price"]:
+        yield report["int16_price"]
+    if report["cpu_operators"]:
+        yield on_cpu(report["cpu_operators"])
     if report["published"]:
         published = report["published"]
         yield f"published: {published['latency_1_ms']} ms, {published['fps']} frames a second"
@@ -440,6 +475,15 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
             f"FAILED: it gives float's class to {report['agreement']:.2%} of {report['pictures']} "
             f"pictures, {report['min_agreement']:.2%} was asked for. Least like float are {layers}"
         )
+
+
+def _simulated(report: dict[str, Any]) -> str:
+    if report["unsimulated"]:
+        return f"not checked, {report['unsimulated']}"
+    return (
+        f"like the quantized model on {report['simulated']} pictures, "
+        f"{difference(report['simulator_drift'])}"
+    )
 
 
 def _warn(skipped: Iterable[tuple[Path, str]]) -> None:

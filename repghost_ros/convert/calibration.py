@@ -23,11 +23,11 @@ SAMPLES = 100
 """Pictures that the vendor's samples calibrate with."""
 
 Item = TypeVar("Item")
-Progress = Callable[[Iterable[Path], int], Iterable[Path]]
-"""Wraps the pictures that are worked through; told how many."""
+WrapPictures = Callable[[Iterable[Path], int], Iterable[Path]]
+"""Wraps pictures, and how many there are, in an iteration that shows progress."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Tensors on disk, and which pictures they were made from."""
 
@@ -35,7 +35,7 @@ class Calibration:
     """Holds the tensors and nothing else that ends in .rgb."""
     tensors: tuple[Path, ...]
     pictures: tuple[Path, ...]
-    """What the tensors show, in their order."""
+    """The pictures that became tensors, in their order."""
     held_out: tuple[Path, ...]
     """The other pictures."""
     skipped: tuple[tuple[Path, str], ...]
@@ -51,13 +51,13 @@ class Calibration:
         return see(picture, self.height, self.width, self.color_range)
 
     def read(self, tensor: Path) -> np.ndarray:
-        """A tensor: float32 (3, height, width) RGB."""
+        """Return a tensor: float32 (3, height, width) RGB."""
         values = np.fromfile(tensor, np.float32).reshape(3, self.height, self.width)
         return values[::-1] if self.channel_order == "bgr" else values
 
 
 def see(picture: Path, height: int, width: int, color_range: ColorRange = "full") -> np.ndarray:
-    """A picture as the model sees it, after ImageNet's evaluation crop and the conversion to NV12.
+    """Return a picture as the model sees it, after ImageNet's evaluation crop and conversion to NV12.
 
     Returns:
         float32 (3, height, width) RGB, whole levels 0 to 255.
@@ -88,7 +88,7 @@ def calibrate(
     samples: int = SAMPLES,
     color_range: ColorRange = "full",
     channel_order: Channels = "rgb",
-    progress: Progress = lambda items, _: items,
+    progress: WrapPictures = lambda items, _: items,
 ) -> Calibration:
     """Write OUT/calibration_data_rgb_f32, or bgr, replacing an earlier run's.
 
@@ -133,13 +133,13 @@ def calibrate(
         )
     chosen = set(taken)
     return Calibration(
-        folder,
-        tuple(made.values()),
-        tuple(made),
-        tuple(path for path in files if path not in chosen),
-        tuple(skipped),
-        height,
-        width,
-        color_range,
-        channel_order,
+        folder=folder,
+        tensors=tuple(made.values()),
+        pictures=tuple(made),
+        held_out=tuple(path for path in files if path not in chosen),
+        skipped=tuple(skipped),
+        height=height,
+        width=width,
+        color_range=color_range,
+        channel_order=channel_order,
     )

@@ -6,14 +6,15 @@ executor, which computes what the board does. The best one is compiled; the comp
 some of the pictures in the vendor's simulator of the BPU and must not differ.
 
 A model with branches is tried with and without them: without, it is faster, but may quantize worse.
-Where too much is lost, the weights are prepared for eight bits (see `_remedied`), which costs no speed.
+Where too much is lost, the weights are prepared for eight bits (see `_remedied`), which costs no speed;
+where that is not enough, the layers that lose most are kept at 16 bits, which costs some.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ from repghost_ros.backends.base import Activation, BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import QuantizedBackend, simulate
 from repghost_ros.backends.toolchain import Toolchain
-from repghost_ros.convert.calibration import Calibration, spread
+from repghost_ros.convert.calibration import Calibration, WrapPictures, spread
 from repghost_ros.convert.compilation import (
     Job,
     Method,
     Prediction,
-    Progress,
+    ShowStage,
     Similarity,
     compile_bin,
     prediction,
@@ -47,9 +48,9 @@ from repghost_ros.graphs.graph import load, save
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.runs.samples import Classes, Sample, find_samples
 from repghost_ros.sources.pictures import read_image
-from repghost_ros.vision.nv12 import ColorRange, to_nv12
+from repghost_ros.vision.nv12 import to_nv12
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.binary import read_for_simulation
+from repghost_ros.zoo.binary import read_compiled, read_for_simulation
 
 HELD_OUT = 200
 """Pictures that the calibrations are compared on, at most."""
@@ -60,8 +61,15 @@ SIMULATED = 4
 TOLERANCE = 1e-5
 """Largest difference of a logit between simulator and executor, relative to the largest logit."""
 
-Pictures = Callable[[Iterable[Path], int], Iterable[Path]]
-"""Wraps the pictures that are worked through; told how many."""
+INT16_NODES = (4, 16)
+"""Numbers of the worst layers that are kept at 16 bits, tried in turn if eight lose too much."""
+_KINDS = {
+    "fused": "fused",
+    "prepared": "prepared for eight bits",
+    "branches": "with branches",
+    "int16": "with nodes at int16",
+}
+"""Kinds of variants, the fastest first, in words."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,12 @@ class Answers:
 
     @property
     def scores(self) -> np.ndarray:
-        """Float64 (pictures, classes): probabilities."""
+        """Probabilities, float64 (pictures, classes)."""
         return np.array([probabilities(row, self.activation) for row in self.logits])
 
     @property
     def decisions(self) -> np.ndarray:
-        """Int (pictures,): best classes; of one class, whether its score is at least 0.5."""
+        """Best classes, int (pictures,); of one class, 1 if its score is at least 0.5."""
         return np.array([decision(row) for row in self.scores])
 
     @property
@@ -106,12 +114,21 @@ class Variant:
 
     model: Path
     fused: bool
-    """Whether its branches are fused; so it is, too, where it never had any."""
+    """True if its branches are fused, or it never had any."""
     remedy: str = ""
-    """How its weights were prepared for eight bits, in words."""
+    """The preparation of its weights for eight bits, in words."""
+    int16: tuple[str, ...] = ()
+    """Names of nodes that are kept at 16 bits."""
+
+    @property
+    def kind(self) -> str:
+        """Difference from the fused model: `fused`, `prepared`, `branches` or `int16`."""
+        if self.int16:
+            return "int16"
+        return ("prepared" if self.remedy else "fused") if self.fused else "branches"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One calibration, measured."""
 
@@ -129,7 +146,7 @@ class Trial:
         return _name(self.method, self.variant)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """The findings about a compiled model."""
 
@@ -142,14 +159,20 @@ class Certificate:
     trials: tuple[Trial, ...]
     """The first one was compiled; the others follow, the best first."""
     why: str
-    """Why that one."""
+    """Reason for that choice."""
     failed: dict[str, str]
     """Calibrations that the toolchain could not do, and why."""
     simulated: int
     """Pictures that the compiled model answered in the simulator, like the quantized model."""
     simulator_drift: float
     """Largest difference of a logit there, relative to the largest logit."""
+    unsimulated: str
+    """Reason that it could not be simulated; empty if it was."""
+    cpu_operators: tuple[str, ...]
+    """Operators that run on the CPU; their time is not in the prediction."""
     predicted: Prediction
+    predicted_int8: Prediction | None
+    """Of the same model without nodes at int16; None if it has none."""
     layers: tuple[Similarity, ...]
     """Of the compiled one, the worst first."""
     min_agreement: float
@@ -161,14 +184,13 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether the compiled model agrees with the float model often enough."""
+        """True if the compiled model agrees with the float model often enough."""
         return self.best.agreement >= self.min_agreement
 
     def changed(self) -> list[int]:
-        """Indices of the pictures whose class differs from the float model's."""
-        return [
-            int(i) for i in np.flatnonzero(self.best.answers.decisions != self.of_float.decisions)
-        ]
+        """Return indices of the pictures whose class differs from the float model's."""
+        changed = self.best.answers.decisions != self.of_float.decisions
+        return [int(number) for number in np.flatnonzero(changed)]
 
     def worst_classes(self) -> list[tuple[str, int, int, int]]:
         """Label, pictures, right in float, right in int8; the largest losses first.
@@ -187,134 +209,203 @@ class Certificate:
         return sorted(rows, key=lambda row: (row[3] - row[2], row[3] / row[1]))
 
 
-def certify(
-    model: Path,
-    name: str,
-    calibration: Calibration,
-    out: Path,
-    toolchain: Toolchain,
-    pictures: Path,
-    labels: Sequence[str],
-    methods: Sequence[Method],
-    *,
-    batch: int = 1,
-    held_out: int = HELD_OUT,
-    min_agreement: float = 0.97,
-    max_drop: float = MAX_DROP,
-    progress: Progress = lambda *_: None,
-    with_bar: Pictures = lambda items, _: items,
-) -> Certificate:
-    """Try the methods, compile the best, and verify the result.
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A model to be compiled and certified."""
 
-    Args:
-        model: the float .onnx.
-        name: one of the catalogue's sizes, or the name of your own model.
-        calibration: made from `pictures` in `out`.
-        out: the folder for all files.
-        toolchain: the vendor's.
-        pictures: the folder; its subfolders may name classes.
-        labels: the model's class names.
-        methods: tried in this order; the first wins a tie.
-        batch: pictures in one inference of the compiled model.
-        held_out: maximum number of pictures to compare on.
-        min_agreement: see Certificate.passed.
-        max_drop: accuracy (agreement, where the pictures have no labels) that a fused model may lose
-            against float, 0.0 to 1.0, and still be preferred to one with branches.
-        progress: told what the toolchain does.
-        with_bar: wraps the pictures that are classified.
+    model: Path
+    """The float .onnx, without a last activation."""
+    name: str
+    """Of the catalogue, or the name of your own model."""
+    calibration: Calibration
+    """Made from `pictures` in `out`."""
+    out: Path
+    """The folder for all files."""
+    toolchain: Toolchain
+    pictures: Path
+    """The folder; its subfolders may name classes."""
+    labels: tuple[str, ...]
+    """The model's class names."""
+    methods: tuple[Method, ...]
+    """Tried in this order; the first wins a tie."""
+    batch: int = 1
+    """Pictures in one inference of the compiled model."""
+    held_out: int = HELD_OUT
+    """Most pictures to compare on."""
+    min_agreement: float = 0.97
+    """See Certificate.passed."""
+    max_drop: float = MAX_DROP
+    """Accuracy that a faster variant may lose, 0.0 to 1.0; agreement, if pictures have no labels."""
+    int16: bool = True
+    """True if nodes may be kept at 16 bits where eight lose too much."""
+    progress: ShowStage = lambda *_: None
+    with_bar: WrapPictures = lambda items, _: items
+
+
+def certify(assignment: Assignment) -> Certificate:
+    """Try the methods, compile the best, and verify the result.
 
     Raises:
         ConversionError: no picture is left, no method works, the compiler fails, or the compiled model
             answers other than the quantized one.
+        DependencyError: onnx, ONNX Runtime or PyYAML is missing.
         BackendError: a model cannot be run.
 
     """
-    samples = _held_out(calibration, pictures, labels, held_out)
-    backend = OnnxBackend(model, BackendOptions(color_range=calibration.color_range))
-    activation = activation_of(model, backend)
-    of_float = _answers(
-        backend, model, labels, samples, calibration.color_range, with_bar, activation
-    )
-    if not of_float.samples:
-        raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
-    trials: list[Trial] = []
-    failed: dict[str, str] = {}
-
-    def attempt(variant: Variant) -> None:
-        for method in methods:
-            what = _name(method, variant)
-            job = prepare(
-                variant.model, name, calibration, out / "tried" / _slug(what), method=method
-            )
-            try:
-                quantized = quantize_only(job, toolchain, _named(progress, what))
-            except ConversionError as error:
-                failed[what] = str(error)
-                continue
-            answers = _answers(
-                QuantizedBackend(quantized),
-                quantized,
-                labels,
-                of_float.samples,
-                calibration.color_range,
-                with_bar,
-                activation,
-            )
-            trials.append(Trial(variant, method, answers, *_compare(of_float, answers)))
-
-    variants = _variants(model, out)
-    for variant in variants:
-        attempt(variant)
-    if not trials:
-        raise ConversionError(next(iter(failed.values())))
-    for variant in _remedied(variants[0], calibration, out):
-        if any(_drop(t, of_float) <= max_drop for t in trials if t.variant.fused):
-            break
-        attempt(variant)
-    trials.sort(key=_rank)
-    best, why = _choose(trials, of_float, max_drop)
-    trials.sort(key=lambda trial: trial is not best)
-    job = prepare(best.variant.model, name, calibration, out, method=best.method, batch=batch)
-    compiled = compile_bin(job, toolchain, _named(progress, f"compiling {best.name}"))
+    trials = _Trials(assignment)
+    trials.run()
+    best, why = trials.choose()
+    job = trials.prepare(best, assignment.out, batch=assignment.batch)
+    progress = _prefixed(assignment.progress, f"compiling {best.name}")
+    compiled = compile_bin(job, assignment.toolchain, progress)
     try:
-        simulated, drift = _prove(compiled, best.answers, calibration, toolchain)
+        model = next(iter(read_compiled(compiled)), None)
+        unsimulated = model.unfit_for_simulation() if model and model.cpu_operators else ""
+        simulated, drift = (0, 0.0) if unsimulated else _prove(compiled, best.answers, assignment)
+        predicted_int8 = trials.int8_prediction(best)
     except BaseException:  # an interrupt, too: no .bin without its certificate
         compiled.unlink()
         raise
     return Certificate(
-        compiled,
-        job,
-        calibration,
-        tuple(labels),
-        batch,
-        of_float,
-        tuple(trials),
-        why,
-        failed,
-        simulated,
-        drift,
-        prediction(job),
-        tuple(similarities(job)),
-        min_agreement,
+        bin=compiled,
+        job=job,
+        calibration=assignment.calibration,
+        labels=assignment.labels,
+        batch=assignment.batch,
+        of_float=trials.of_float,
+        trials=(best, *(trial for trial in trials.ranked() if trial is not best)),
+        why=why,
+        failed=trials.failed,
+        simulated=simulated,
+        simulator_drift=drift,
+        unsimulated=unsimulated,
+        cpu_operators=model.cpu_operators if model else (),
+        predicted=prediction(job),
+        predicted_int8=predicted_int8,
+        layers=tuple(similarities(job)),
+        min_agreement=assignment.min_agreement,
     )
+
+
+class _Trials:
+    """The calibrations of an assignment that were tried, and the float model's answers."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        samples = _held_out(assignment)
+        options = BackendOptions(color_range=assignment.calibration.color_range)
+        backend = OnnxBackend(assignment.model, options)
+        activation = activation_of(assignment.model, backend)
+        self.of_float = _answers(backend, assignment.model, samples, assignment, activation)
+        if not self.of_float.samples:
+            raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
+        self._made: list[Trial] = []
+        self.failed: dict[str, str] = {}
+        self._int8_prediction: Prediction | None = None
+
+    def run(self) -> None:
+        """Try the methods with and without branches, then what costs more, until enough is kept."""
+        variants = _variants(self._assignment.model, self._assignment.out)
+        for variant in variants:
+            self._attempt(variant, self._assignment.methods)
+        if not self._made:
+            raise ConversionError(next(iter(self.failed.values())))
+        for variant in _remedied(variants[0], self._assignment):
+            if self._is_enough():
+                return
+            self._attempt(variant, self._assignment.methods)
+        if self._assignment.int16 and not self._is_enough():
+            self._keep_layers_at_int16(self.ranked()[0])
+
+    def ranked(self) -> list[Trial]:
+        """Return the trials, the best first."""
+        return sorted(self._made, key=_rank)
+
+    def choose(self) -> tuple[Trial, str]:
+        """Return the trial to compile, and why."""
+        return _choose(self.ranked(), self.of_float, self._assignment.max_drop)
+
+    def prepare(self, trial: Trial, out: Path, *, batch: int = 1) -> Job:
+        """Write what the toolchain needs for a trial."""
+        return self._job(trial.variant, trial.method, out, batch=batch)
+
+    def int8_prediction(self, trial: Trial) -> Prediction | None:
+        """Return the speed of a trial without its nodes at int16; None if it has none."""
+        return self._int8_prediction if trial.variant.int16 else None
+
+    def _keep_layers_at_int16(self, trial: Trial) -> None:
+        """Compile a trial to learn which layers lose most, and keep more and more of them."""
+        folder, batch = self._assignment.out / "tried" / "int8", self._assignment.batch
+        job = self._job(trial.variant, trial.method, folder, batch=batch)
+        progress = _prefixed(self._assignment.progress, "finding the worst layers")
+        compile_bin(job, self._assignment.toolchain, progress).unlink()
+        self._int8_prediction = prediction(job)
+        # The toolchain's own preprocessing is no layer of the model.
+        layers = [each.layer for each in similarities(job) if not each.layer.startswith("HZ_")]
+        for count in INT16_NODES:
+            variant = replace(trial.variant, int16=tuple(layers[:count]))
+            self._attempt(variant, (trial.method,))
+            if self._is_enough():
+                return
+
+    def _is_enough(self) -> bool:
+        drops = (_drop(t, self.of_float) for t in self._made if t.variant.fused)
+        return any(drop <= self._assignment.max_drop for drop in drops)
+
+    def _attempt(self, variant: Variant, methods: Sequence[Method]) -> None:
+        """Quantize a variant with some methods, and let the results answer the pictures."""
+        for method in methods:
+            name = _name(method, variant)
+            job = self._job(variant, method, self._assignment.out / "tried" / _slug(name))
+            try:
+                progress = _prefixed(self._assignment.progress, name)
+                quantized = quantize_only(job, self._assignment.toolchain, progress)
+            except ConversionError as error:
+                self.failed[name] = str(error)
+                continue
+            samples, activation = self.of_float.samples, self.of_float.activation
+            backend = QuantizedBackend(quantized)
+            answers = _answers(backend, quantized, samples, self._assignment, activation)
+            agreement, drift = _compare(self.of_float, answers)
+            self._made.append(
+                Trial(
+                    variant=variant,
+                    method=method,
+                    answers=answers,
+                    agreement=agreement,
+                    drift=drift,
+                )
+            )
+
+    def _job(self, variant: Variant, method: Method, out: Path, *, batch: int = 1) -> Job:
+        return prepare(
+            variant.model,
+            self._assignment.name,
+            self._assignment.calibration,
+            out,
+            method=method,
+            batch=batch,
+            int16=variant.int16,
+        )
 
 
 def _name(method: Method, variant: Variant) -> str:
     branches = "" if variant.fused else "with branches"
-    return ", ".join(filter(None, (method.name, branches, variant.remedy)))
+    int16 = f"{len(variant.int16)} nodes at int16" if variant.int16 else ""
+    return ", ".join(filter(None, (method.name, branches, variant.remedy, int16)))
 
 
 def _slug(name: str) -> str:
-    """A folder's name."""
+    """Return a folder's name."""
     return name.replace(", ", "-").replace(" ", "-")
 
 
-def _named(progress: Progress, name: str) -> Progress:
+def _prefixed(progress: ShowStage, name: str) -> ShowStage:
     return lambda stage, percent: progress(f"{name}: {stage}", percent)
 
 
 def _variants(model: Path, out: Path) -> list[Variant]:
-    """The model without branches first, and as it is where it has some."""
+    """Return the model without branches first, and as it is where it has some."""
     if is_fused(load(model)):
         return [Variant(model, True)]
     fused = out / f"{model.stem}_fused.onnx"
@@ -322,15 +413,15 @@ def _variants(model: Path, out: Path) -> list[Variant]:
     return [Variant(fused, True), Variant(model, False)]
 
 
-def _remedied(variant: Variant, calibration: Calibration, out: Path) -> Iterator[Variant]:
-    """The variant with its weights prepared for eight bits, by more and more remedies."""
+def _remedied(variant: Variant, assignment: Assignment) -> Iterator[Variant]:
+    """Yield the variant with its weights prepared for eight bits, by more and more remedies."""
     backend, model = open_float(variant.model), load(variant.model)
-    stem = variant.model.stem
+    stem, calibration = variant.model.stem, assignment.calibration
     model = equalize(model, images(calibration, backend))
-    path = out / f"{stem}_equalized.onnx"
+    path = assignment.out / f"{stem}_equalized.onnx"
     save(model, path)
     yield Variant(path, variant.fused, "equalized")
-    path = out / f"{stem}_corrected.onnx"
+    path = assignment.out / f"{stem}_corrected.onnx"
     save(correct_biases(model, images(calibration, backend)), path)
     yield Variant(path, variant.fused, "equalized, biases corrected")
 
@@ -341,52 +432,41 @@ def _rank(trial: Trial) -> tuple[float, float, float]:
 
 
 def _drop(trial: Trial, of_float: Answers) -> float:
-    """The share of float's accuracy that a trial loses; of agreement, where the truth is unknown."""
+    """Return the share of float's accuracy that a trial loses, of agreement if there are no labels."""
     accuracy = of_float.accuracy()
     return 1 - trial.agreement if accuracy is None else accuracy - (trial.answers.accuracy() or 0.0)
 
 
 def _choose(trials: Sequence[Trial], of_float: Answers, max_drop: float) -> tuple[Trial, str]:
-    """The fastest trial that keeps the accuracy, and why; `trials` is sorted, the best first."""
-    enough = sorted(trials, key=lambda trial: _drop(trial, of_float) > max_drop)
-
-    def best(fused: bool, remedied: bool) -> Trial | None:
-        return next(
-            (t for t in enough if t.variant.fused is fused and bool(t.variant.remedy) is remedied),
-            None,
-        )
-
-    found = {
-        "as it is": best(True, False),
-        "prepared for eight bits": best(True, True),
-        "with branches": best(False, False),
-    }
-    known = {name: (trial, _drop(trial, of_float)) for name, trial in found.items() if trial}
-    if len(known) == 1:
-        return enough[0], "it agrees with float most often, and changes the scores least"
-    if "with branches" in known and "as it is" in known:
-        known = {"fused" if name == "as it is" else name: value for name, value in known.items()}
-    costs = ", ".join(f"{name} {drop:.2%}" for name, (_, drop) in known.items())
-    costs = f"of float's accuracy it costs: {costs}"
-    # Fewest changes first; those with branches, which are slower, last.
-    for name, (trial, drop) in known.items():
+    """Return the fastest trial that keeps the accuracy, and why; `trials` is sorted, the best first."""
+    kept = "accuracy" if of_float.accuracy() is not None else "agreement"
+    best: dict[str, Trial] = {}
+    for trial in sorted(trials, key=lambda trial: _drop(trial, of_float) > max_drop):
+        best.setdefault(trial.variant.kind, trial)
+    if len(best) == 1:
+        why = "it agrees with float most often, and changes the scores least"
+        return next(iter(best.values())), why
+    # Fewest changes first; those that are slower, with branches or 16 bits, last.
+    costs = {kind: (best[kind], _drop(best[kind], of_float)) for kind in _KINDS if kind in best}
+    said = ", ".join(f"{_KINDS[kind]} {drop:.2%}" for kind, (_, drop) in costs.items())
+    said = f"of float's {kept} it costs: {said}"
+    for kind, (trial, drop) in costs.items():
         if drop <= max_drop:
-            return trial, f"{costs}; {name} is the fastest that keeps it"
-    name, (trial, _) = min(known.items(), key=lambda item: item[1][1])
-    return trial, f"{costs}; none keeps all but {max_drop:.2%}, {name} loses least"
+            return trial, f"{said}; {_KINDS[kind]} is the fastest that keeps it"
+    kind, (trial, _) = min(costs.items(), key=lambda item: item[1][1])
+    return trial, f"{said}; none keeps all but {max_drop:.2%}, {_KINDS[kind]} loses least"
 
 
-def _held_out(
-    calibration: Calibration, pictures: Path, labels: Sequence[str], count: int
-) -> list[Sample]:
-    paths = spread(calibration.held_out, count)
+def _held_out(assignment: Assignment) -> list[Sample]:
+    paths = spread(assignment.calibration.held_out, assignment.held_out)
     if not paths:
         raise ConversionError(
-            f"all pictures in '{pictures}' were calibrated with, none is left to measure on: give "
-            "more, or fewer --samples"
+            f"all pictures in '{assignment.pictures}' were calibrated with, none is left to measure "
+            "on: give more, or fewer --samples"
         )
     try:
-        known = {sample.path: sample for sample in find_samples(pictures, Classes(labels))}
+        samples = find_samples(assignment.pictures, Classes(assignment.labels))
+        known = {sample.path: sample for sample in samples}
     except SourceError:  # folders that do not name classes
         known = {}
     return [known.get(path, Sample(path, None)) for path in paths]
@@ -395,18 +475,17 @@ def _held_out(
 def _answers(
     backend: OnnxBackend | QuantizedBackend,
     path: Path,
-    labels: Sequence[str],
     samples: Sequence[Sample],
-    color_range: ColorRange,
-    with_bar: Pictures,
+    assignment: Assignment,
     activation: Activation,
 ) -> Answers:
-    with Model(path.name, path, tuple(labels), color_range, backend, activation) as model:
+    color_range, labels = assignment.calibration.color_range, assignment.labels
+    with Model(path.name, path, labels, color_range, backend, activation) as model:
         outcomes = classify_each(
             model, samples, lambda sample: read_image(sample.path), View(resize="crop")
         )
         read, logits = [], []
-        shown = with_bar((sample.path for sample in samples), len(samples))
+        shown = assignment.with_bar((sample.path for sample in samples), len(samples))
         for _, outcome in zip(shown, outcomes, strict=False):
             if isinstance(outcome, Answered):
                 read.append(outcome.request.message)
@@ -417,7 +496,7 @@ def _answers(
 
 
 def _compare(of_float: Answers, answers: Answers) -> tuple[float, float]:
-    """Agreement and drift of a Trial."""
+    """Return agreement and drift of a Trial."""
     drifts = []
     for mine, theirs in zip(of_float.scores, answers.scores, strict=True):
         best = int(mine.argmax())
@@ -426,9 +505,7 @@ def _compare(of_float: Answers, answers: Answers) -> tuple[float, float]:
     return agreement, float(np.mean(drifts))
 
 
-def _prove(
-    compiled: Path, answers: Answers, calibration: Calibration, toolchain: Toolchain
-) -> tuple[int, float]:
+def _prove(compiled: Path, answers: Answers, assignment: Assignment) -> tuple[int, float]:
     """Simulate some pictures; returns how many, and the largest difference.
 
     Raises:
@@ -445,10 +522,10 @@ def _prove(
             numbers = chosen[first : first + model.batch]
             # The last batch is padded with its last picture.
             frames = [
-                _frame(answers.samples[number].path, calibration)
+                _frame(answers.samples[number].path, assignment.calibration)
                 for number in (*numbers, *numbers[-1:] * (model.batch - len(numbers)))
             ]
-            logits = simulate(toolchain, model, frames, folder)[: len(numbers)]
+            logits = simulate(assignment.toolchain, model, frames, folder)[: len(numbers)]
             expected = answers.logits[numbers]
             worst = max(worst, float(np.abs(logits - expected).max() / np.abs(expected).max()))
             count += len(numbers)

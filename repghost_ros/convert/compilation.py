@@ -13,18 +13,20 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.toolchain import MAPPER, Toolchain
 from repghost_ros.convert.calibration import Calibration
 from repghost_ros.convert.export import OPSET
 from repghost_ros.convert.quantization import open_float
 from repghost_ros.errors import ConversionError, need
-from repghost_ros.files import place
-from repghost_ros.graphs.graph import fixed_shape, load, opset, refuse_quantized
+from repghost_ros.files import move
+from repghost_ros.graphs.ending import cut_activation
+from repghost_ros.graphs.graph import fixed_shape, load, opset, refuse_quantized, save
 from repghost_ros.zoo.binary import MARCH, RANGES
 from repghost_ros.zoo.catalogue import compiled_stem
 from repghost_ros.zoo.onnx_graph import copy_model
@@ -37,13 +39,13 @@ _PERCENT = re.compile(r"\] *(\d+)%|: +(\d+)%\|")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _GRACE_S = 5.0  # between asking the toolchain to end and killing it
 
-Progress = Callable[[str, int], None]
-"""Told the stage of the work, in words, and how many percent of it are done."""
+ShowStage = Callable[[str, int], None]
+"""Shows the stage of long work, in words, and how many percent of it are done."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How the activations' ranges are found."""
+    """A way to find the ranges of activations."""
 
     name: str
     calibration_type: str
@@ -61,7 +63,7 @@ METHODS = {
         Method("per-channel", "max", per_channel=True),
     )
 }
-"""What is tried; `default` lets the vendor's quantizer search, which takes the longest."""
+"""The calibrations that are tried; `default`, the vendor's own search, takes the longest."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,17 @@ class Job:
     """A folder ready for the toolchain."""
 
     folder: Path
-    """Where the command is to be run."""
+    """The folder to run the command in."""
     yaml: Path
     command: tuple[str, ...]
     work: Path
     """The toolchain's own folder, with all that it makes on the way."""
     prefix: str
-    """What its files' names begin with."""
+    """Start of the names of its files."""
 
     @property
     def bin(self) -> Path:
-        """Where the compiled model is put once it is complete."""
+        """Path of the compiled model once it is complete."""
         return self.folder / f"{self.prefix}.bin"
 
     @property
@@ -108,7 +110,7 @@ class Similarity:
     cosine: float
 
 
-def check(model: Path) -> None:
+def check_compilable(model: Path) -> None:
     """Refuse what the toolchain cannot take, before long work starts.
 
     Raises:
@@ -131,6 +133,30 @@ def check(model: Path) -> None:
             )
 
 
+def without_activation(model: Path, out: Path) -> Path:
+    """Cut off a last softmax or sigmoid, which is to be applied to the compiled model's outputs.
+
+    Args:
+        model: the float .onnx.
+        out: folder for the model without it.
+
+    Returns:
+        the model whose outputs are logits: the given one, if it has no such activation.
+
+    Raises:
+        ConversionError: it is not an ONNX model.
+        DependencyError: onnx is missing.
+        OutputError: the model cannot be written.
+
+    """
+    cut, activation = cut_activation(load(model))
+    if not activation:
+        return model
+    path = out / f"{model.stem}_logits.onnx"
+    save(cut, path)
+    return path
+
+
 def prepare(
     model: Path,
     name: str,
@@ -140,6 +166,7 @@ def prepare(
     method: Method = METHODS["default"],
     batch: int = 1,
     optimize_level: str = "O3",
+    int16: Sequence[str] = (),
 ) -> Job:
     """Write OUT/NAME.yaml beside a copy of the model and the tensors.
 
@@ -151,6 +178,7 @@ def prepare(
         method: how to calibrate.
         batch: frames per inference.
         optimize_level: the compiler's, O0 to O3.
+        int16: names of nodes whose inputs and outputs have 16 bits instead of eight.
 
     Raises:
         ConversionError: the toolchain cannot take the model.
@@ -158,7 +186,7 @@ def prepare(
 
     """
     yaml = need("yaml", "pip install pyyaml")
-    check(model)
+    check_compilable(model)
     backend = open_float(model)
     name = compiled_stem(name)
     batched = f"_batch{batch}" if batch > 1 else ""
@@ -167,39 +195,10 @@ def prepare(
     copy = out / model.name
     if not (copy.exists() and copy.samefile(model)):
         copy_model(model, copy)
-    inputs: dict[str, Any] = {
-        "input_name": "",
-        "input_type_rt": "nv12",
-        "input_type_train": calibration.channel_order,
-        "input_layout_train": "NCHW",
-        "input_shape": "",
-        "input_space_and_range": _RANGES[calibration.color_range],
-        "norm_type": "data_mean_and_scale",
-        "mean_value": " ".join(map(str, backend.mean)),
-        "scale_value": " ".join(map(str, backend.scale)),
-    }
-    if batch > 1:
-        inputs["input_batch"] = batch
-    tensors = Path(os.path.relpath(calibration.folder, out))
-    quantizer: dict[str, Any] = {
-        "cal_data_dir": f"./{tensors}" if tensors.parts[0] != ".." else str(tensors),
-        "cal_data_type": "float32",
-        "calibration_type": method.calibration_type,
-    }
-    if method.max_percentile is not None:
-        quantizer["max_percentile"] = method.max_percentile
-    if method.per_channel:
-        quantizer["per_channel"] = True
     config = {
-        "model_parameters": {
-            "onnx_model": f"./{copy.name}",
-            "march": MARCH,
-            "layer_out_dump": False,
-            "working_dir": prefix,
-            "output_model_file_prefix": prefix,
-        },
-        "input_parameters": inputs,
-        "calibration_parameters": quantizer,
+        "model_parameters": _model_parameters(copy, prefix, int16),
+        "input_parameters": _input_parameters(backend, calibration, batch),
+        "calibration_parameters": _calibration_parameters(calibration, out, method),
         "compiler_parameters": {
             "compile_mode": "latency",
             "debug": False,
@@ -213,7 +212,52 @@ def prepare(
     return Job(out, path, command, out / prefix, prefix)
 
 
-def compile_bin(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: None) -> Path:
+def _model_parameters(model: Path, prefix: str, int16: Sequence[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "onnx_model": f"./{model.name}",
+        "march": MARCH,
+        "layer_out_dump": False,
+        "working_dir": prefix,
+        "output_model_file_prefix": prefix,
+    }
+    if int16:
+        wide = {"ON": "BPU", "InputType": "int16", "OutputType": "int16"}
+        settings["node_info"] = {name: dict(wide) for name in int16}
+    return settings
+
+
+def _input_parameters(backend: OnnxBackend, calibration: Calibration, batch: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "input_name": "",
+        "input_type_rt": "nv12",
+        "input_type_train": calibration.channel_order,
+        "input_layout_train": "NCHW",
+        "input_shape": "",
+        "input_space_and_range": _RANGES[calibration.color_range],
+        "norm_type": "data_mean_and_scale",
+        "mean_value": " ".join(map(str, backend.mean)),
+        "scale_value": " ".join(map(str, backend.scale)),
+    }
+    if batch > 1:
+        settings["input_batch"] = batch
+    return settings
+
+
+def _calibration_parameters(calibration: Calibration, out: Path, method: Method) -> dict[str, Any]:
+    tensors = Path(os.path.relpath(calibration.folder, out))
+    settings: dict[str, Any] = {
+        "cal_data_dir": f"./{tensors}" if tensors.parts[0] != ".." else str(tensors),
+        "cal_data_type": "float32",
+        "calibration_type": method.calibration_type,
+    }
+    if method.max_percentile is not None:
+        settings["max_percentile"] = method.max_percentile
+    if method.per_channel:
+        settings["per_channel"] = True
+    return settings
+
+
+def compile_bin(job: Job, toolchain: Toolchain, progress: ShowStage = lambda *_: None) -> Path:
     """Quantize and compile; the toolchain's output goes to FOLDER/hb_mapper.log.
 
     Returns:
@@ -233,11 +277,11 @@ def compile_bin(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: 
     made = job.work / f"{job.prefix}.bin"
     if not made.is_file():
         raise _failure(job, f"it made no '{made.name}'")
-    place(made, job.bin)
+    move(made, job.bin)
     return job.bin
 
 
-def quantize_only(job: Job, toolchain: Toolchain, progress: Progress = lambda *_: None) -> Path:
+def quantize_only(job: Job, toolchain: Toolchain, progress: ShowStage = lambda *_: None) -> Path:
     """Quantize, and stop the toolchain when it begins to compile, which takes longest.
 
     Returns:
@@ -255,7 +299,7 @@ def quantize_only(job: Job, toolchain: Toolchain, progress: Progress = lambda *_
 
 
 def prediction(job: Job) -> Prediction:
-    """The compiler's prediction for the model it made.
+    """Return the compiler's prediction for the model it made.
 
     Raises:
         ConversionError: it left no prediction.
@@ -286,7 +330,7 @@ def similarities(job: Job) -> list[Similarity]:
     return sorted(found, key=lambda each: each.cosine)
 
 
-def _run(job: Job, toolchain: Toolchain, progress: Progress, until: str = "") -> None:
+def _run(job: Job, toolchain: Toolchain, progress: ShowStage, until: str = "") -> None:
     """Run the job's command to its end, or to the start of the stage `until`."""
     shutil.rmtree(job.work, ignore_errors=True)
     with (job.folder / f"{MAPPER}.log").open("wb") as log, tempfile.TemporaryDirectory() as scratch:
@@ -318,7 +362,7 @@ def _run(job: Job, toolchain: Toolchain, progress: Progress, until: str = "") ->
 
 
 def _lines(output: IO[bytes], log: IO[bytes]) -> Iterator[str]:
-    """A program's output, by lines and by steps of its progress bars."""
+    """Yield a program's output, by lines and by steps of its progress bars."""
     rest = b""
     while chunk := os.read(output.fileno(), 1 << 14):
         log.write(chunk)

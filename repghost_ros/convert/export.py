@@ -128,12 +128,12 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
                 content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own message advises loading it anyway.
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        type_found = re.search(r"GLOBAL ([\w.]+)", str(error))
         why = "cannot be read: it is damaged, or no checkpoint"
-        if named:
+        if type_found:
             why = (
-                f"holds more than weights ({named[1]}) and is not loaded, for it could run code: save "
-                "its state_dict alone"
+                f"holds more than weights ({type_found[1]}) and is not loaded, for it could run code: "
+                "save its state_dict alone"
             )
         raise ConversionError(f"checkpoint '{checkpoint}' {why}") from error
     except Exception as error:  # zip, pickle and safetensors errors have no common base

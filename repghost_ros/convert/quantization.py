@@ -19,7 +19,7 @@ import numpy as np
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import CHANNEL_ORDER_KEY, MEAN_KEY, SCALE_KEY, OnnxBackend
-from repghost_ros.convert.calibration import Calibration, Progress, spread
+from repghost_ros.convert.calibration import Calibration, WrapPictures, spread
 from repghost_ros.engine.activation import activation_of
 from repghost_ros.engine.results import decision, probabilities
 from repghost_ros.errors import ConversionError, FrameError, need
@@ -53,7 +53,7 @@ class Comparison:
 
 
 def open_float(path: Path) -> OnnxBackend:
-    """A model that can be quantized: it takes one normalized 1x3xHxW image of float32.
+    """Return a model that can be quantized: it takes one normalized 1x3xHxW image of float32.
 
     Raises:
         ConversionError: it takes something else.
@@ -102,7 +102,7 @@ def with_preprocessing(source: Path, path: Path, options: BackendOptions) -> Non
 
 
 def normalise(rgb: np.ndarray, backend: OnnxBackend) -> np.ndarray:
-    """A tensor of `calibration` as the model's input: float32 (1, 3, height, width)."""
+    """Return a tensor of `calibration` as the model's input: float32 (1, 3, height, width)."""
     image = np.empty(backend.input_shape, np.float32)
     backend.normalise(rgb.transpose(1, 2, 0), image)
     return image
@@ -155,7 +155,10 @@ def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
 
 
 def compare(
-    model: Path, int8: Path, calibration: Calibration, progress: Progress = lambda items, _: items
+    model: Path,
+    int8: Path,
+    calibration: Calibration,
+    progress: WrapPictures = lambda items, _: items,
 ) -> Comparison:
     """Run both models on held-out pictures, or else on the calibration pictures.
 
@@ -203,13 +206,13 @@ def compare(
 
 
 def images(calibration: Calibration, backend: OnnxBackend) -> Iterator[np.ndarray]:
-    """The calibration's tensors as a model's inputs."""
+    """Yield the calibration's tensors as a model's inputs."""
     for tensor in calibration.tensors:
         yield normalise(calibration.read(tensor), backend)
 
 
 def _with_channel_scales(model: Any) -> Any:
-    """The model converted to an opset that supports per-channel quantization."""
+    """Return the model converted to an opset that supports per-channel quantization."""
     onnx = need("onnx", "pip install onnx")
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return model if opset >= _OPSET else onnx.version_converter.convert_version(model, _OPSET)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.backends.base import Activation, Backend, Slot
+from repghost_ros.zoo.binary import recorded_activation
 from repghost_ros.zoo.onnx_graph import Ending, final_operation
 
 _log = logging.getLogger(__name__)
@@ -30,9 +31,10 @@ def activation_of(path: Path, backend: Backend) -> Activation:
 def find_activation(path: Path, slot: Slot, classes: int) -> Activation:
     """Return what makes scores of a model's outputs.
 
-    The end of an ONNX graph tells. Of a compiled file, whose graph is gone, the answers to a few
-    pictures do: numbers that always lie between 0 and 1 are probabilities, of one of many classes
-    where they always sum to 1. One output that is no probability is a logit of its own.
+    The name of an output tells of a sigmoid that was cut off, the end of an ONNX graph of others. Of
+    a compiled file, whose graph is gone, the answers to a few pictures do: numbers that always lie
+    between 0 and 1 are probabilities, of one of many classes where they always sum to 1. One output
+    that is no probability is a logit of its own.
 
     Args:
         path: the model file.
@@ -43,6 +45,8 @@ def find_activation(path: Path, slot: Slot, classes: int) -> Activation:
         BackendError: an inference failed.
 
     """
+    if recorded_activation(path):
+        return "sigmoid"
     ending = final_operation(path) if path.suffix.lower() == ".onnx" else "unknown"
     if ending in _OF_ENDING:
         return _OF_ENDING[ending]

@@ -19,7 +19,7 @@ _LARGEST = 127  # of a weight's integers
 
 
 def correct_biases(model: Any, images: Iterable[np.ndarray]) -> Any:
-    """A float model whose biases compensate for the mean error of 8-bit weights.
+    """Return a float model whose biases compensate for the mean error of 8-bit weights.
 
     Args:
         model: an onnx.ModelProto of float32; it is not changed.
@@ -42,7 +42,7 @@ def correct_biases(model: Any, images: Iterable[np.ndarray]) -> Any:
 
 
 def _rounded(layer: Weighted) -> np.ndarray:
-    """The kernel rounded to eight bits, with a scale per output."""
+    """Return the kernel rounded to eight bits, with a scale per output."""
     steps = layer.of_outputs(np.abs(layer.kernel).reshape(layer.outputs, -1).max(axis=1) / _LARGEST)
     safe = np.where(steps > 0, steps, 1)
     rounded: np.ndarray = np.rint(layer.kernel / safe) * safe

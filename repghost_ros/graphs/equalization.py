@@ -28,7 +28,7 @@ _ROUNDS = 20
 
 
 def equalize(model: Any, images: Iterable[np.ndarray]) -> Any:
-    """The same function with rescaled weights, which quantizes better.
+    """Return the same function with rescaled weights, which quantizes better.
 
     Args:
         model: an onnx.ModelProto of float32 whose normalizations are fused; it is not changed.
@@ -70,43 +70,20 @@ def _share(layer: Weighted) -> np.ndarray:
 
 
 def _groups(graph: Any, layers: list[Weighted]) -> list[tuple[list[Weighted], list[Weighted]]]:
-    """The layers that make and those that use tensors that must be scaled together."""
-    parents: dict[str, str] = {}
+    """Return the layers that make and those that use tensors that must be scaled together."""
+    tensors = _Sets()
     fixed = {entry.name for entry in (*graph.input, *graph.output)}
-
-    def first(name: str) -> str:
-        while name in parents:
-            name = parents[name]
-        return name
-
-    def join(*names: str) -> None:
-        root = first(names[0])
-        for name in names[1:]:
-            if first(name) != root:
-                parents[first(name)] = root
-
     makers = {name: node.op_type for node in graph.node for name in node.output}
-    by_target = {layer.target: layer for layer in layers}
+    weighted = {layer.target for layer in layers}
     for node in graph.node:
-        target = node.output[0]
-        changing = [name for name in node.input if name in makers or name in fixed]
-        if target in by_target:
-            continue
-        if node.op_type in _PASS_ON and _keeps_channels(node):
-            join(target, node.input[0])
-        elif node.op_type == "Add" and len(changing) == 2:
-            join(target, *changing)
-        elif node.op_type == "Mul" and len(changing) == 2:
-            gates = [name for name in changing if makers.get(name) in _GATES]
-            fixed.update(gates or changing)
-            join(target, *(name for name in changing if name not in gates))
-        else:
-            fixed.update((*node.input, *node.output))
-    closed = {first(name) for name in fixed}
+        if node.output[0] not in weighted:
+            changing = [name for name in node.input if name in makers or name in fixed]
+            fixed.update(_join(node, changing, makers, tensors))
+    closed = {tensors.first(name) for name in fixed}
     found: dict[str, tuple[list[Weighted], list[Weighted]]] = {}
     for layer in layers:
         for side, name in enumerate((layer.target, layer.source)):
-            found.setdefault(first(name), ([], []))[side].append(layer)
+            found.setdefault(tensors.first(name), ([], []))[side].append(layer)
     return [
         (made, used)
         for root, (made, used) in found.items()
@@ -114,8 +91,52 @@ def _groups(graph: Any, layers: list[Weighted]) -> list[tuple[list[Weighted], li
     ]
 
 
+def _join(node: Any, changing: list[str], makers: dict[str, str], tensors: _Sets) -> list[str]:
+    """Join the tensors that a node scales together; returns those that nothing may scale.
+
+    Args:
+        node: an onnx.NodeProto without weights.
+        changing: its inputs that are not constant.
+        makers: the operator that makes a tensor.
+        tensors: joined so far.
+
+    """
+    target = node.output[0]
+    if node.op_type in _PASS_ON and _keeps_channels(node):
+        tensors.join(target, node.input[0])
+    elif node.op_type == "Add" and len(changing) == 2:
+        tensors.join(target, *changing)
+    elif node.op_type == "Mul" and len(changing) == 2:
+        gates = [name for name in changing if makers.get(name) in _GATES]
+        tensors.join(target, *(name for name in changing if name not in gates))
+        return gates or changing
+    else:
+        return [*node.input, *node.output]
+    return []
+
+
+class _Sets:
+    """Disjoint sets of tensors, by name."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, str] = {}
+
+    def first(self, name: str) -> str:
+        """Return the name that stands for a tensor's set."""
+        while name in self._parents:
+            name = self._parents[name]
+        return name
+
+    def join(self, *names: str) -> None:
+        """Make one set of the sets of several tensors."""
+        root = self.first(names[0])
+        for name in names[1:]:
+            if self.first(name) != root:
+                self._parents[self.first(name)] = root
+
+
 def _fit(made: list[Weighted], used: list[Weighted]) -> bool:
-    """Whether all have the same channels: none is broadcast or flattened."""
+    """Tell if all have the same channels: none is broadcast or flattened."""
     return len({*(layer.outputs for layer in made), *(layer.inputs for layer in used)}) == 1
 
 

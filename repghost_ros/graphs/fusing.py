@@ -78,12 +78,12 @@ class _Layer:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether it only scales and shifts its source, channel by channel."""
+        """True if it only scales and shifts its source, channel by channel."""
         return self.group == len(self.kernel) == self.kernel.size and set(self.strides) == {1}
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """How padding and kernel change height and width: equal for tensors of equal shape."""
+        """Change of height and width by padding and kernel: equal for tensors of equal shape."""
         return tuple(
             before + after - dilation * (size - 1)
             for before, after, dilation, size in zip(
@@ -243,7 +243,7 @@ class _Search:
         )
 
     def _product(self, node: Any, index: int) -> _Layer | None:
-        """A Gemm, after a normalization of its source if there is one."""
+        """Read a Gemm, after a normalization of its source if there is one."""
         values = self._floats(node.input[1:])
         attributes = attributes_of(node)
         if not values or attributes.get("transA"):
@@ -271,7 +271,7 @@ class _Search:
         )
 
     def _normalization(self, node: Any, index: int) -> _Layer | None:
-        """A batch normalization after a layer, or alone as a depthwise 1x1 convolution."""
+        """Read a batch normalization after a layer, or alone as a depthwise 1x1 convolution."""
         values = self._floats(node.input[1:])
         attributes = attributes_of(node)
         if values is None or attributes.get("training_mode") or len(node.output) != 1:
@@ -286,7 +286,7 @@ class _Search:
         return inner.mapped(scale, offset, index)
 
     def _scaling(self, node: Any, index: int) -> _Layer | None:
-        """A layer times, or divided by, a constant per channel."""
+        """Read a layer times, or divided by, a constant per channel."""
         name, factor = node.input
         if node.op_type == "Mul" and name in self._weights:
             name, factor = factor, name
@@ -299,7 +299,7 @@ class _Search:
         return layer.mapped(scale, np.zeros_like(scale), index)
 
     def _sum(self, node: Any, index: int) -> _Layer | None:
-        """A sum or difference of two layers of one tensor, of one and its tensor or a constant."""
+        """Read a sum or difference of two layers of one tensor, of one and its tensor or a constant."""
         left, right = node.input
         signs = {left: 1.0, right: 1.0 if node.op_type == "Add" else -1.0}
         if left == right:
@@ -433,7 +433,7 @@ def _regrouped(kernel: np.ndarray, group: int, wanted: int) -> np.ndarray:
 
 
 def _write(layer: _Layer, node: Any, graph: Any) -> Any:
-    """Make a node in place of the last node that a layer replaces; add its weights to the graph."""
+    """Make a node instead of the last node that a layer replaces; add its weights to the graph."""
     onnx = need("onnx", "pip install onnx")
     tensor = node.output[0]
     inputs = [layer.source]

@@ -48,12 +48,12 @@ class Weighted:
         return len(self.kernel)
 
     def of_inputs(self, values: np.ndarray) -> np.ndarray:
-        """(inputs,) values in the kernel's shape, with one position: (outputs, inputs / group, ...)."""
+        """Return (inputs,) values in the kernel's shape, one position: (outputs, inputs, ...)."""
         met = values.reshape(self.group, -1).repeat(self.outputs // self.group, axis=0)
         return met.reshape(*met.shape, *[1] * (self.kernel.ndim - 2))
 
     def of_outputs(self, values: np.ndarray) -> np.ndarray:
-        """(outputs,) values in the kernel's number of dimensions: (outputs, 1, ...)."""
+        """Return (outputs,) values in the kernel's number of dimensions: (outputs, 1, ...)."""
         return values.reshape(-1, *[1] * (self.kernel.ndim - 1))
 
     def write(self, graph: Any) -> None:
@@ -74,7 +74,7 @@ class Weighted:
 
 
 def weighted_nodes(graph: Any) -> list[Weighted]:
-    """The weighted nodes of an onnx.GraphProto in its order; only plain Gemms."""
+    """Return the weighted nodes of an onnx.GraphProto in its order; only plain Gemms."""
     weights = constants(graph)
     return [
         Weighted(node, weights)
@@ -91,7 +91,7 @@ def write(layers: Iterable[Weighted], graph: Any) -> None:
 
 
 def _is_plain(node: Any) -> bool:
-    """Whether a node computes kernel * source + bias."""
+    """Tell if a node computes kernel * source + bias."""
     if node.op_type == "Conv":
         return True
     attributes = attributes_of(node)

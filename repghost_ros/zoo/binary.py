@@ -18,7 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from repghost_ros.errors import BackendError
+from repghost_ros.graphs.ending import SIGMOID_LOGITS
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
+from repghost_ros.zoo.onnx_graph import output_names
 from repghost_ros.zoo.protobuf import Value, fields, mapped, message, numbers, text
 
 AUTO = "auto"
@@ -32,14 +34,16 @@ COLOR_RANGE_KEY = "color_range"
 """ONNX metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
 _GRAPH, _SETTINGS = 5, 6  # of the file
 _NODES, _NAME, _TENSORS, _INPUTS, _OUTPUTS, _KINDS = 1, 2, 3, 4, 5, 7  # of a graph
-_NODE_NAME, _NODE_DEVICE = 3, 4
+_NODE_NAME, _NODE_OPERATOR = 3, 4
 _TENSOR_FLOATS, _TENSOR_BYTES, _TENSOR_NAME = 2, 5, 8
 _ON_BPU = "BPU"
+_SCALING = {"Dequantize", "Quantize", "Reshape", "Transpose", "Flatten", "Squeeze"}
+"""Operators of the CPU that only scale or arrange what the BPU made."""
 _PROGRAM = "PACKED_HBM_MODEL"
 _SCALE_SUFFIX = "_scale"
 _NV12 = 7  # the kind of input that hb_model_info calls NV12
 _NV12_NAMES = ("nv12", "yuv420sp_bt601_video")
-"""How INPUT_TYPE_RT records NV12 of the full and of the limited range."""
+"""INPUT_TYPE_RT of NV12 of the full and of the limited range."""
 _BARE_PROGRAM = b"#B2Ehbm#"  # how a .hbm begins
 _ONNX_METADATA = 14  # metadata_props of ModelProto, by the public onnx.proto
 _NOT_READABLE = (ValueError, KeyError)
@@ -63,12 +67,14 @@ class Compiled:
     takes_nv12: bool
     bpu_parts: tuple[str, ...]
     """Names of the parts that run on the BPU, as the .hbm has them."""
+    cpu_operators: tuple[str, ...]
+    """Operators that run on the CPU, such as Softmax; scaling and arranging do not count."""
     program: memoryview
     """The .hbm, as the BPU's simulator takes it; empty if there is none."""
     scale: np.ndarray
     """float32 (classes,) or (1,): logit = integer of the BPU * scale."""
     settings: Mapping[str, str]
-    """What it was compiled with, by the compiler's own names, such as INPUT_SPACE_AND_RANGE."""
+    """Settings of the compilation, by the compiler's own names, such as INPUT_SPACE_AND_RANGE."""
 
     @property
     def batch(self) -> int:
@@ -122,6 +128,8 @@ class Compiled:
             return f"{len(self.bpu_parts)} parts of it run on the BPU"
         if not self.program:
             return "it holds no program for the BPU"
+        if self.cpu_operators:
+            return f"it runs {', '.join(self.cpu_operators)} on the CPU"
         if len(self.inputs) != 1 or len(self.outputs) != 1:
             return "it has several inputs or outputs"
         if len(self.inputs[0].shape) != 4 or len(self.outputs[0].shape) < 2:
@@ -170,6 +178,20 @@ def read_for_simulation(path: Path) -> Compiled:
     return models[0]
 
 
+def recorded_activation(path: Path) -> str:
+    """Return the activation that a model file says its outputs need: `sigmoid`, or nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    """
+    if path.suffix.lower() == ".onnx":
+        names = output_names(path)
+    else:
+        names = [port.name for model in read_compiled(path) for port in model.outputs]
+    return "sigmoid" if SIGMOID_LOGITS in names else ""
+
+
 def look_at(path: Path) -> str:
     """Guess the kind of a file that cannot be loaded, for the error message."""
     with path.open("rb") as file:
@@ -182,7 +204,7 @@ def look_at(path: Path) -> str:
 
 
 def recorded_color_range(path: Path) -> ColorRange | None:
-    """The NV12 range that a model file was made for; None if it does not say.
+    """Return the NV12 range that a model file was made for; None if it does not say.
 
     Raises:
         BackendError: the models in it were made for different ranges.
@@ -201,7 +223,7 @@ def recorded_color_range(path: Path) -> ColorRange | None:
 
 
 def choose_color_range(path: Path, wanted: str) -> ColorRange:
-    """The range to feed a model: the one its file records, or `full` if it records none.
+    """Return the range to feed a model: the one its file records, or `full` if it records none.
 
     Args:
         path: the model file.
@@ -250,6 +272,7 @@ def _read_graph(graph: memoryview) -> Compiled:
         elif name.endswith(_SCALE_SUFFIX):
             scale = np.frombuffer(message(tensor[_TENSOR_FLOATS]), np.float32)
     nodes = [dict(fields(message(value))) for value in parts.get(_NODES, [])]
+    operators = [text(node.get(_NODE_OPERATOR, memoryview(b""))) for node in nodes]
     kinds = message(parts.get(_KINDS, [memoryview(b"")])[-1])
     return Compiled(
         name=text(parts[_NAME][-1]),
@@ -258,8 +281,11 @@ def _read_graph(graph: memoryview) -> Compiled:
         takes_nv12=set(kinds) == {_NV12},
         bpu_parts=tuple(
             text(node[_NODE_NAME])
-            for node in nodes
-            if text(node.get(_NODE_DEVICE, memoryview(b""))) == _ON_BPU
+            for node, operator in zip(nodes, operators, strict=True)
+            if operator == _ON_BPU
+        ),
+        cpu_operators=tuple(
+            operator for operator in operators if operator not in {*_SCALING, _ON_BPU, ""}
         ),
         program=program,
         scale=scale,
@@ -282,15 +308,15 @@ def _read_settings(settings: memoryview) -> dict[str, str]:
 
 
 def _range_in_metadata(path: Path) -> ColorRange | None:
-    """What `repghost export --fold-preprocess` wrote."""
+    """Return the range that `repghost export --fold-preprocess` wrote."""
     try:
         for field, value in fields(mapped(path)):
             if field != _ONNX_METADATA:
                 continue
             entry = dict(fields(message(value)))
             if text(entry[1]) == COLOR_RANGE_KEY:
-                named = text(entry[2])
-                return next((known for known in COLOR_RANGES if known == named), None)
+                written = text(entry[2])
+                return next((known for known in COLOR_RANGES if known == written), None)
     except _NOT_READABLE:
         pass
     return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from repghost_ros.files import LARGEST
 
 Progress = Callable[[int, int], None]
-"""Told (bytes so far, bytes in all; 0 where the server does not say)."""
+"""Called with bytes so far and bytes in all, 0 if the server does not say."""
 
 _CHUNK = 1 << 16  # bytes
 _TIMEOUT = 30.0  # seconds without data
@@ -59,7 +59,9 @@ def receive(url: str, part: Path, validator: Path, progress: Progress | None) ->
             validator.unlink(missing_ok=True)
         # Unbuffered, so that everything received survives the process.
         with part.open("ab" if resumed else "wb", buffering=0) as file:
-            while chunk := response.read1(_CHUNK):  # what is there: a slow one is told about too
+            while chunk := response.read1(
+                _CHUNK
+            ):  # as it comes, so that slow downloads show progress
                 file.write(chunk)
                 if file.tell() > LARGEST:
                     raise HTTPException(f"it is larger than {LARGEST} bytes: no model is")

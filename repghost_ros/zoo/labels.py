@@ -22,7 +22,7 @@ _LARGEST = 1_000_000  # bytes; guards against files that are not label files, su
 
 
 def read_labels(path: Path, classes: int) -> tuple[str, ...]:
-    """The names in a label file, UTF-8 or, with a byte order mark, UTF-16.
+    """Return the names in a label file, UTF-8 or, with a byte order mark, UTF-16.
 
     Names that occur twice, as ImageNet's `crane` does, are told apart by their index: `crane (134)`.
 
@@ -63,7 +63,7 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """The class names in a text, in index order.
+    """Return the class names in a text, in index order.
 
     Accepted are one name per line, with or without quotes, commas, and a leading index or WordNet
     id; lists and dicts of Python and JSON, by index or by name, as `{0: 'tench, Tinca tinca',
@@ -136,7 +136,7 @@ def _of_lines(text: str) -> list[str]:
 
 
 def _unquoted(name: str) -> str:
-    """A name without a trailing comma and surrounding quotes."""
+    """Return a name without a trailing comma and surrounding quotes."""
     bare = name[:-1].rstrip() if name[:1] in ("'", '"') and name.endswith(",") else name
     # With the quote inside as well, it is a list such as: "tench", "Tinca tinca".
     if (
@@ -150,7 +150,7 @@ def _unquoted(name: str) -> str:
 
 
 def labels_for(model: str, classes: int) -> tuple[str, ...]:
-    """The shipped names for a model: the road signs of the demo, else ImageNet's.
+    """Return the shipped names for a model: the road signs of the demo, else ImageNet's.
 
     Raises:
         LabelsError: the number of classes differs.
@@ -158,8 +158,8 @@ def labels_for(model: str, classes: int) -> tuple[str, ...]:
     """
     if model != DEMO and classes != IMAGENET_CLASSES:
         raise LabelsError(
-            f"the model has {classes} classes and is not of ImageNet: name its labels file in "
-            "labels_path"
+            f"the model has {classes} classes and is not of ImageNet: give its class names in a file "
+            "(labels_path of the node, --labels of a command)"
         )
     return read_labels(
         share() / "labels" / f"{'demo' if model == DEMO else 'imagenet'}.txt", classes

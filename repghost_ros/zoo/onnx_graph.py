@@ -36,6 +36,14 @@ Node = tuple[str, list[str]]
 """An operator and the names of its inputs."""
 
 
+def output_names(path: Path) -> list[str]:
+    """Return the names of the graph's outputs; none if the file cannot be read this way."""
+    try:
+        return _read(path)[0]
+    except (OSError, ValueError):
+        return []
+
+
 def model_files(path: Path) -> tuple[Path, ...]:
     """Return the files that a model consists of: itself first, then those of its external weights.
 
@@ -138,7 +146,7 @@ def final_operation(path: Path) -> Ending:
 
 
 def _maker(nodes: dict[str, Node], name: str) -> tuple[str, Node | None]:
-    """The node that makes a value, looking through nodes that only pass it on."""
+    """Return the node that makes a value, looking through nodes that only pass it on."""
     for _ in nodes:
         node = nodes.get(name)
         if node is None or node[0] not in _PASSES_ON or not node[1]:

@@ -12,7 +12,7 @@ Value = int | memoryview
 
 
 def mapped(path: Path) -> memoryview:
-    """A file's content, memory-mapped, so that only the parts used are read.
+    """Return a file's content, memory-mapped, so that only the parts used are read.
 
     Raises:
         OSError: it cannot be read.
@@ -24,48 +24,48 @@ def mapped(path: Path) -> memoryview:
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
-    """Number and value of each field of a message.
+    """Yield number and value of each field of a message.
 
     Raises:
         ValueError: this is not a message, or it is truncated.
 
     """
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
         kind = key & 7
         if kind == 0:
-            number, place = _varint(message, place)
+            number, position = _varint(message, position)
             yield key >> 3, number
             continue
         if kind == 2:
-            size, place = _varint(message, place)
+            size, position = _varint(message, position)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
             raise ValueError(f"no protobuf: field of kind {kind}")
-        if place + size > len(message):
-            raise ValueError(f"cut short: {place + size - len(message)} bytes are missing")
-        yield key >> 3, message[place : place + size]
-        place += size
+        if position + size > len(message):
+            raise ValueError(f"cut short: {position + size - len(message)} bytes are missing")
+        yield key >> 3, message[position : position + size]
+        position += size
 
 
 def numbers(packed: memoryview) -> list[int]:
-    """A packed list of numbers.
+    """Return a packed list of numbers.
 
     Raises:
         ValueError: this is not a packed list.
 
     """
-    values, place = [], 0
-    while place < len(packed):
-        value, place = _varint(packed, place)
+    values, position = [], 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
         values.append(value)
     return values
 
 
 def message(value: Value) -> memoryview:
-    """A field's value as bytes.
+    """Return a field's value as bytes.
 
     Raises:
         ValueError: it is a number.
@@ -77,7 +77,7 @@ def message(value: Value) -> memoryview:
 
 
 def text(value: Value) -> str:
-    """A field's value as text.
+    """Return a field's value as text.
 
     Raises:
         ValueError: it is not text.
@@ -86,14 +86,14 @@ def text(value: Value) -> str:
     return bytes(message(value)).decode()
 
 
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        if place == len(data):
+        if position == len(data):
             raise ValueError("cut short")
-        byte = data[place]
-        place += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, position
     raise ValueError("no protobuf: a number of more than ten bytes")

@@ -13,7 +13,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network was trained to see pictures."""
+    """The pictures that a network was trained with."""
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from R, G and B, 0 to 255; by default ImageNet's mean."""
@@ -95,7 +95,7 @@ class Record:
     """None: the zoo does not have the model."""
     predicted: Predicted = Predicted()
     remark: str = ""
-    """What is odd about the published figures."""
+    """Oddities of the published figures."""
 
     def file_name(self, format: str) -> str:
         """Return the name of its file: `bin` for the board, `onnx` for ONNX Runtime."""
@@ -103,7 +103,7 @@ class Record:
 
     @property
     def stem(self) -> str:
-        """What the names of its compiled files begin with, such as RepGhost_150."""
+        """Start of the names of its compiled files, such as RepGhost_150."""
         end = f"_{self.preprocessing.width}x{self.preprocessing.height}_nv12"
         return PurePath(self.bin).stem.removesuffix(end)
 

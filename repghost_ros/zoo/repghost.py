@@ -139,7 +139,7 @@ class _Network:
         return self._node("Add", [cheap, self._norm(tensor, f"{name}.fusion_bn.0")])
 
     def _conv(self, source: str, name: str, norm: str = "", *, stride: int = 1) -> str:
-        """A convolution, depthwise if its weights have one input, and its normalization."""
+        """Add a convolution, depthwise if its weights have one input, and its normalization."""
         (weight,) = self._take(name, "weight")
         bias = self._take(name, "bias") if f"{name}.bias" in self._weights else []
         outputs, inputs, side, _ = self._weights[weight].shape

@@ -25,7 +25,7 @@ from repghost_ros.errors import (
     OutputError,
     StoreError,
 )
-from repghost_ros.files import check_format, locked, place, record, sha256, sidecar_of
+from repghost_ros.files import check_format, locked, move, record, sha256, sidecar_of
 from repghost_ros.paths import share
 from repghost_ros.zoo.binary import read_compiled
 from repghost_ros.zoo.catalogue import (
@@ -55,7 +55,7 @@ def store_root() -> Path:
 def resolve(
     model: str, format: str, *, model_path: str = "", progress: Progress | None = None
 ) -> Path:
-    """The model file to use: `model_path`, the demo's, the store's, or else the archive's.
+    """Return the model file to use: `model_path`, the demo's, the store's, or else the archive's.
 
     Args:
         model: one of MODEL_NAMES; ignored where `model_path` is given.
@@ -92,7 +92,7 @@ class ModelStore:
         self.url = url or archive_url()
 
     def path(self, model: str, format: str) -> Path:
-        """Where a model's file belongs.
+        """Return the path that a model's file belongs at.
 
         Raises:
             StoreError: the model is unknown.
@@ -105,7 +105,7 @@ class ModelStore:
         return self.root / MODELS[model].file_name(format)
 
     def find(self, model: str, format: str) -> Path | None:
-        """A model's file, or None if the store does not have it.
+        """Return a model's file, or None if the store does not have it.
 
         A file put there by hand is checked once, and its SHA-256 is recorded.
 
@@ -144,12 +144,12 @@ class ModelStore:
         path = self.path(model, format)
         _check(file, path.name)
         with self._writing(path):
-            place(file, path)
+            move(file, path)
             record(path)
         return path
 
     def entries(self) -> list[Path]:
-        """The model files in the store."""
+        """Return the model files in the store."""
         names = (model.file_name(format) for model in MODELS.values() for format in ("bin", "onnx"))
         return [self.root / name for name in names if (self.root / name).is_file()]
 

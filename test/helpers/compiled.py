@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 SETTINGS = {
@@ -31,10 +32,19 @@ def tensor(name: str, *shape: int) -> bytes:
     return field(1, name) + field(2, field(1, 3) + field(2, dimensions))
 
 
-def graph(name: str, *, kind: int = 7, batch: int = 1) -> bytes:
-    image, logits = tensor("data", batch, 224, 224, 3), tensor("output", batch, 1000)
+def graph(
+    name: str,
+    *,
+    kind: int = 7,
+    batch: int = 1,
+    output: str = "output",
+    operators: Sequence[str] = ("BPU", "Dequantize"),
+) -> bytes:
+    image, logits = tensor("data", batch, 224, 224, 3), tensor(output, batch, 1000)
+    nodes = b"".join(field(1, field(3, f"n{i}") + field(4, op)) for i, op in enumerate(operators))
     program = field(3, field(5, b"\x12\x34" * 5000) + field(8, "PACKED_HBM_MODEL"))
-    return field(2, name) + program + field(4, image) + field(5, logits) + field(7, bytes([kind]))
+    ports = field(4, image) + field(5, logits) + field(7, bytes([kind]))
+    return nodes + field(2, name) + program + ports
 
 
 def settings(**changed: str) -> bytes:
@@ -42,8 +52,17 @@ def settings(**changed: str) -> bytes:
     return b"".join(field(1, field(1, key) + field(2, value)) for key, value in entries.items())
 
 
-def compiled(path: Path, *, kind: int = 7, batch: int = 1, **changed: str) -> Path:
+def compiled(
+    path: Path,
+    *,
+    kind: int = 7,
+    batch: int = 1,
+    output: str = "output",
+    operators: Sequence[str] = ("BPU", "Dequantize"),
+    **changed: str,
+) -> Path:
     """A file as hb_mapper lays it out."""
-    content = field(1, 1) + field(2, 1) + field(5, graph("m", kind=kind, batch=batch))
+    only = graph("m", kind=kind, batch=batch, output=output, operators=operators)
+    content = field(1, 1) + field(2, 1) + field(5, only)
     path.write_bytes(content + field(6, settings(**changed)))
     return path

@@ -4,11 +4,27 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from repghost_ros.paths import share
 from repghost_ros.zoo.catalogue import MODELS
+
+
+def ending_in(path: Path, *operators: str) -> Path:
+    """The demo model followed by some operators."""
+    onnx: Any = import_module("onnx")
+    model = onnx.load(share() / "models" / "demo.onnx")
+    tensor = model.graph.output[0].name
+    for number, operator in enumerate(operators):
+        made = f"end{number}"
+        model.graph.node.append(onnx.helper.make_node(operator, [tensor], [made]))
+        tensor = made
+    model.graph.output[0].name = tensor
+    onnx.save(model, path)
+    return path
 
 
 def network(name: str) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from helpers.pipeline import WAIT, Inbox, read, submit
 
 from repghost_ros.backends.base import Slot
 from repghost_ros.engine.model import Answered, Model, Outcome
-from repghost_ros.engine.pipeline import Pipeline
+from repghost_ros.engine.pipeline import Pipeline, Stream
 from repghost_ros.engine.request import Counts, Request
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.vision.frame import Frame
@@ -137,7 +138,8 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
     release, backend = threading.Event(), HeldBackend()
     delivered: list[int] = []
 
-    def deliver(outcome: Outcome[Request[Any]]) -> None:
+    def deliver(outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+        (outcome,) = outcomes
         assert release.wait(WAIT)
         delivered.append(outcome.request.message)
 
@@ -171,8 +173,9 @@ def test_a_bad_frame_and_a_failed_inference_cost_only_themselves() -> None:
 def test_a_consumer_that_raises_loses_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox()
 
-    def deliver(outcome: Outcome[Request[Any]]) -> None:
-        inbox(outcome)
+    def deliver(outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+        (outcome,) = outcomes
+        inbox(outcomes)
         if outcome.request.message == 0:
             raise RuntimeError("consumer broke")
 
@@ -266,9 +269,9 @@ def test_streams_take_turns() -> None:
     order: list[Any] = []
     inbox = Inbox()
 
-    def deliver(outcome: Outcome[Request[Any]]) -> None:
-        order.append(outcome.request.message)
-        inbox(outcome)
+    def deliver(outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+        order.extend(outcome.request.message for outcome in outcomes)
+        inbox(outcomes)
 
     pipeline = Pipeline(hosted(backend), workers=1)
     greedy = pipeline.open_stream(deliver, queue_depth=8)
@@ -541,3 +544,137 @@ def test_every_frame_of_many_cameras_ends_once() -> None:
         assert all(each.logits[0] == each.request.message for each in answered)
         received = [each.request.received for each in inbox.outcomes]
         assert received == sorted(received)
+
+
+# --- several requests about one frame ------------------------------------------------------------
+
+
+def regions(stream: Stream[Any], *numbers: Any) -> None:
+    """Submit a frame with several regions, each of which is a picture of that number."""
+    stream.submit(*(Request(number, read) for number in numbers))
+    stream._shared.bell.ring()
+
+
+class Frames:
+    """Collects the outcomes of frames, a list for each."""
+
+    def __init__(self) -> None:
+        self.kinds: list[list[str]] = []
+        self.messages: list[list[Any]] = []
+        self.came = threading.Semaphore(0)
+
+    def __call__(self, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+        self.kinds.append([outcome.kind for outcome in outcomes])
+        self.messages.append([outcome.request.message for outcome in outcomes])
+        self.came.release()
+
+    def wait(self, count: int) -> None:
+        for _ in range(count):
+            assert self.came.acquire(timeout=WAIT)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_regions_of_a_frame_need_as_few_inferences_as_the_batch_allows(workers: int) -> None:
+    backend, frames = HeldBackend(batch=4), Frames()
+    pipeline = Pipeline(hosted(backend), workers=workers)
+    stream = pipeline.open_stream(frames)
+    regions(stream, *range(20, 30))
+    frames.wait(1)
+    assert frames.messages == [list(range(20, 30))]
+    assert sorted(map(len, backend.batches)) == [2, 4, 4]
+    assert stream.counts == Counts(received=1, answered=1)
+    assert pipeline.close(WAIT)
+
+
+def test_all_workers_share_the_regions_of_a_frame() -> None:
+    backend, frames = HeldBackend(open_gates=False), Frames()
+    pipeline = Pipeline(hosted(backend), workers=3)
+    stream = pipeline.open_stream(frames)
+    regions(stream, 1, 2, 3)
+    wait_begun(backend, 3)
+    for number in (1, 2, 3):
+        backend.gate(number).set()
+    frames.wait(1)
+    assert backend.most_at_once == 3
+    assert pipeline.close(WAIT)
+
+
+def test_frames_with_and_without_regions_keep_their_order() -> None:
+    backend, frames = HeldBackend(open_gates=False, batch=2), Frames()
+    pipeline = Pipeline(hosted(backend), workers=2)
+    stream = pipeline.open_stream(frames, queue_depth=8)
+    regions(stream)
+    frames.wait(1)  # nothing is before it
+    regions(stream, 1, 2, 3)
+    regions(stream)
+    regions(stream, 4)
+    regions(stream)
+    for number in (4, 3, 2, 1):
+        backend.gate(number).set()
+    frames.wait(4)
+    assert frames.messages == [[], [1, 2, 3], [], [4], []]
+    assert stream.counts == Counts(received=5, answered=5)
+    assert pipeline.close(WAIT)
+
+
+def test_a_frame_fails_with_any_and_is_refused_with_all_of_its_regions() -> None:
+    backend, frames = HeldBackend(), Frames()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(frames, queue_depth=8)
+    regions(stream, 1, "bad", 2)
+    regions(stream, "bad", "bad")
+    regions(stream, 1, 13, "bad")
+    frames.wait(3)
+    assert frames.kinds == [
+        ["answered", "refused", "answered"],
+        ["refused", "refused"],
+        ["answered", "failed", "refused"],
+    ]
+    assert stream.counts == Counts(received=3, answered=1, refused=1, failed=1)
+    assert pipeline.close(WAIT)
+
+
+def test_a_full_queue_drops_whole_frames() -> None:
+    backend, frames = HeldBackend(open_gates=False), Frames()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(frames, queue_depth=1)
+    regions(stream, 1, 2)
+    wait_begun(backend, 1)
+    regions(stream, 3, 4)
+    regions(stream, 5, 6)
+    for number in range(1, 7):
+        backend.gate(number).set()
+    frames.wait(2)
+    assert frames.messages == [[1, 2], [5, 6]]
+    assert stream.counts == Counts(received=3, answered=2, dropped=1)
+    assert pipeline.close(WAIT)
+
+
+def test_a_frame_in_the_middle_of_its_regions_is_dropped_at_the_end() -> None:
+    backend, frames = HeldBackend(open_gates=False), Frames()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(frames)
+    regions(stream, 1, 2)
+    wait_begun(backend, 1)
+    closing = threading.Thread(target=pipeline.close, args=(WAIT,))
+    closing.start()
+    while pipeline._shared.streams:
+        pass
+    backend.gate(1).set()
+    closing.join(WAIT)
+    assert frames.messages == []
+    assert stream.counts == Counts(received=1, dropped=1)
+
+
+def test_a_new_model_answers_the_rest_of_a_frame() -> None:
+    old, new, frames = HeldBackend(open_gates=False), HeldBackend(offset=100), Frames()
+    pipeline = Pipeline(hosted(old), workers=1)
+    stream = pipeline.open_stream(frames)
+    regions(stream, 1, 2)
+    wait_begun(old, 1)
+    old.gate(1).set()
+    old.gate(2).set()
+    assert pipeline.swap(hosted(new), WAIT)
+    frames.wait(1)
+    assert frames.kinds == [["answered", "answered"]]
+    assert pipeline.close(WAIT)

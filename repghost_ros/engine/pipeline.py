@@ -5,7 +5,10 @@ Every worker owns one slot of the model, so OpenCV, ONNX Runtime and the BPU run
 Python's lock. Where the model takes several frames an inference, a worker takes as many as wait, of
 whichever cameras, up to its share; it never waits for more. When the device cannot keep up the newest
 frames win: the oldest waiting one is dropped and counted, so latency stays bounded by the queue depth.
-Every frame submitted ends in exactly one outcome.
+Every frame submitted ends in exactly one count.
+
+A frame may be asked about several of its regions: it waits, is dropped and is delivered as one, its
+regions are spread over as few inferences as possible.
 
 One lock, `_Shared.lock`, guards everything that more than one thread touches: the workers, the streams
 and their order, the queues and counts of a stream, the tickets of a worker and their outcomes. Frames
@@ -20,18 +23,19 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Generic
 
-from repghost_ros.backends.base import Failed, Slot
-from repghost_ros.engine.model import AnyRequest, Model, Outcome
+from repghost_ros.backends.base import Failed, Refused, Slot
+from repghost_ros.engine.model import Answered, AnyRequest, Model, Outcome
 from repghost_ros.engine.request import Counts
 from repghost_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
-Deliver = Callable[[Outcome[AnyRequest]], None]
-"""Called with the outcome of a frame; where it raises, the frame has failed."""
+Deliver = Callable[[Sequence[Outcome[AnyRequest]]], None]
+"""Called with the outcomes of a frame's requests, in order; where it raises, the frame has failed."""
 
 
 class Wake:
@@ -90,16 +94,43 @@ class Bell:
 
 @dataclass(eq=False)
 class _Ticket(Generic[AnyRequest]):
-    """A frame in flight: its place in the order of its stream."""
+    """A frame's place in the order of its stream."""
 
     stream: Stream[AnyRequest]
-    request: AnyRequest
-    outcome: Outcome[AnyRequest] | None = None
+    requests: Sequence[AnyRequest]
+    taken: int = 0
+    """How many of the requests workers have taken."""
+    outcomes: dict[AnyRequest, Outcome[AnyRequest]] = field(default_factory=dict)
+    dropped: bool = False
+    """True where no worker will take the rest."""
+
+    @property
+    def left(self) -> int:
+        """How many requests no worker has taken."""
+        return len(self.requests) - self.taken
+
+    @property
+    def ended(self) -> bool:
+        """Whether every request has its outcome."""
+        return len(self.outcomes) == len(self.requests)
+
+    def drop_rest(self) -> None:
+        """Let no worker take what is left. Called with the lock held."""
+        self.dropped = self.left > 0
+        self.requests = self.requests[: self.taken]
 
     def end(self, outcome: Outcome[AnyRequest]) -> None:
-        """Let this outcome be delivered, unless the frame was given up. Called with the lock held."""
-        if self.outcome is None:
-            self.outcome = outcome
+        """Keep an outcome, unless the request was given up. Called with the lock held."""
+        self.outcomes.setdefault(outcome.request, outcome)
+
+
+def _kind(outcomes: Sequence[Outcome[Any]]) -> str:
+    """Return the field of Counts that counts a frame with these outcomes."""
+    if any(isinstance(outcome, Failed) for outcome in outcomes):
+        return Failed.kind
+    if outcomes and not any(isinstance(outcome, Answered) for outcome in outcomes):
+        return Refused.kind
+    return Answered.kind
 
 
 @dataclass
@@ -137,8 +168,9 @@ class Stream(Generic[AnyRequest]):
         self._depth = queue_depth
         self._received = 0
         self._ended: Counter[str] = Counter()
-        self._waiting: deque[AnyRequest] = deque()
+        self._waiting: deque[_Ticket[AnyRequest]] = deque()
         self._in_order: deque[_Ticket[AnyRequest]] = deque()
+        """Those that are not delivered yet; of the last one some requests may wait for a worker."""
         self._delivering = False
 
     @property
@@ -147,14 +179,22 @@ class Stream(Generic[AnyRequest]):
         with self._shared.lock:
             return Counts(self._received, **self._ended)
 
-    def submit(self, request: AnyRequest) -> None:
-        """Queue a frame for the pipeline's bell to be rung; a full queue drops its oldest frame."""
+    def submit(self, *requests: AnyRequest) -> None:
+        """Queue a frame for the pipeline's bell to be rung; a full queue drops its oldest frame.
+
+        Args:
+            requests: what is asked about the frame; none: it is delivered in its turn all the same.
+
+        """
         with self._shared.lock:
             self._received += 1
             if len(self._waiting) >= self._depth:
                 self._waiting.popleft()
                 self._ended["dropped"] += 1
-            self._waiting.append(request)
+            self._waiting.append(_Ticket(self, requests))
+            self._pass_empty_ones()
+        if not requests:
+            self.deliver()
         worker = self._shared.next_asleep()
         if worker is not NOBODY:
             self._shared.bell.add(worker)
@@ -171,18 +211,38 @@ class Stream(Generic[AnyRequest]):
             self._shared.streams.remove(self)
             self._ended["dropped"] += len(self._waiting)
             self._waiting.clear()
+            if self._in_order:
+                self._in_order[-1].drop_rest()
 
     @property
     def ready(self) -> int:
-        """How many frames a worker could take now. Called with the lock held."""
+        """How many requests a worker could take now. Called with the lock held."""
         # More than the limit may be in flight after a swap to a smaller batch.
-        return max(0, min(len(self._waiting), self._shared.limit - len(self._in_order)))
+        room = max(0, self._shared.limit - len(self._in_order))
+        begun = self._in_order[-1].left if self._in_order else 0
+        return begun + sum(len(ticket.requests) for ticket in islice(self._waiting, room))
 
-    def take(self) -> _Ticket[AnyRequest]:
-        """Take the oldest waiting frame of those that are ready. Called with the lock held."""
-        ticket = _Ticket(self, self._waiting.popleft())
-        self._in_order.append(ticket)
-        return ticket
+    def take(self, most: int) -> list[tuple[_Ticket[AnyRequest], AnyRequest]]:
+        """Take requests of the oldest frame that is ready. Called with the lock held.
+
+        Args:
+            most: how many, at least 1.
+
+        """
+        if not (self._in_order and self._in_order[-1].left):
+            self._in_order.append(self._waiting.popleft())
+        ticket = self._in_order[-1]
+        requests = ticket.requests[ticket.taken : ticket.taken + most]
+        ticket.taken += len(requests)
+        self._pass_empty_ones()
+        return [(ticket, request) for request in requests]
+
+    def _pass_empty_ones(self) -> None:
+        """Let frames without requests pass the workers. Called with the lock held."""
+        while self._waiting and not self._waiting[0].requests:
+            if self._in_order and self._in_order[-1].left:
+                break
+            self._in_order.append(self._waiting.popleft())
 
     def deliver(self) -> None:
         """Deliver what has ended, in order, up to the first frame in flight; one thread at a time."""
@@ -190,29 +250,29 @@ class Stream(Generic[AnyRequest]):
             if self._delivering:  # that thread goes on with what has ended meanwhile
                 return
             self._delivering = True
-            outcome = self._next_ended()
-        while outcome is not None:
-            kind = self._try_to_deliver(outcome)
+            ended = self._next_ended()
+        while ended is not None:
+            kind = "dropped" if ended.dropped else self._try_to_deliver(ended)
             with self._shared.lock:
                 self._in_order.popleft()
                 self._ended[kind] += 1
                 waiting = bool(self._waiting)  # perhaps for this place in flight
-                outcome = self._next_ended()
+                ended = self._next_ended()
             if waiting:
                 self._shared.next_asleep().wake()
 
-    def _next_ended(self) -> Outcome[AnyRequest] | None:
-        outcome = self._in_order[0].outcome if self._in_order else None
-        self._delivering = outcome is not None
-        return outcome
+    def _next_ended(self) -> _Ticket[AnyRequest] | None:
+        self._delivering = bool(self._in_order) and self._in_order[0].ended
+        return self._in_order[0] if self._delivering else None
 
-    def _try_to_deliver(self, outcome: Outcome[AnyRequest]) -> str:
+    def _try_to_deliver(self, ended: _Ticket[AnyRequest]) -> str:
+        outcomes = [ended.outcomes[request] for request in ended.requests]
         try:
-            self._deliver(outcome)
+            self._deliver(outcomes)
         except Exception:
             _log.exception("an answer could not be delivered")
             return Failed.kind
-        return outcome.kind
+        return _kind(outcomes)
 
 
 class _Worker(threading.Thread):
@@ -221,11 +281,11 @@ class _Worker(threading.Thread):
     def __init__(self, shared: _Shared, model: Model, slot: Slot, number: int) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self.retired = False
-        self.tickets: list[_Ticket[Any]] = []
-        """The frames that it works on."""
+        self.batch: list[tuple[_Ticket[Any], Any]] = []
+        """The requests that it works on, and their frames."""
         self.began = 0.0
         """When it took them, seconds on the monotonic clock."""
-        self.batch = len(slot.inputs)
+        self.most = len(slot.inputs)
         """How many those may be."""
         self._awake = Wake(os.eventfd(0))
         self._shared = shared
@@ -234,42 +294,47 @@ class _Worker(threading.Thread):
 
     def run(self) -> None:
         shared = self._shared
-        while tickets := self._wait_for_work():
-            ticket_of = {ticket.request: ticket for ticket in tickets}
+        while batch := self._wait_for_work():
+            ticket_of = {request: ticket for ticket, request in batch}
             for outcome in self._model.run(list(ticket_of), self._slot):
                 with shared.lock:
                     ticket_of[outcome.request].end(outcome)
             with shared.lock:
-                self.tickets = []
-            for stream in dict.fromkeys(ticket.stream for ticket in tickets):
+                self.batch = []
+            for stream in dict.fromkeys(ticket.stream for ticket, _ in batch):
                 stream.deliver()
         self._slot.close()
 
-    def _wait_for_work(self) -> list[_Ticket[Any]]:
-        """Return frames, taking the streams in turn; none once the worker is retired."""
+    def _wait_for_work(self) -> list[tuple[_Ticket[Any], Any]]:
+        """Return requests, taking the streams in turn; none once the worker is retired."""
         shared = self._shared
         while True:
             with shared.lock:
-                self.tickets = [] if self.retired else self._take()
+                self.batch = [] if self.retired else self._take()
                 self.began = time.monotonic()
-                if self.tickets or self.retired:
-                    return self.tickets
+                if self.batch or self.retired:
+                    return self.batch
                 shared.idle += 1
                 shared.asleep.append(self._awake)
             self._awake.wait()
             with shared.lock:
                 shared.idle -= 1
 
-    def _take(self) -> list[_Ticket[Any]]:
+    def _take(self) -> list[tuple[_Ticket[Any], Any]]:
         streams = self._shared.streams
-        # Idle workers get their share: converting one after another takes longer than a batch saves.
+        # Idle workers get their share: converting one frame after another takes longer than a batch
+        # saves. The regions of one frame are not divided: together they need fewer inferences.
         share = math.ceil(sum(stream.ready for stream in streams) / (1 + self._shared.idle))
-        taken: list[_Ticket[Any]] = []
-        while len(taken) < min(share, self.batch):
-            stream = next(stream for stream in streams if stream.ready)
+        taken: list[tuple[_Ticket[Any], Any]] = []
+        while len(taken) < min(share, self.most):
+            stream = next((stream for stream in streams if stream.ready), None)
+            if stream is None:
+                break
             streams.remove(stream)
             streams.append(stream)
-            taken.append(stream.take())
+            taken += stream.take(self.most - len(taken))
+        if taken and taken[-1][0].left:  # one worker was woken for the whole frame
+            self._shared.next_asleep().wake()
         return taken
 
 
@@ -299,7 +364,7 @@ class Pipeline:
         """Add a source of frames.
 
         Args:
-            deliver: called in a worker with each outcome, one at a time, in submission order.
+            deliver: called with the outcomes of each frame, one frame at a time, in submission order.
             queue_depth: how many frames may wait; beyond that the oldest is dropped.
 
         """
@@ -311,7 +376,7 @@ class Pipeline:
     def oldest_in_flight(self) -> float:
         """Seconds that the longest-running conversion or inference has taken so far, else 0.0."""
         with self._shared.lock:
-            begun = [worker.began for worker in self._shared.workers if worker.tickets]
+            begun = [worker.began for worker in self._shared.workers if worker.batch]
         return time.monotonic() - min(begun) if begun else 0.0
 
     def swap(self, model: Model, timeout_s: float | None = None) -> bool:
@@ -354,7 +419,7 @@ class Pipeline:
     def _replace_workers(self, workers: list[_Worker], timeout_s: float | None) -> bool:
         with self._shared.lock:
             retired, self._shared.workers = self._shared.workers, workers
-            self._shared.limit = 2 * sum(worker.batch for worker in workers)
+            self._shared.limit = 2 * sum(worker.most for worker in workers)
             for worker in retired:
                 worker.retired = True
         for _ in retired:
@@ -374,9 +439,9 @@ class Pipeline:
     def _give_up(self, worker: _Worker) -> None:
         """End the frames of a hanging worker; a late answer is ignored."""
         with self._shared.lock:
-            tickets, worker.tickets = worker.tickets, []
-            for ticket in tickets:
+            batch, worker.batch = worker.batch, []
+            for ticket, request in batch:
                 error = BackendError("the backend hangs: the frame was given up")
-                ticket.end(Failed(ticket.request, error))
-        for stream in dict.fromkeys(ticket.stream for ticket in tickets):
+                ticket.end(Failed(request, error))
+        for stream in dict.fromkeys(ticket.stream for ticket, _ in batch):
             stream.deliver()

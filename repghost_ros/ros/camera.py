@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -160,7 +160,8 @@ class Camera:
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def _deliver(self, outcome: Outcome[ImageRequest]) -> None:
+    def _deliver(self, outcomes: Sequence[Outcome[ImageRequest]]) -> None:
+        (outcome,) = outcomes
         topic = f"frame of '{self.sources[0].topic}'"
         if isinstance(outcome, Answered):
             self._publish(outcome)

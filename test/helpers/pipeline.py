@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ class Inbox:
         self.outcomes: list[Outcome[Request[Any]]] = []
         self.came = threading.Semaphore(0)
 
-    def __call__(self, outcome: Outcome[Request[Any]]) -> None:
-        self.outcomes.append(outcome)
-        self.came.release()
+    def __call__(self, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+        self.outcomes += outcomes
+        for _ in outcomes:
+            self.came.release()
 
     def wait(self, count: int) -> None:
         for _ in range(count):

@@ -391,3 +391,53 @@ def test_the_command_has_the_options(tmp_path: Path) -> None:
     wanted = expected(RGB[::-1], 0, 1 / 255)
     assert best["score"] == pytest.approx(next(iter(wanted.values())), abs=0.02)
     assert report["backend"].endswith("/CPU")
+
+
+# --- what exporters record -------------------------------------------------------------------------
+
+
+def test_a_model_of_ultralytics_gets_pixels_from_0_to_1(tmp_path: Path) -> None:
+    recorded = {"author": "Ultralytics", "task": "classify", "imgsz": "[224, 224]"}
+    path = write(tmp_path / "best.onnx", metadata=recorded)
+    told = scores(path, mean=(0.0,), scale=(1 / 255,))
+    assert scores(path) == pytest.approx(told, abs=1e-6)
+    assert scores(path, mean=(0.0,), scale=(1.0,)) != told  # options count more
+    detector = write(tmp_path / "d.onnx", metadata=recorded | {"task": "detect"})
+    with pytest.raises(BackendError, match="a model to detect, not a classifier"):
+        scores(detector)
+
+
+def test_a_deviation_is_not_guessed(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", metadata={"mean": "0.5", "std": "0.5"})
+    with pytest.raises(BackendError, match="not for which range of pixels"):
+        scores(path)
+    assert scores(path, mean=(127.5,), scale=(1 / 127.5,))
+
+
+def test_axes_without_size(tmp_path: Path) -> None:
+    free = ("batch", "channels", "height", "width")
+    with pytest.raises(BackendError, match="no fixed size"):
+        scores(write(tmp_path / "free.onnx", shape=free))
+    recorded = write(tmp_path / "sized.onnx", shape=free, metadata={"imgsz": "[64, 96]"})
+    backend = OnnxBackend(recorded)
+    assert (backend.height, backend.width) == (64, 96)
+
+
+@pytest.mark.parametrize(("ir", "opset"), [(99, 13), (8, 99)])
+def test_a_model_newer_than_onnx_runtime(ir: int, opset: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "new.onnx")
+    model = onnx.load(str(path))
+    model.ir_version, model.opset_import[0].version = ir, opset
+    onnx.save(model, str(path))
+    with pytest.raises(BackendError, match="newer than the installed ONNX Runtime") as raised:
+        scores(path)
+    assert "delete" not in str(raised.value)
+
+
+def test_weights_left_behind(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx")
+    beside = {"save_as_external_data": True, "location": "m.onnx.data", "size_threshold": 0}
+    onnx.save(onnx.load(str(path)), str(path), **beside)
+    (tmp_path / "m.onnx.data").unlink()
+    with pytest.raises(BackendError, match=r"weights are missing: put .*m\.onnx\.data there"):
+        scores(path)

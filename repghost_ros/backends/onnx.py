@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import to_rgb
 from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.labels import parse_labels
+from repghost_ros.zoo.onnx_graph import model_files
 
 LABELS_KEY = "labels"
 """Metadata: the class names, one a line."""
@@ -28,6 +32,11 @@ NAMES_KEY = "names"
 """Metadata as other exporters have it: the class names as a dict by index."""
 MEAN_KEY, SCALE_KEY, CHANNEL_ORDER_KEY = "mean", "scale", "channel_order"
 """Metadata: preprocessing other than ImageNet's, as in BackendOptions; numbers divided by commas."""
+
+
+SIZE_KEY, TASK_KEY = "imgsz", "task"
+"""Metadata of Ultralytics: the input's height and width, and what the model is for."""
+_log = logging.getLogger(__name__)
 
 
 def library() -> Any:
@@ -85,6 +94,24 @@ def providers(wanted: Sequence[str], offered: Sequence[str]) -> list[str]:
     return [*dict.fromkeys(name for name in chosen if name != cpu), cpu]
 
 
+def _is_rgb(axis: object) -> bool:
+    """Return whether an axis can be that of three channels."""
+    return axis == 3 or not isinstance(axis, int)
+
+
+def _remedy(path: Path, error: str) -> str:
+    """Return what to do about a model that ONNX Runtime does not load."""
+    if re.search(r"IR version|opset|till opset|is not a registered function/op", error):
+        return (
+            f"It is newer than the installed ONNX Runtime {version()}: pip install --upgrade "
+            "onnxruntime, or export it with a lower opset"
+        )
+    missing = [str(file) for file in model_files(path) if not file.is_file()]
+    if missing:
+        return f"Its weights are missing: put {', '.join(missing)} there"
+    return "If it was downloaded, delete it to get it afresh"
+
+
 class OnnxBackend:
     """A classifier fed NV12 like the board; it takes RGB, with ImageNet's normalization by default.
 
@@ -118,8 +145,7 @@ class OnnxBackend:
             )
         except Exception as error:  # ONNX Runtime raises many unrelated types
             raise BackendError(
-                f"ONNX Runtime cannot load '{path}': {error}. If it was downloaded, delete it to get "
-                "it afresh"
+                f"ONNX Runtime cannot load '{path}': {error}. {_remedy(path, str(error))}"
             ) from error
         used = self.session.get_providers()
         if "auto" not in options.onnx_providers and used[0] != wanted[0]:
@@ -157,14 +183,12 @@ class OnnxBackend:
                 "1x3xHxW or 1xHxWx3, of float, float16 or uint8"
             )
         self.kind = _KINDS[image.type]
-        self.channels_first = shape[1] == 3
-        height, width = shape[2:] if self.channels_first else shape[1:3]
-        if not self.channels_first and shape[3] != 3:
+        self.channels_first = _is_rgb(shape[1]) and shape[3] != 3
+        if not (self.channels_first or _is_rgb(shape[3])):
             raise BackendError(f"input '{image.name}' of '{path}' has no RGB channels: {shape}")
+        height, width = shape[2:] if self.channels_first else shape[1:3]
         if not (isinstance(height, int) and isinstance(width, int)):
-            raise BackendError(
-                f"input '{image.name}' of '{path}' has no fixed size: {shape}; export it with one"
-            )
+            height, width = self._recorded_size(path, image.name, shape)
         # NV12 has even sides: for an odd input the last row or column of pixels is cropped.
         self.height: int = height + height % 2
         self.width: int = width + width % 2
@@ -173,9 +197,32 @@ class OnnxBackend:
         )
         self._read_preprocessing(path)
 
+    def _recorded_size(self, path: Path, name: str, shape: Sequence[Any]) -> tuple[int, int]:
+        """Return the height and width that Ultralytics records of a model with dynamic axes."""
+        sides = [int(side) for side in re.findall(r"\d+", self._metadata.get(SIZE_KEY, ""))]
+        if len(sides) not in (1, 2) or not all(sides):
+            raise BackendError(
+                f"input '{name}' of '{path}' has no fixed size: {list(shape)}; export it with one, or "
+                f"record it: repghost_ros reads the metadata '{SIZE_KEY}', such as [224, 224]"
+            )
+        return sides[0], sides[-1]
+
     def _read_preprocessing(self, path: Path) -> None:
         """Take mean, scale and channel order from the options, else the metadata, else the record."""
         plain, usual = self.kind is np.uint8, self._options.preprocessing
+        task = self._metadata.get(TASK_KEY, "classify")
+        if task != "classify":
+            raise BackendError(f"'{path}' is a model to {task}, not a classifier")
+        if self._metadata.get("author", "").lower() == "ultralytics":
+            usual = replace(usual, mean=(0.0,) * 3, scale=(1 / 255,) * 3)
+            if not (self._options.mean or self._options.scale):
+                _log.info("'%s' is of Ultralytics: it gets pixels from 0 to 1", path.name)
+        elif "std" in self._metadata and not (self._options.mean or self._options.scale):
+            raise BackendError(
+                f"'{path}' records mean '{self._metadata.get(MEAN_KEY)}' and std "
+                f"'{self._metadata['std']}', but not for which range of pixels: give mean and scale, "
+                "for pixels from 0 to 255 (scale is 1 / std, for pixels from 0 to 1 1 / (255 * std))"
+            )
         self.mean = self._numbers(path, "mean", MEAN_KEY, (0.0,) * 3 if plain else usual.mean)
         self.scale = self._numbers(path, "scale", SCALE_KEY, (1.0,) * 3 if plain else usual.scale)
         order = self._options.channel_order

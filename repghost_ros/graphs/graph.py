@@ -39,8 +39,10 @@ def load(path: Path) -> Any:
         raise ConversionError(f"'{path}' is no ONNX model: it holds no graph")
     weights = {entry.name for entry in model.graph.initializer}
     images = [entry for entry in model.graph.input if entry.name not in weights]
-    del model.graph.input[:]
-    model.graph.input.extend(images)
+    if len(images) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(images)
+        model.ir_version = max(model.ir_version, 4)  # before, weights had to be inputs
     return model
 
 

@@ -6,13 +6,32 @@ Every message says what was wrong and what to do about it.
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+_URL = re.compile(r"\w://[^\s'\"<>]+")
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+_SECRET = re.compile(
+    r"([\w-]*(?:pas|pwd|pw|token|secret|key|auth|sig|cred|session)[\w-]*=)[^&;/?#]+", re.IGNORECASE
+)
+
+
+def without_passwords(text: str) -> str:
+    """Return a text whose URLs have no user names, passwords, keys and tokens."""
+
+    def shown(url: re.Match[str]) -> str:
+        return _SECRET.sub(r"\1***", _USER.sub("", url[0]))
+
+    return _URL.sub(shown, text)
+
 
 class RepghostError(Exception):
     """Root of the tree."""
+
+    def __str__(self) -> str:
+        return without_passwords(super().__str__())
 
 
 class FrameError(RepghostError, ValueError):

@@ -17,6 +17,7 @@ from repghost_ros.output import replacing
 
 SMALLEST = 4096
 """Bytes; no model is smaller."""
+_POINTER = b"version https://git-lfs.github.com/spec/"
 LARGEST = 1 << 30
 """Bytes; no model is larger."""
 
@@ -50,6 +51,29 @@ def check_format(path: Path, origin: str) -> None:
             f"{origin} is not a model ({path.stat().st_size} bytes, beginning {head[:16]!r}): the "
             "archive or the network answered something else"
         )
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a Git LFS pointer, which stands for the file after a clone without Git LFS.
+
+    Raises:
+        StoreError: the file is one.
+
+    """
+    if is_pointer(path):
+        raise StoreError(
+            f"'{path}' is a Git LFS pointer, not the file itself: git lfs install, then git lfs pull "
+            "in its repository"
+        )
+
+
+def is_pointer(path: Path) -> bool:
+    """Return whether a file is a Git LFS pointer; one that cannot be read is not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False
 
 
 def sidecar_of(path: Path) -> Path:

@@ -28,6 +28,7 @@ from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.cli.program import COMMANDS
 from repghost_ros.cli.report import SCHEMA, Table, _print_rich
+from repghost_ros.errors import SourceError, without_passwords
 from repghost_ros.paths import share
 from repghost_ros.runs import doctor
 from repghost_ros.sources.pictures import find, pictures
@@ -298,6 +299,28 @@ def test_errors_are_one_line(store: Path) -> None:
     (line,) = ended.stderr.splitlines()
     assert line.startswith("repghost: ")
     assert "repghost export 150" in line
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://admin:s3cret@127.0.0.1:9/live", "rtsp://127.0.0.1:9/live"),
+        ("rtsp://admin:p@ss@127.0.0.1:9/live@1", "rtsp://127.0.0.1:9/live@1"),
+        ("http://127.0.0.1:9/v.cgi?user=a&pwd=s3cret", "http://127.0.0.1:9/v.cgi?user=a&pwd=***"),
+        (
+            "rtsp://127.0.0.1:9/user=a&password=x&ch=1",
+            "rtsp://127.0.0.1:9/user=a&password=***&ch=1",
+        ),
+        ("https://b.s3.com/d?X-Amz-Signature=1f&x=2", "https://b.s3.com/d?X-Amz-Signature=***&x=2"),
+    ],
+)
+def test_passwords_are_never_shown(url: str, shown: str, capsys: Any) -> None:
+    assert without_passwords(f"'{url}': gone") == f"'{shown}': gone"
+    assert str(SourceError(f"'{url}' is gone")) == f"'{shown}' is gone"
+    assert json.loads(without_passwords(json.dumps({"a": url, "b": 1}))) == {"a": shown, "b": 1}
+    if url.startswith("rtsp"):
+        assert main(["classify", url, "--model", "demo"]) == 1
+        assert f"'{shown}' cannot be opened" in capsys.readouterr().err
 
 
 def test_what_is_typed_wrongly_is_named(capsys: Any) -> None:

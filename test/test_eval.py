@@ -12,9 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from helpers.toys import write_color_model
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
@@ -86,28 +85,6 @@ def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="choose another folder"):
         predict(classifier, samples, EvalProtocol(), folder=tmp_path)
     classifier.close()
-
-
-def write_color_model(path: Path, order: tuple[int, int, int] = (0, 1, 2), **saving: Any) -> Path:
-    """Write a model whose classes are the colors red, green and blue, in this order."""
-    weights = (20 * np.eye(3, dtype=np.float32))[:, list(order)]
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colors",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
-        [numpy_helper.from_array(np.ascontiguousarray(weights), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
-    model.ir_version = 8
-    path.unlink(missing_ok=True)
-    onnx.save(model, path, **saving)
-    return path
 
 
 def write_colors(folder: Path, names: Sequence[str] = ("red", "green", "blue")) -> Path:

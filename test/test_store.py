@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 from helpers.compiled import compiled
 from helpers.server import MODEL, Archive
+from helpers.toys import write_color_model
 
-from repghost_ros.errors import StoreError
+from repghost_ros.errors import DownloadError, StoreError
 from repghost_ros.files import sidecar_of
+from repghost_ros.zoo import download
 from repghost_ros.zoo.catalogue import MODELS, REPGHOST
+from repghost_ros.zoo.download import TEMPORARY
 from repghost_ros.zoo.store import ModelStore, resolve, store_root
 
 NAME = "repghostnet_100.onnx"
@@ -40,6 +43,41 @@ def test_downloads_once_and_records_the_hash(archive: Archive, store: ModelStore
     assert store.fetch("100", "onnx") == store.find("100", "onnx") == path
     assert len(archive.gets) == 1
     assert store.entries() == [path]
+
+
+@pytest.mark.parametrize("status", TEMPORARY)
+def test_asks_a_busy_server_again(
+    status: int, archive: Archive, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_WAITS", (0.0, 0.0))
+    archive.refusals = [status]
+    assert store.fetch("150", "onnx").is_file()
+    archive.refusals = [status] * 3
+    with pytest.raises(DownloadError, match=f"now .{status}.*try again later"):
+        store.fetch("100", "bin")
+
+
+def test_a_proxy_that_wants_a_password_is_not_the_archive(
+    archive: Archive, store: ModelStore
+) -> None:
+    archive.refusals = [407]
+    with pytest.raises(StoreError, match="proxy wants a name and a password"):
+        store.fetch("100", "bin")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.bin", "model.onnx.data"])
+def test_a_pointer_of_git_lfs_is_no_model(name: str, tmp_path: Path) -> None:
+    beside: dict[str, Any] = {
+        "save_as_external_data": True,
+        "location": "model.onnx.data",
+        "size_threshold": 0,
+    }
+    write_color_model(tmp_path / "model.onnx", **beside)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+    (tmp_path / name).write_text(pointer)
+    model = tmp_path / name.removesuffix(".data")
+    with pytest.raises(StoreError, match="Git LFS pointer.*git lfs pull"):
+        resolve("", model.suffix[1:], model_path=str(model))
 
 
 def test_resumes_what_broke_off(archive: Archive, store: ModelStore) -> None:
@@ -135,7 +173,7 @@ def test_says_how_to_make_what_the_archive_does_not_have(
     archive.status = 404
     with pytest.raises(StoreError, match="repghost export 100"):
         store.fetch("100", "onnx")
-    archive.status = 503
+    archive.status = 403
     with pytest.raises(StoreError, match="REPGHOST_MODEL_URL") as error:
         store.fetch("100", "onnx")
     assert "repghost export" not in str(error.value)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from repghost_ros.errors import without_passwords
+
 SCHEMA = 2
 """Version of the JSON that `repghost COMMAND --json` prints; rises when a field changes its meaning."""
 
@@ -89,7 +91,7 @@ def print_report(command: str, report: Report, *, as_json: bool) -> None:
     """Print a report on stdout, JSON in the envelope shared by all commands."""
     if as_json:
         envelope = {"schema": SCHEMA, "command": command, **report.as_json()}
-        print(json.dumps(envelope, indent=1, ensure_ascii=False))
+        print(without_passwords(json.dumps(envelope, indent=1, ensure_ascii=False)))
         return
     is_terminal = sys.stdout.isatty()
     for piece in report.text():
@@ -97,9 +99,9 @@ def print_report(command: str, report: Report, *, as_json: bool) -> None:
             _print_rich(piece)
         elif isinstance(piece, Latest):
             shown = f"\r\x1b[K{piece.line}" if is_terminal else f"{piece.text}\n"
-            print(shown, end="", flush=True)
+            print(without_passwords(shown), end="", flush=True)
         else:
-            print(piece, flush=True)
+            print(without_passwords(str(piece)), flush=True)
 
 
 def _print_rich(table: Table) -> None:
@@ -113,5 +115,7 @@ def _print_rich(table: Table) -> None:
     for name, is_numeric in zip(table.head, table.numeric(), strict=True):
         shown.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
     for row in table.cells():
-        shown.add_row(*map(Text, row))  # file and class names are not markup
+        shown.add_row(
+            *map(Text, map(without_passwords, row))
+        )  # file and class names are not markup
     Console().print(shown)

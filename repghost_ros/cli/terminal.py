@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from repghost_ros.errors import need
+from repghost_ros.errors import need, without_passwords
 
 INTERRUPTED = 130
 """Exit code."""
@@ -24,7 +24,7 @@ Advance = Callable[[int, int], None]
 
 def print_error(text: str) -> None:
     """Print one message on stderr, above a progress bar if there is one."""
-    line = f"repghost: {text}"
+    line = without_passwords(f"repghost: {text}")
     tqdm = sys.modules.get("tqdm")
     if tqdm is None:
         print(line, file=sys.stderr)

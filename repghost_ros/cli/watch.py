@@ -24,7 +24,7 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.engine.model import Model
 from repghost_ros.engine.request import Request
-from repghost_ros.errors import OutputError, need
+from repghost_ros.errors import OutputError, need, without_passwords
 from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
@@ -47,7 +47,9 @@ class WatchReport:
         self._model = model
         self._made = made
         self._options = options
-        self._watched = Watched(options.source, f"{model.name} on {model.runtime}")
+        self._watched = Watched(
+            without_passwords(options.source), f"{model.name} on {model.runtime}"
+        )
 
     def text(self) -> Iterator[str]:
         """The page's address and, at the end, the number of frames."""

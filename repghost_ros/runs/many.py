@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.engine.model import ModelSpec
-from repghost_ros.errors import OutputError, RepghostError, SourceError
+from repghost_ros.errors import OutputError, RepghostError, SourceError, without_passwords
 from repghost_ros.files import lock, sha256
 from repghost_ros.output import whole_file
 from repghost_ros.runs.answers import open_results, read_results
@@ -304,7 +304,7 @@ class _Writer:
             row = None
         identity = [plan.identity, self._options]
         if row and told["identity"] == identity and (self._out / row.result).is_file():
-            self.rows[plan.bag] = self._compared(row)
+            self.rows[plan.bag] = self._compared(replace(row, bag=plan.bag))
             return True
         self._plans[plan.bag] = plan
         return False
@@ -327,7 +327,7 @@ class _Writer:
         name, summary = self._names[plan.bag], Summary()
         every = (answer for answers, _ in parts for answer in answers)
         path = self._out / name
-        with open_results(path, top_k=self._top_k, bag=plan.bag) as write:
+        with open_results(path, top_k=self._top_k, bag=without_passwords(plan.bag)) as write:
             for answer in summary.count(every):
                 write(answer)
         classes = dict(sorted(summary.classes.items(), key=lambda each: (-each[1], each[0])))
@@ -362,7 +362,7 @@ class _Writer:
 def _write_json(path: Path, value: Any) -> None:
     with whole_file(path) as partial:
         text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+        partial.write_text(without_passwords(text), encoding="utf-8", errors="surrogateescape")
 
 
 def _reason(error: Exception) -> str:

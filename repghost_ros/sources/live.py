@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 
-from repghost_ros.errors import SourceError
+from repghost_ros.errors import SourceError, without_passwords
 from repghost_ros.sources.pictures import Picture, pictures
 from repghost_ros.sources.videos import open_capture
 
@@ -55,7 +55,9 @@ def live_pictures(source: str, *, every: int = 1, max_rate: float = 0.0) -> Iter
         SourceError: it cannot be opened, delivers nothing, or ended unexpectedly.
 
     """
-    read = _from_stdin() if source in STDIN else _captured(_shown(source), _source(source))
+    read = (
+        _from_stdin() if source in STDIN else _captured(without_passwords(source), _source(source))
+    )
     with closing(read) as made:
         due = 0.0
         for number, picture in enumerate(made):
@@ -77,11 +79,6 @@ def _camera(source: str) -> int | None:
 def _source(source: str) -> str | int:
     camera = _camera(source)
     return source if camera is None else camera
-
-
-def _shown(source: str) -> str:
-    """A printable source: a URL without its password."""
-    return re.sub(r"(://)[^/@]*@", r"\1", source)
 
 
 def _captured(name: str, source: str | int) -> Generator[Picture, None, None]:

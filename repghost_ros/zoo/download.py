@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +15,10 @@ from repghost_ros.files import LARGEST
 Progress = Callable[[int, int], None]
 """Called with bytes so far and bytes in all, 0 if the server does not say."""
 
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+"""Statuses of a server that may answer otherwise in a moment."""
+_WAITS = (1.0, 2.0, 4.0)  # seconds before the next tries
+_LONGEST_WAIT = 10.0  # seconds that a server may ask for
 _CHUNK = 1 << 16  # bytes
 _TIMEOUT = 30.0  # seconds without data
 
@@ -29,9 +34,27 @@ def receive(url: str, part: Path, validator: Path, progress: Progress | None) ->
 
     Raises:
         HTTPException: the content is incomplete, or too large for a model.
-        OSError: the network or the disk failed; urllib.error.HTTPError names a status.
+        OSError: the network or the disk failed; urllib.error.HTTPError names a status. One of TEMPORARY
+            was tried again.
 
     """
+    for wait in _WAITS:
+        try:
+            return _receive(url, part, validator, progress)
+        except urllib.error.HTTPError as error:
+            if error.code not in TEMPORARY:
+                raise
+            time.sleep(_asked_to_wait(error) or wait)
+    return _receive(url, part, validator, progress)
+
+
+def _asked_to_wait(error: urllib.error.HTTPError) -> float:
+    """Return the seconds of Retry-After; 0 if the server does not say."""
+    said = error.headers.get("Retry-After", "")
+    return min(float(said), _LONGEST_WAIT) if said.isdecimal() else 0.0
+
+
+def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -> None:
     headers = {}
     begun = part.stat().st_size if part.is_file() else 0
     if begun and validator.is_file():

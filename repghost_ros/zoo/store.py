@@ -25,7 +25,15 @@ from repghost_ros.errors import (
     OutputError,
     StoreError,
 )
-from repghost_ros.files import check_format, locked, move, record, sha256, sidecar_of
+from repghost_ros.files import (
+    check_format,
+    locked,
+    move,
+    record,
+    refuse_pointer,
+    sha256,
+    sidecar_of,
+)
 from repghost_ros.paths import share
 from repghost_ros.zoo.binary import read_compiled
 from repghost_ros.zoo.catalogue import (
@@ -37,7 +45,8 @@ from repghost_ros.zoo.catalogue import (
     nearest,
     weights_url,
 )
-from repghost_ros.zoo.download import Progress, receive
+from repghost_ros.zoo.download import TEMPORARY, Progress, receive
+from repghost_ros.zoo.onnx_graph import model_files
 from repghost_ros.zoo.record import Record
 
 _log = logging.getLogger(__name__)
@@ -71,6 +80,8 @@ def resolve(
         path = Path(model_path).expanduser()
         if not path.is_file():
             raise StoreError(f"model file '{path}' does not exist: check model_path")
+        for file in model_files(path):
+            refuse_pointer(file)
         return path
     if model == DEMO:
         return share() / "models" / DEMO_FILES[format]
@@ -222,6 +233,12 @@ class ModelStore:
         record(path, remark)
 
 
+_PROXY = (
+    "{} cannot be downloaded: the proxy wants a name and a password (407): write NAME:PASSWORD@ before "
+    "its host in the environment variables https_proxy and http_proxy"
+)
+
+
 class _AbsentError(StoreError):
     """A server that does not have a file."""
 
@@ -238,12 +255,20 @@ def _receive(url: str, part: Path, validator: Path, progress: Progress | None, p
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.NOT_FOUND:
             raise _AbsentError(f"the archive does not have {url}") from error
+        if error.code in TEMPORARY:
+            raise DownloadError(
+                f"{url} cannot be downloaded now ({error.code} {error.reason}): try again later"
+            ) from error
+        if error.code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            raise StoreError(_PROXY.format(url)) from error
         raise StoreError(
             f"{url} cannot be downloaded ({error.code} {error.reason}): look at the archive's address, "
             "REPGHOST_MODEL_URL or REPGHOST_WEIGHTS_URL"
         ) from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        if "407" in str(reason):  # of a tunnel
+            raise StoreError(_PROXY.format(url)) from error
         raise DownloadError(
             f"{url} cannot be downloaded ({reason}). Without a network, download it elsewhere and "
             f"put it at {path}"

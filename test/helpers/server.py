@@ -24,6 +24,8 @@ class Archive(ThreadingHTTPServer):
         self.resumes_rightly = True
         self.break_after: int | None = None
         self.status = 200
+        self.refusals: list[int] = []
+        """Statuses of the next answers."""
         self.gets: list[str | None] = []
         self.files: dict[str, bytes] = {}
         """Served as they are, whatever the status of others."""
@@ -37,6 +39,12 @@ class Handler(BaseHTTPRequestHandler):
         archive = self.server
         wanted = self.headers.get("Range")
         archive.gets.append(wanted)
+        if archive.refusals:
+            self.send_response(archive.refusals.pop(0))
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.path in archive.files:
             body = archive.files[self.path]
             self.send_response(200)

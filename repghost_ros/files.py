@@ -20,6 +20,9 @@ SMALLEST = 4096
 _POINTER = b"version https://git-lfs.github.com/spec/"
 LARGEST = 1 << 30
 """Bytes; no model is larger."""
+LFS_POINTER = b"version https://git-lfs"
+"""What stands in the place of a large file in a clone without Git LFS; its first bytes."""
+LFS_REMEDY = "it is a Git LFS pointer, not the file itself: run git lfs pull in its repository"
 
 
 def move(file: Path, path: Path) -> None:

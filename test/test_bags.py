@@ -13,11 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zstandard
 from helpers.bags import IMAGE, ROS1, ROS2, film, image, sign_bag, stamp_ns, write_ros1, write_ros2
 from mcap.writer import CompressionType, Writer
 
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError
+from repghost_ros.runs.many import is_bag
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.storage import ros2_type
 from repghost_ros.sources.types import hypotheses, ros2_topics
@@ -414,6 +416,50 @@ def test_split_bags(tmp_path: Path) -> None:
     assert stamps == ALL[:6]
     assert "6 of 12 messages" in said
     assert "'b.mcap' is missing" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["bag_{}.mcap", "{0}_bag_2026_01_02-10_{0:02}_00.mcap", "renamed{}.mcap"]
+)
+@pytest.mark.parametrize("has_metadata", [False, True])
+def test_split_files_are_read_in_order_of_time(
+    name: str, has_metadata: bool, tmp_path: Path
+) -> None:
+    """More than nine files: 10 comes before 2 in the alphabet."""
+    whole = sign_bag(tmp_path / "whole", FRAMES)
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    for index in range(FRAMES):
+        images = [image(ROS2, index, PICTURES[index])]
+        part = write_ros2(tmp_path / str(index), {TOPIC: images}, first=index)
+        shutil.copy(part / f"{index}.mcap", bag / name.format(index))
+    if has_metadata:  # of other names: somebody renamed the files
+        shutil.copy(whole / "metadata.yaml", bag)
+    stamps, said = read(bag)
+    assert (stamps, said) == (ALL, "")
+    assert is_bag(bag) or name.startswith("renamed")
+
+
+@pytest.mark.parametrize("has_metadata", [False, True])
+@pytest.mark.parametrize("keeps", [False, True])
+def test_compressed_and_decompressed_twins_are_read_once(
+    keeps: bool, has_metadata: bool, tmp_path: Path
+) -> None:
+    bag = sign_bag(tmp_path / "bag", FRAMES)
+    file = bag / "bag.mcap"
+    (bag / "bag.mcap.zstd").write_bytes(zstandard.compress(file.read_bytes()))
+    if not keeps:
+        file.unlink()
+    if not has_metadata:
+        (bag / "metadata.yaml").unlink()
+    assert read(bag) == (ALL, "")
+
+
+def test_a_git_lfs_pointer_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "drive.mcap"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(SourceError, match="Git LFS pointer.*git lfs pull"):
+        Bag(path)
 
 
 def test_files_that_the_metadata_do_not_list_are_named(tmp_path: Path) -> None:

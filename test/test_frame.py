@@ -82,35 +82,60 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], reason: str) -> Non
 
 
 @pytest.mark.skipif("cv_bridge" in sys.modules, reason="cv_bridge is installed and takes them")
-@pytest.mark.parametrize("encoding", ["mono16", "32FC1", "bayer_rggb16", "no such thing"])
+@pytest.mark.parametrize("encoding", ["mono16", "32FC1", "bayer_rggb16"])
 def test_other_encodings_say_what_to_install(encoding: str) -> None:
-    with pytest.raises(FrameError, match=r"cv_bridge.*cv-bridge.*bgr8"):
+    with pytest.raises(FrameError, match="needs cv_bridge"):
+        from_image(image(encoding=encoding))
+
+
+@pytest.mark.parametrize(
+    ("spelled", "encoding"),
+    [
+        *(("BayerRG8", "bayer_rggb8"), ("BayerGR8", "bayer_grbg8")),
+        *(("BayerGB8", "bayer_gbrg8"), ("BayerBG8", "bayer_bggr8"), ("SBGGR8", "bayer_bggr8")),
+        *(("YUYV", "yuv422_yuy2"), ("YUV422_8", "yuv422_yuy2"), ("yuyv422", "yuv422_yuy2")),
+        *(("UYVY", "yuv422"), ("YUV422_8_UYVY", "yuv422"), ("YCbCr422_8_CbYCrY", "yuv422")),
+        *(("BGR8", "bgr8"), ("bgr24", "bgr8"), ("8uc3", "bgr8"), ("RGB8Packed", "rgb8")),
+        *(("RGBX", "rgba8"), ("rgb0", "rgba8"), ("BGRa8", "bgra8")),
+        *(("Mono8", "mono8"), ("GREY", "mono8"), ("Y800", "mono8"), ("NV12", "nv12")),
+    ],
+)
+def test_encodings_as_other_standards_spell_them(spelled: str, encoding: str) -> None:
+    sent = {"width": 2, "height": 2, "step": 8, "data": bytes(24 if encoding == "nv12" else 16)}
+    assert from_image(image(encoding=spelled, **sent)).encoding == encoding
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *(
+            "nv16",
+            "yuv420p",
+            "yuv420",
+            "I420",
+            "YV12",
+            "rgb_8",
+            "bayer_rgb8",
+            "RGB888",
+            "RGBA32",
+            "x",
+        )
+    ],
+)
+def test_no_layout_is_guessed_from_the_letters_of_a_name(encoding: str) -> None:
+    with pytest.raises(
+        FrameError, match=f"'{encoding}' is unknown: let the driver publish one of mono8"
+    ):
         from_image(image(encoding=encoding))
 
 
 @pytest.mark.parametrize(
     ("encoding", "hint"),
-    [
-        ("rgb", "mean 'rgb8'"),
-        ("BGR8", "mean 'bgr8'"),
-        ("RGB888", "mean 'rgb8'"),
-        ("rgb_8", "mean 'rgb8'"),
-        ("mono", "mean 'mono8'"),
-        ("8uc3", "mean '8UC3'"),
-        ("YUYV", "mean 'yuyv'"),
-        ("yuv422_yuyv", "mean 'yuyv'"),
-        ("bayer_rgb8", "mean 'bayer_rggb8'"),
-        ("NV12", "mean 'nv12'"),
-        ("jpeg", "CompressedImage"),
-        ("bgr8; jpeg compressed bgr8", "CompressedImage"),
-        ("MJPG", "CompressedImage"),
-        ("", "no encoding"),
-    ],
+    [("jpeg", "CompressedImage"), ("h264", "CompressedImage"), ("", "no encoding")],
 )
-def test_an_encoding_spelt_wrong_is_told_the_right_one(encoding: str, hint: str) -> None:
-    with pytest.raises(FrameError, match=hint) as refused:
+def test_what_is_no_encoding_is_told(encoding: str, hint: str) -> None:
+    with pytest.raises(FrameError, match=hint):
         from_image(image(encoding=encoding))
-    assert "cv_bridge" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from repghost_ros.cli import main
 from repghost_ros.errors import FrameError, SourceError
@@ -31,6 +32,7 @@ from repghost_ros.sources.signs import render
 from repghost_ros.sources.videos import read_video
 
 CLASSIFY = ("classify", "--model", "demo", "--top-k", "1")
+_ORIENTATION = 0x0112  # of EXIF and TIFF
 FRAMES = 40
 STAY = ("stop", "yield", "roundabout")
 
@@ -373,3 +375,69 @@ def test_a_pfm_image_is_refused(tmp_path: Path, kind: str) -> None:
     path.write_bytes(f"{kind}\n4 4\n-1.0\n".encode() + values.tobytes())
     with pytest.raises(FrameError, match=r"float\.pfm.*floating-point.*convert"):
         read_image(path)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_floating_point_values_are_refused(kind: type, tmp_path: Path) -> None:
+    path = tmp_path / "float.tif"
+    cv2.imwrite(str(path), sign("stop").astype(kind) / 255)
+    with pytest.raises(FrameError, match="float.*convert it to 8 bits"):
+        read_image(path)
+
+
+def test_of_16_bits_the_upper_8_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tif"
+    cv2.imwrite(str(path), sign("stop").astype(np.uint16) * 257)
+    assert np.array_equal(read_image(path).planes[0], sign("stop"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_every_format_is_followed(
+    suffix: str, orientation: int, tmp_path: Path
+) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :16] = 200  # tells all eight apart
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    if suffix == "webp":
+        Image.fromarray(pixels).save(path, lossless=True, exif=exif)
+    elif suffix == "tif":
+        Image.fromarray(pixels).save(path, tiffinfo={_ORIENTATION: orientation})
+    else:
+        Image.fromarray(pixels).save(path, exif=exif)
+    with Image.open(path) as opened:
+        wanted = np.asarray(ImageOps.exif_transpose(opened).convert("L"))
+    shown = read_image(path).planes[0]  # of a JPEG the luma
+    shown = shown.max(axis=-1) if shown.ndim == 3 else shown
+    assert shown.shape == wanted.shape
+    assert np.abs(shown.astype(int) - wanted).mean() < 3
+
+
+def test_a_picture_that_is_a_git_lfs_pointer_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(FrameError, match="Git LFS pointer.*git lfs pull"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("between", [b"", b"\r\n", bytes(3000), b"\0\n"])
+def test_jpegs_with_padding_between_them(between: bytes) -> None:
+    parts = [cv2.imencode(".jpg", sign(label))[1].tobytes() for label in STAY]
+    done = run_bytes("-", between.join(parts) + between)
+    assert [answer["results"][0]["class_id"] for answer in done] == list(STAY)
+
+
+def multi_picture(first: bytes, *others: bytes) -> bytes:
+    """JPEGs as one file of CIPA's Multi-Picture Format, such as a photo and its gain map."""
+    index = struct.pack("<HHHII", 1, 0xB001, 4, 1, 1 + len(others)) + bytes(4)
+    body = b"MPF\0II*\0" + struct.pack("<I", 8) + index
+    segment = b"\xff\xe2" + struct.pack(">H", len(body) + 2) + body
+    return first[:2] + segment + first[2:] + b"".join(others)
+
+
+def test_parts_of_a_photo_are_no_pictures_of_their_own() -> None:
+    stop, *rest = (cv2.imencode(".jpg", sign(label))[1].tobytes() for label in STAY)
+    done = run_bytes("-", multi_picture(stop, rest[0], rest[0]) + stop)
+    assert [answer["results"][0]["class_id"] for answer in done] == [STAY[0], STAY[0]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ PART = 500
 """Frames of a part."""
 _BAGS = (".bag", ".mcap", ".db3")
 _METADATA = "metadata.yaml"
+_TIME = re.compile(r"_\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d$")
+"""As rosbag2 appends it to names."""
 _LOCK = ".lock"
 
 
@@ -112,11 +115,22 @@ def find_bags(paths: Iterable[str]) -> list[str]:
 def is_bag(path: Path) -> bool:
     """Whether a folder is one ROS 2 bag.
 
-    A killed recorder leaves no metadata.yaml, only files named after the folder.
+    A killed recorder leaves no metadata.yaml, only files named after the folder: NAME_NUMBER, or in
+    newer releases NUMBER_NAME_TIME.
     """
-    files = [file for file in path.iterdir() if file.suffix in _BAGS[1:]]
-    named = [file for file in files if file.stem.rpartition("_")[0] == path.name]
-    return (path / _METADATA).is_file() or bool(files and len(named) == len(files))
+    if (path / _METADATA).is_file():
+        return True
+    stems = [
+        file.name.removesuffix(".zstd").rpartition(".")[0]
+        for file in path.iterdir()
+        if file.name.removesuffix(".zstd").endswith(_BAGS[1:])
+    ]
+    name = _TIME.sub("", path.name)
+    return bool(stems) and all(
+        stem.rpartition("_")[0] == path.name
+        or (stem.partition("_")[0].isdecimal() and _TIME.sub("", stem.partition("_")[2]) == name)
+        for stem in stems
+    )
 
 
 def _bags_among(files: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import sys
 import threading
 import time
@@ -25,7 +26,11 @@ from repghost_ros.sources.videos import open_capture
 STDIN = ("-", "/dev/stdin")
 PROTOCOLS = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 _PIECE = 1 << 16  # bytes
-_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG = b"\xff\xd8"
+_BETWEEN = re.compile(rb"\xff\xd9[\0\r\n\t ]*(?=\xff\xd8)")
+"""The end of a JPEG, and padding, in front of the next one."""
+_MPF_PICTURES = 0xB001
+"""The tag of the number of pictures."""
 _PICTURES = (b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 """What the formats begin with that are read whole."""
 
@@ -128,16 +133,39 @@ def _from_stdin() -> Generator[Picture, None, None]:
 
 
 def _jpegs(stream: Any) -> Iterator[Picture]:
-    waiting, index = b"", 0
+    """Yield JPEGs that follow one another, with padding or line breaks in between."""
+    waiting, index, attached = b"", 0, 0
     while piece := stream.read1(_PIECE):
-        searched = max(0, len(waiting) - 3)
         waiting += piece
         # A thumbnail's end marker lies within a segment, so no start marker follows it.
-        while (end := waiting.find(_JPEG_END + _JPEG, searched)) >= 0:
-            yield Picture("-", index, data=waiting[: end + 2])
-            waiting, searched, index = waiting[end + 2 :], 0, index + 1
-    if waiting:
+        while found := _BETWEEN.search(waiting):
+            data, waiting = waiting[: found.end()], waiting[found.end() :]
+            if not attached:
+                yield Picture("-", index, data=data)
+                index += 1
+            attached = attached - 1 if attached else _attached(data)
+    if waiting and not attached:
         yield Picture("-", index or None, data=waiting)
+
+
+def _attached(data: bytes) -> int:
+    """Return how many JPEGs follow as parts of this one, such as the gain map of Ultra HDR.
+
+    By the index of CIPA DC-007 (Multi-Picture Format) in its APP2 segment.
+    """
+    at = data.find(b"MPF\0") + 4
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[at : at + 4]) if at >= 4 else None
+    if order is None:
+        return 0
+    try:
+        entries = at + struct.unpack_from(f"{order}I", data, at + 4)[0]
+        for number in range(struct.unpack_from(f"{order}H", data, entries)[0]):
+            tag, _, _, value = struct.unpack_from(f"{order}HHII", data, entries + 2 + 12 * number)
+            if tag == _MPF_PICTURES:
+                return max(0, int(value) - 1)
+    except struct.error:  # a broken index: the pictures count as they come
+        pass
+    return 0
 
 
 def _video(stream: Any) -> Iterator[Picture]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import cv2
 import numpy as np
 
 from repghost_ros.errors import FrameError, SourceError
+from repghost_ros.files import LFS_POINTER, LFS_REMEDY
 from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
 from repghost_ros.sources.videos import read_video
-from repghost_ros.vision.frame import Frame, from_array, from_compressed
+from repghost_ros.vision.frame import Frame, from_array, from_compressed, turned
+from repghost_ros.vision.jpeg import exif_orientation
 
 
 class PictureError(SourceError):
@@ -75,7 +78,10 @@ def read_image(path: Path) -> Frame:
 
 
 def decode_image(data: bytes, name: str) -> Frame:
-    """The content of an image file as a frame; errors call it `name`.
+    """Return the content of an image file as a frame; errors call it `name`.
+
+    Of 16 bits a sample the upper 8 are taken. Floating-point values are refused, for their range is
+    not known.
 
     Raises:
         FrameError: it is broken or no image.
@@ -88,14 +94,37 @@ def decode_image(data: bytes, name: str) -> Frame:
             raise FrameError(f"'{name}': {error}") from error
     if data[:2] in (b"PF", b"Pf"):  # OpenCV would cut 0..1 to 0 and 1
         raise FrameError(f"'{name}' is a PFM image of floating-point values: convert it to 8 bits")
-    # OpenCV raises many types for the many ways in which a file is not an image.
+    if data.startswith(LFS_POINTER):
+        raise FrameError(f"'{name}': {LFS_REMEDY}")
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    # Turned here: whether OpenCV itself follows the orientation of a WebP depends on its version.
+    flags = (
+        cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_IGNORE_ORIENTATION if is_webp else 0)
+    )
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
         raise FrameError(f"'{name}' ({len(data)} bytes) is no image that OpenCV can read")
-    return from_array(pixels)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 256).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise FrameError(f"'{name}' is an image of {pixels.dtype} values: convert it to 8 bits")
+    frame = from_array(pixels)
+    orientation = _webp_orientation(data) if is_webp else 1
+    return frame if orientation == 1 else turned(frame, orientation)
+
+
+def _webp_orientation(data: bytes) -> int:
+    """Return the EXIF orientation of a WebP, 1 (upright, or none given) to 8."""
+    at = 12
+    while at + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, at)
+        if name == b"EXIF":
+            return exif_orientation(data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0"))
+        at += 8 + size + size % 2
+    return 1
 
 
 def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]:

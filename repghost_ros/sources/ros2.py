@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from repghost_ros.errors import need
+from repghost_ros.files import LFS_POINTER, LFS_REMEDY
 from repghost_ros.sources import mcap, ros1, sqlite
 from repghost_ros.sources.storage import COMPRESSION, ZSTD_MAGIC, Channel, Message, Storage
 
@@ -51,6 +53,8 @@ def open_storage(path: Path, opened: ExitStack) -> Storage:
         storage = ros1.Ros1File(path)
     elif not head:
         raise ValueError(f"'{path.name}' is empty")
+    elif head.startswith(LFS_POINTER[: len(head)]):
+        raise ValueError(LFS_REMEDY)
     else:
         raise ValueError(f"'{path.name}' begins like no bag of ROS 1, MCAP or SQLite")
     opened.callback(storage.close)
@@ -76,6 +80,33 @@ def _unpacked(path: Path, opened: ExitStack) -> Path:
     return target
 
 
+def _stem(path: Path) -> str:
+    """Return the name without the suffixes of storage and compression."""
+    return path.name.removesuffix(".zstd").removesuffix(".mcap").removesuffix(".db3")
+
+
+def _rank(path: Path) -> int:
+    """Return the position of the file's suffixes among those that are read, the preferred first."""
+    return next(n for n, each in enumerate(_SUFFIXES) if path.name.endswith(each))
+
+
+def _without_twins(files: Iterable[Path]) -> dict[str, Path]:
+    """Return one file of each stem: compressed or converted copies hold the same messages."""
+    found: dict[str, Path] = {}
+    for path in sorted(files, key=_rank):
+        taken = found.setdefault(_stem(path), path)
+        if taken is not path:
+            _log.warning(
+                "'%s' was left out: '%s' is the same file, stored otherwise", path, taken.name
+            )
+    return found
+
+
+def _start(storage: Storage) -> float:
+    """Return the time of the first message in nanoseconds; infinity if there is none."""
+    return next((float(time_ns) for _, time_ns, _ in storage.messages(storage.channels)), math.inf)
+
+
 class Folder:
     """A Storage: all files of a bag's folder.
 
@@ -89,21 +120,31 @@ class Folder:
         self.announced: dict[str, int] | None = None
         """Messages by topic, as metadata.yaml has them; None where it cannot be read."""
         self._files: list[tuple[Storage, dict[int, Channel]]] = []
-        found = sorted(each for each in path.iterdir() if each.name.endswith(_SUFFIXES))
+        found = _without_twins(each for each in path.iterdir() if each.name.endswith(_SUFFIXES))
         listed = self._read_metadata(path)
         if not found and not listed:
             raise ValueError(f"it holds neither {METADATA} nor {', '.join(_SUFFIXES[:2])} files")
-        if listed:
-            unlisted = [each.name for each in found if each not in listed]
-            if unlisted:
-                self.damage.append(f"{METADATA} does not list {', '.join(unlisted)}")
-        for file in listed or found:
+        # A listed file may have been compressed or decompressed since.
+        listed = [found.get(_stem(each), each) for each in listed]
+        unlisted = [each for each in found.values() if each not in listed]
+        missing = [each for each in listed if not each.exists()]
+        is_renamed = bool(missing and unlisted)
+        if is_renamed:  # the announced numbers of messages tell whether all are there
+            _log.warning("%s lists other files than '%s' holds: renamed?", METADATA, path)
+        elif listed and unlisted:
+            names = ", ".join(each.name for each in unlisted)
+            self.damage.append(f"{METADATA} does not list {names}")
+        is_ordered = bool(listed) and not is_renamed
+        storages = []
+        for file in listed if is_ordered else sorted(found.values()):
             try:
-                self._add(open_storage(file, opened))
+                storages.append(open_storage(file, opened))
             except FileNotFoundError:
                 self.damage.append(f"file '{file.name}' is missing")
             except (ValueError, OSError, sqlite3.Error) as error:
                 self.damage.append(f"file '{file.name}' cannot be read: {error}")
+        for storage in storages if is_ordered else sorted(storages, key=_start):
+            self._add(storage)
         if not self._files:
             raise ValueError("; ".join(self.damage))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any
 
 import cv2
@@ -24,18 +23,34 @@ MAX_PIXELS = 64_000_000
 PACKED = {"mono8": 1, "bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4}
 """Bytes a pixel of the packed encodings."""
 BAYER = ("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
-_ALIASES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2", "8UC1": "mono8", "8UC3": "bgr8"}
-_NAMES = {
-    **dict.fromkeys(("rgb", "rgb24", "rgb888", "r8g8b8"), "rgb8"),
-    **dict.fromkeys(("bgr", "bgr24", "bgr888", "color", "colour"), "bgr8"),
-    **dict.fromkeys(("rgba", "rgba32"), "rgba8"),
-    **dict.fromkeys(("bgra", "bgra32", "8uc4"), "bgra8"),
-    **dict.fromkeys(("gray", "grey", "gray8", "grey8", "mono", "y8", "l", "8uc", "8u"), "mono8"),
-    **dict.fromkeys(("yuy2", "yuv422_yuyv"), "yuyv"),
-    **dict.fromkeys(("yuv422_uyvy",), "uyvy"),
-    **dict.fromkeys(("yuv420sp", "nv12m"), "nv12"),
+_SPELLINGS = {
+    **dict.fromkeys(
+        ("mono8", "8uc1", "mono", "gray", "grey", "gray8", "grey8", "y8", "y800"), "mono8"
+    ),
+    **dict.fromkeys(("bgr8", "8uc3", "bgr", "bgr24", "bgr3", "bgr8packed"), "bgr8"),
+    **dict.fromkeys(("rgb8", "rgb", "rgb24", "rgb3", "rgb8packed"), "rgb8"),
+    **dict.fromkeys(("bgra8", "bgra", "bgrx", "bgr0", "bgra8packed"), "bgra8"),
+    **dict.fromkeys(("rgba8", "rgba", "rgbx", "rgb0", "rgba8packed"), "rgba8"),
+    **dict.fromkeys(("bayer_rggb8", "bayerrg8", "srggb8", "rggb"), "bayer_rggb8"),
+    **dict.fromkeys(("bayer_bggr8", "bayerbg8", "sbggr8", "ba81"), "bayer_bggr8"),
+    **dict.fromkeys(("bayer_gbrg8", "bayergb8", "sgbrg8", "gbrg"), "bayer_gbrg8"),
+    **dict.fromkeys(("bayer_grbg8", "bayergr8", "sgrbg8", "grbg"), "bayer_grbg8"),
+    **dict.fromkeys(
+        ("yuv422", "uyvy", "uyvy422", "yuv422_8_uyvy", "ycbcr422_8_cbycry", "yuv422packed"),
+        "yuv422",
+    ),
+    **dict.fromkeys(
+        ("yuv422_yuy2", "yuyv", "yuy2", "yuyv422", "yuv422_yuyv", "yuv422_8", "ycbcr422_8"),
+        "yuv422_yuy2",
+    ),
+    "yuv422_yuyv_packed": "yuv422_yuy2",
+    "nv12": "nv12",
+    "nv21": "nv21",
 }
-"""What drivers write instead of the sensor_msgs name, in small letters."""
+"""Other spellings of ENCODINGS, in lower case: GenICam's PFNC and GigE Vision, V4L2, FFmpeg, GStreamer.
+
+Only names that mean the same bytes to all of them: RGB888 is R, G, B or B, G, R, as one asks.
+"""
 _CODECS = ("jpeg", "jpg", "mjpeg", "mjpg", "png", "h264", "h265", "hevc", "compressed")
 _FOR_CV_BRIDGE = re.compile(
     r"mono16|(rgb|bgr)a?16|bayer_(rggb|bggr|gbrg|grbg)16|nv24|(8|16|32|64)[USF]C?\d*"
@@ -230,13 +245,13 @@ def from_image(message: Any) -> Frame:
             cv_bridge and that is not installed.
 
     """
-    encoding = _ALIASES.get(message.encoding, message.encoding)
+    encoding = _SPELLINGS.get(message.encoding.strip().lower(), message.encoding)
     width, height, step = message.width, message.height, message.step
     if width <= 0 or height <= 0:
         raise FrameError(f"the image is {width}x{height}: the camera driver sent no pixels")
     if encoding not in ENCODINGS:
-        if not _FOR_CV_BRIDGE.fullmatch(encoding) and (likely := _likely(encoding)):
-            raise FrameError(f"encoding '{encoding}' {likely}")
+        if not _FOR_CV_BRIDGE.fullmatch(encoding):
+            raise FrameError(f"encoding '{encoding}' {_why_not(encoding)}")
         return _with_cv_bridge(message)
     even_width, half_height = width + width % 2, (height + 1) // 2
     row = {**dict.fromkeys(_YUV422, 2 * even_width), **dict.fromkeys(_YUV420, even_width)}.get(
@@ -297,20 +312,18 @@ def _padding(size: int, rows: int, step: int, planar: bool) -> str:
     )
 
 
-def _likely(encoding: str) -> str:
-    """The encoding that an unknown one was probably meant to be; empty if there is no guess."""
+def _why_not(encoding: str) -> str:
+    """Return why an unknown encoding is refused; no layout is guessed from the letters of a name."""
     name = encoding.strip().lower()
-    if not name:
-        return f"is no encoding: let the driver set it to one of {', '.join(ENCODINGS)}"
     if name.split(";")[0] in _CODECS or "compressed" in name:
         return (
             "is a codec: compressed pictures are sensor_msgs/CompressedImage, not Image; let the "
             "driver publish that"
         )
-    names = {each.lower(): each for each in (*ENCODINGS, *_ALIASES)}
-    close = get_close_matches(name, names, 1, 0.75)
-    likely = names.get(name) or _NAMES.get(name) or (names[close[0]] if close else "")
-    return f"is unknown: did the driver mean '{likely}'?" if likely else ""
+    return (
+        f"is {'unknown' if name else 'no encoding'}: let the driver publish one of "
+        f"{', '.join(ENCODINGS)}"
+    )
 
 
 def _with_cv_bridge(message: Any) -> Frame:
@@ -381,7 +394,7 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
         picture = png.decode(data, header)
         encoding, note = _encoding(raw, stored, picture.ndim == 2)
         frame = Frame(encoding, width, height, (picture,), note)
-    return _turned(frame, header.orientation) if upright and header.orientation != 1 else frame
+    return turned(frame, header.orientation) if upright and header.orientation != 1 else frame
 
 
 def _read_format(text: str) -> tuple[str, str]:
@@ -445,7 +458,7 @@ def _foreign(data: bytes, format: str) -> str:
     return f"{what} is {kind}neither JPEG nor PNG: {remedy}"
 
 
-def _turned(frame: Frame, orientation: int) -> Frame:
+def turned(frame: Frame, orientation: int) -> Frame:
     """The frame turned upright, by its EXIF orientation (2 to 8)."""
     frame = frame.decoded()
     planes = frame.planes

@@ -76,8 +76,8 @@ def decode(data: bytes, png: Png) -> np.ndarray:
     """
     if png.bits == 16:
         raise FrameError(
-            "the PNG has 16 bits a sample, as depth and raw images have: publish 8 bits (mono8, "
-            "bgr8 or rgb8)"
+            "the PNG has 16 bits a sample, as depth and raw images have: convert the file to 8 bits, "
+            "or let the driver publish mono8, bgr8 or rgb8"
         )
     if png.complaint:
         raise FrameError(f"the PNG of {len(data)} bytes is truncated: {png.complaint}")

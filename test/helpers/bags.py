@@ -80,15 +80,16 @@ def write_ros2(
     storage: str = "mcap",
     compression: str = "none",
     store: Any = ROS2,
+    first: int = 0,
 ) -> Path:
-    """A ROS 2 bag of messages by topic, recorded 5 ms after their stamp."""
+    """A ROS 2 bag of messages by topic, those of frame `first` on, recorded 5 ms after their stamp."""
     writer = Writer2(path, version=8, storage_plugin=StoragePlugin[storage.upper()])
     writer.set_compression(CompressionMode[compression.upper()], CompressionFormat.ZSTD)
     with writer:
         for topic, messages in topics.items():
             kind = messages[0].__msgtype__
             connection = writer.add_connection(topic, kind, typestore=store)
-            for index, message in enumerate(messages):
+            for index, message in enumerate(messages, first):
                 raw = store.serialize_cdr(message, kind)
                 writer.write(connection, stamp_ns(index) + 5_000_000, raw)
     return path

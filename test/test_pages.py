@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ import pytest
 
 from repghost_ros.cli import main
 from repghost_ros.engine.results import Reporting, log_probabilities
+from repghost_ros.runs import html
 from repghost_ros.runs.pages import write_replay
 from repghost_ros.runs.reliability import fit_temperature, reliability
 from repghost_ros.runs.replay import Best, Summary
 from repghost_ros.sources.signs import LABELS, render
 
 pytest.importorskip("matplotlib")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
 class Page(HTMLParser):
@@ -68,6 +72,11 @@ def test_an_evaluation(tmp_path: Path, capsys: Any) -> None:
     assert ["yield", "1", "0.500", "1.000", "0.667"] in page.rows
     text = path.read_text()
     assert text.count("<figcaption>") == 1
+    assert "<title>Evaluation of demo</title>" in text
+    assert f"pictures in {folder}; repghost_ros " in text
+    assert '<img src="data:image/jpeg;base64,' in text
+    assert not re.search(r'<img [^>]*alt=""', text)
+    assert text.count('<svg role="img" aria-label=') == text.count("<svg ")
     assert "named yield" in text
     temperature = re.search(r"--temperature ([\d.]+)", text)
     assert temperature is not None
@@ -115,3 +124,25 @@ def test_temperature_scales_logits_and_probabilities_alike() -> None:
     given = np.exp(log_probabilities(logits)).astype(np.float32)
     again = Reporting(temperature=2.0).results(given, labels, "none")
     assert [each.score for each in again] == pytest.approx([each.score for each in cool], abs=1e-5)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_printed_table_has_all_rows_and_a_narrow_page_is_not_wider(tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    rows = [(f"quantize/a_long_name_of_a_layer_{'x' * 60}_{n}", "10.6 ms") for n in range(400)]
+    page = tmp_path / "page.html"
+    page.write_text(html.page("Layers", [html.table(("layer", "time"), rows, "Every layer.")]))
+    quiet = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"]
+    printed = tmp_path / "page.pdf"
+    subprocess.run([*quiet, f"--print-to-pdf={printed}", str(page)], check=True, timeout=100)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes())) > 10
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<iframe src="{page.name}" width="390" height="800" onload="document.title='
+        "'w' + this.contentDocument.documentElement.scrollWidth\"></iframe>"
+    )
+    allowed = [*quiet, "--allow-file-access-from-files", "--dump-dom", str(frame)]
+    dom = subprocess.run(allowed, capture_output=True, text=True, check=True, timeout=100).stdout
+    width = re.search(r"<title>w(\d+)</title>", dom)
+    assert width is not None, dom
+    assert int(width[1]) <= 390

@@ -7,12 +7,14 @@ import json
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +25,11 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
+from repghost_ros.engine.model import open_model
+from repghost_ros.engine.request import Request
+from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.signs import render
+from repghost_ros.vision.frame import from_array
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -61,14 +67,27 @@ def watch(source: str, *more: str) -> Iterator[str]:
     assert "frames" in told
 
 
-def wait_for_frames(address: str) -> dict[str, Any]:
+def state_of(address: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{address}state") as answer:
+        state: dict[str, Any] = json.load(answer)
+    return state
+
+
+def post(url: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, method="POST")).close()
+
+
+def wait_for(address: str, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     for _ in range(300):
-        with urllib.request.urlopen(f"{address}state") as answer:
-            state: dict[str, Any] = json.load(answer)
-        if state["number"] > 1:
+        state = state_of(address)
+        if condition(state):
             return state
         time.sleep(0.1)
-    raise AssertionError(f"no frames: {state}")
+    raise AssertionError(f"in vain: {state}")
+
+
+def wait_for_frames(address: str) -> dict[str, Any]:
+    return wait_for(address, lambda state: state["number"] > 1)
 
 
 def test_pictures_are_shown(signs: Path) -> None:
@@ -82,6 +101,53 @@ def test_pictures_are_shown(signs: Path) -> None:
         assert picture.shape == (240, 320, 3)
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"{address}etc/passwd")
+
+
+def test_the_page_keeps_the_last_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(_stop())
+    with watch(str(tmp_path)) as address:
+        state = wait_for(address, lambda state: state["ended"])
+        assert (state["number"], state["results"][0]["class_id"]) == (1, "stop")
+        with urllib.request.urlopen(f"{address}frame?1") as answer:
+            assert answer.read(2) == b"\xff\xd8"
+
+
+def test_pausing_and_stepping(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(_stop())
+    with watch(str(tmp_path), "--loop", "--rate", "50") as address:
+        wait_for(address, lambda state: state["number"] > 3)  # begins again
+        post(f"{address}pause")
+        wait_for(address, lambda state: state["paused"])
+        time.sleep(0.3)  # a frame that was begun ends
+        number = state_of(address)["number"]
+        time.sleep(0.3)
+        assert state_of(address)["number"] == number
+        post(f"{address}step")
+        wait_for(address, lambda state: state["number"] == number + 1)
+        post(f"{address}pause")
+        wait_for(address, lambda state: state["number"] > number + 3)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            post(f"{address}quit")
+
+
+def test_a_closed_tab_prints_no_traceback(tmp_path: Path, capfd: Any) -> None:
+    watched = Watched("a", "b")
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+    with open_model("demo") as model:
+        slot = model.open_slot()
+        (outcome,) = model.run([Request(pixels, from_array)], slot)
+        slot.close()
+    watched.show(outcome)
+    server = serve(watched, "127.0.0.1", 0)
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as tab:
+            tab.sendall(b"GET /frame HTTP/1.0\r\n\r\n")
+            tab.recv(100)  # closes with bytes unread: the connection is reset
+            tab.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.5)
+    server.shutdown()
+    server.server_close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -198,7 +198,7 @@ def run(options: argparse.Namespace) -> EvalReport:
     if options.out and any(each.accuracy.pictures for each in evaluated):
         write_per_class(options.out / "per_class.csv", evaluated)
     if options.report:
-        write_evaluation(options.report, evaluated, options.resize)
+        write_evaluation(options.report, evaluated, options.resize, options.folder)
     both = agreement(*(each.predictions for each in evaluated)) if len(evaluated) == 2 else None
     return EvalReport(evaluated, options.resize, both)
 

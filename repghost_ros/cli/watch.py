@@ -2,14 +2,16 @@
 """Show a camera, stream, video, folder or ROS topic live in a browser, with classes and latency.
 
 A source that begins with / and is not a file is a topic, which needs ROS. The page is served to
-this machine only, unless --host says otherwise: whoever can reach it sees the images.
+this machine only, unless --host says otherwise: whoever can reach it sees the images. After the last
+picture of a file or folder the page keeps it until Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,15 @@ from repghost_ros.cli.common import (
 )
 from repghost_ros.engine.model import Model
 from repghost_ros.engine.request import Request
-from repghost_ros.errors import OutputError, need, without_passwords
+from repghost_ros.errors import OutputError, UsageError, need, without_passwords
 from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
 from repghost_ros.vision.frame import Frame
 
 HELP = "show a camera, video or topic live in a browser"
-_RATE = 30.0  # pictures a second, of files
+_VIDEO_RATE = 30.0  # pictures a second
+_FOLDER_RATE = 1.0  # slow enough to look at every picture
 
 Read = Callable[[], Frame]
 
@@ -43,21 +46,24 @@ class WatchReport:
     is_endless = True
     """An interrupt is how it ends."""
 
-    def __init__(self, model: Model, made: Iterator[Read], options: argparse.Namespace) -> None:
+    def __init__(
+        self, model: Model, made: Iterator[Read], options: argparse.Namespace, *, of_files: bool
+    ) -> None:
         self._model = model
         self._made = made
+        self._of_files = of_files
         self._options = options
         self._watched = Watched(
             without_passwords(options.source), f"{model.name} on {model.runtime}"
         )
 
     def text(self) -> Iterator[str]:
-        """The page's address and, at the end, the number of frames."""
+        """Yield the page's address and, at the end, the number of frames."""
         yield from self._watch()
         yield f"{self._watched.state()['number']} frames"
 
     def as_json(self) -> dict[str, Any]:
-        """The last state of the page."""
+        """Return the last state of the page."""
         urls = list(self._watch())
         return {"url": urls[0], "results": [self._watched.state()]}
 
@@ -75,9 +81,14 @@ class WatchReport:
         try:
             yield f"http://{options.host}:{server.server_port}/  (Ctrl-C ends it)"
             for read in self._made:
+                if not self._watched.take_turn(wait=self._of_files):
+                    continue
                 request = Request(read, lambda read: read(), view(options), reported)
                 for outcome in self._model.run([request], slot):
                     self._watched.show(outcome)
+            self._watched.end()
+            while self._of_files:  # the page keeps the last picture
+                time.sleep(1)
         except KeyboardInterrupt:
             pass  # the ordinary end
         finally:
@@ -109,9 +120,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate",
         type=positive_float,
-        default=_RATE,
         metavar="HZ",
-        help="rate at which files are shown (default: %(default)g)",
+        help=f"rate at which files are shown (default: {_VIDEO_RATE:g} for a video, {_FOLDER_RATE:g} "
+        "for pictures)",
+    )
+    parser.add_argument(
+        "--loop", action="store_true", help="begin again after the last of the files"
     )
     parser.add_argument(
         "--ros-args",
@@ -135,13 +149,19 @@ def run(options: argparse.Namespace) -> WatchReport:
     elif is_live(options.source):
         made = (picture.frame for picture in live_pictures(options.source))
     else:
-        made = _at_rate(find([Path(options.source)]), options.rate)
-    return WatchReport(open_model(options), made, options)
+        files = find([Path(options.source)])
+        rounds = repeat(files) if options.loop else [files]
+        made = _at_rate(chain.from_iterable(rounds), options.rate)
+        return WatchReport(open_model(options), made, options, of_files=True)
+    if options.loop:
+        raise UsageError("--loop is for a video or a folder")
+    return WatchReport(open_model(options), made, options, of_files=False)
 
 
-def _at_rate(files: list[Path], rate: float) -> Iterator[Read]:
+def _at_rate(files: Iterable[Path], rate: float | None) -> Iterator[Read]:
     due = time.monotonic()
     for picture in pictures(files):
         time.sleep(max(0.0, due - time.monotonic()))
-        due = max(due + 1 / rate, time.monotonic())
+        own = _FOLDER_RATE if picture.index is None else _VIDEO_RATE
+        due = max(due + 1 / (rate or own), time.monotonic())
         yield picture.frame

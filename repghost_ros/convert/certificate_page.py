@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from repghost_ros.convert.certificate import Certificate
+from repghost_ros.files import sha256
 from repghost_ros.runs.html import figure, gallery, note, table
 from repghost_ros.runs.html import page as html_page
 from repghost_ros.sources.pictures import read_image
@@ -51,7 +52,8 @@ def page(certificate: Certificate, published: Published | None) -> str:
         *_calibrations(certificate),
         *_losses(certificate),
     ]
-    return html_page(certificate.bin.name, parts)
+    title = f"Certificate of {certificate.bin.name}"
+    return html_page(title, parts, f"SHA-256 {sha256(certificate.bin)}")
 
 
 def _verdict(certificate: Certificate) -> Iterator[str]:

@@ -6,36 +6,61 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from html import escape
 
 import cv2
 import numpy as np
 
+from repghost_ros.version import __version__
+
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2733; background: #fff; margin: 2rem auto;
-  max-width: 60rem; padding: 0 1rem }
+:root { color-scheme: light dark; --text: #1c2733; --back: #fff; --soft: #56636f; --line: #d7dde3;
+  --pass: #e8f5ec; --fail: #fdecea }
+@media screen and (prefers-color-scheme: dark) { :root { --text: #e8edf2; --back: #14191f;
+  --soft: #93a1af; --line: #35404b; --pass: #14351f; --fail: #431a17 } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
+  margin: 2rem auto; max-width: 60rem; padding: 0 1rem; overflow-wrap: anywhere }
 h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-.scroll { max-height: 28rem; overflow: auto } svg { max-width: 100%; height: auto }
-table { border-collapse: collapse; width: 100% } caption { text-align: left; color: #56636f }
-th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #d7dde3 }
-th { position: sticky; top: 0; background: #fff }
+.scroll { max-height: 28rem; overflow: auto }
+svg { max-width: 100%; height: auto; background: #fff; border-radius: 4px }
+table { border-collapse: collapse; width: 100% } .caption { color: var(--soft); margin: 0 0 .3rem }
+th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
+th { position: sticky; top: 0; background: var(--back); overflow-wrap: normal }
+td { white-space: nowrap } td:first-child { white-space: normal; min-width: 8rem }
 th:first-child, td:first-child { text-align: left } tr.chosen td { font-weight: 600 }
 .verdict { padding: .8rem 1rem; border-left: 6px solid; border-radius: 4px; margin: 1rem 0 }
-.pass { background: #e8f5ec; border-color: #23864a }
-.fail { background: #fdecea; border-color: #b3261e }
-.note { color: #56636f; font-size: .9rem }
+.pass { background: var(--pass); border-color: #23864a }
+.fail { background: var(--fail); border-color: #b3261e }
+.note { color: var(--soft); font-size: .9rem }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0; width: 11rem }
 figure img { width: 100%; border-radius: 4px } figcaption { font-size: .85rem; line-height: 1.35 }
+@media (max-width: 30rem) { body { margin: 1rem auto } th, td { padding: .3rem .4rem }
+  td:first-child { min-width: 6rem } figure { width: calc(50% - .5rem) } }
+@media print { :root { color-scheme: light } body { max-width: none; margin: 0 }
+  .scroll { max-height: none; overflow: visible } th { position: static } td { white-space: normal }
+  tr, figure, svg, .verdict { break-inside: avoid } h2 { break-after: avoid } }
 """
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """A page of these HTML parts."""
+def page(title: str, parts: Iterable[str], about: str = "") -> str:
+    """Return a page of these HTML parts.
+
+    Args:
+        title: the heading and the title of the browser's tab.
+        parts: HTML.
+        about: what the figures are of, below the heading and in the head; version and date follow.
+
+    """
+    written = f"repghost_ros {__version__}, {datetime.now().astimezone():%Y-%m-%d %H:%M %z}"
+    about = f"{about}; {written}" if about else written
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="generator" content="repghost_ros {__version__}">'
+        f'<meta name="description" content="{escape(about)}"><link rel="icon" href="data:,">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{escape(title)}</h1>" + "\n".join(parts) + "</body></html>\n"
+        f"<h1>{escape(title)}</h1>{note(about)}" + "\n".join(parts) + "</body></html>\n"
     )
 
 
@@ -46,42 +71,46 @@ def table(
     *,
     chosen: str | None = None,
 ) -> str:
-    """A table of text; a long one scrolls, and the row that begins with `chosen` is highlighted."""
+    """Return a table of text that scrolls if it is long; the row beginning with `chosen` is bold."""
 
     def line(cells: Sequence[object], tag: str, kind: str = "") -> str:
         shown = ("-" if cell is None else escape(str(cell)) for cell in cells)
         return f"<tr{kind}>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
 
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    # Above what scrolls, because a caption within it is cut on a narrow screen.
+    said = f'<p class="caption">{escape(caption)}</p>' if caption else ""
     body = "".join(line(row, "td", ' class="chosen"' if row[0] == chosen else "") for row in rows)
-    return f'<div class="scroll"><table>{said}{line(head, "th")}{body}</table></div>'
+    head_row = f"<thead>{line(head, 'th')}</thead>"  # repeated on every printed page
+    return f'{said}<div class="scroll"><table>{head_row}<tbody>{body}</tbody></table></div>'
 
 
 def note(text: str) -> str:
-    """A paragraph in small print."""
+    """Return a paragraph in small print."""
     return f'<p class="note">{escape(text)}</p>'
 
 
-def plot(draw: Callable[[io.StringIO], None]) -> str:
-    """A figure drawn by a function of runs.plots, as SVG."""
+def plot(draw: Callable[[io.StringIO], None], label: str) -> str:
+    """Return a figure drawn by a function of runs.plots as SVG; screen readers read the label."""
     target = io.StringIO()
     draw(target)
-    return target.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]
+    svg = target.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 
 def figure(rgb: np.ndarray, caption: str) -> str:
-    """A picture of uint8 (height, width, 3) RGB, 320 pixels at most, with text below it."""
+    """Return a picture of uint8 (height, width, 3) RGB, 320 pixels at most, with text below it."""
     scale = min(1.0, 320 / max(rgb.shape[:2]))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     jpeg = cv2.imencode(".jpg", np.ascontiguousarray(small[..., ::-1]))[1].tobytes()
     data = base64.b64encode(jpeg).decode()
     lines = "<br>".join(map(escape, caption.splitlines()))
+    alt = escape(", ".join(caption.splitlines()))
     return (
-        f'<figure><img src="data:image/jpeg;base64,{data}" alt="">'
+        f'<figure><img src="data:image/jpeg;base64,{data}" alt="{alt}">'
         f"<figcaption>{lines}</figcaption></figure>"
     )
 
 
 def gallery(figures: Iterable[str]) -> str:
-    """Figures beside each other."""
+    """Return figures beside each other."""
     return f'<div class="pictures">{"".join(figures)}</div>'

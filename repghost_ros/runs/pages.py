@@ -26,13 +26,14 @@ _MISTAKES = 12  # pictures
 _RUNS = 200  # rows
 
 
-def write_evaluation(path: Path, evaluated: Sequence[Evaluated], resize: str) -> None:
+def write_evaluation(path: Path, evaluated: Sequence[Evaluated], resize: str, folder: Path) -> None:
     """Write a report of an evaluation.
 
     Args:
         path: the .html file.
         evaluated: the models' predictions.
         resize: the policy, for the text.
+        folder: the pictures, for the text.
 
     Raises:
         OutputError: it cannot be written.
@@ -63,7 +64,8 @@ def write_evaluation(path: Path, evaluated: Sequence[Evaluated], resize: str) ->
             if len(evaluated) > 1:
                 parts.append(f"<h1>{html.escape(each.name)}</h1>")
             parts += _model(judged, each.labels)
-    _write(path, html.page("Evaluation", parts))
+    names = " and ".join(each.name for each in evaluated)
+    _write(path, html.page(f"Evaluation of {names}", parts, f"pictures in {folder}"))
 
 
 def _model(judged: Sequence[Prediction], labels: Sequence[str]) -> Iterator[str]:
@@ -109,7 +111,7 @@ def _reliability(
             "temperature. It changes scores and no class. The error is that of the pictures it was "
             "fitted to; others tell how far it holds."
         )
-    yield html.plot(partial(plot_reliability, measured=shown))
+    yield html.plot(partial(plot_reliability, measured=shown), "accuracy over score")
     yield html.note(
         "The error is the mean distance between score and share that is right, weighted by the "
         f"number of pictures (ECE). {said}"
@@ -139,7 +141,7 @@ def _confusion(truth: np.ndarray, best: np.ndarray, labels: Sequence[str]) -> It
         yield html.note(
             f"The {_CLASSES} of {len(present)} classes with the most mistakes; the others are summed."
         )
-    yield html.plot(partial(plot_confusion, names=names, counts=counts))
+    yield html.plot(partial(plot_confusion, names=names, counts=counts), "confusion matrix")
     confused = [(pair, n) for pair, n in pairs.most_common() if pair[0] != pair[1]][:10]
     if confused:
         yield html.table(
@@ -197,7 +199,7 @@ def write_replay(path: Path, about: dict[str, Any], summary: Summary) -> None:
             ("", ""), [*about.items(), ("refused", summary.refused), ("failed", summary.failed)]
         ),
         "<h2>Best class over time</h2>",
-        html.plot(partial(plot_timeline, summary=summary)),
+        html.plot(partial(plot_timeline, summary=summary), "best class over time"),
         "<h2>Classes</h2>",
         html.table(
             ("class", "frames", "runs", "mean score"),
@@ -220,7 +222,9 @@ def write_replay(path: Path, about: dict[str, Any], summary: Summary) -> None:
             f"The first {_RUNS} of {len(runs)}." if len(runs) > _RUNS else "",
         ),
     ]
-    _write(path, html.page("Replay", parts))
+    title = f"Replay of {Path(str(about['bag'])).name}" if "bag" in about else "Replay"
+    said = ", ".join(f"{name} {value}" for name, value in about.items())
+    _write(path, html.page(title, parts, said))
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +20,8 @@ from repghost_ros.vision.frame import Frame
 
 _RATE_OVER = 2.0  # seconds
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>repghost watch</title><style>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>repghost watch</title><link rel="icon" href="data:,"><style>
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: #e8edf2; background: #14191f }
 main { display: flex; flex-wrap: wrap; gap: 1.5rem; padding: 1.5rem; max-width: 75rem; margin: auto }
 img { flex: 3 1 24rem; min-width: 0; width: 24rem; border-radius: 6px; background: #000 }
@@ -32,7 +34,9 @@ b { font-size: 1.4rem; font-weight: 600 } dl { display: flex; gap: 2rem } dd { m
 <dl><div><dt class="note">latency</dt><dd><b id="latency">-</b></dd></div>
 <div><dt class="note">frames a second</dt><dd><b id="fps">-</b></dd></div>
 <div><dt class="note">frames</dt><dd><b id="number">-</b></dd></div></dl>
-<ul id="results"></ul><p id="error"></p></section></main><script>
+<ul id="results"></ul><p id="error"></p>
+<p class="note"><button id="pause">Pause</button> <button id="step">Step</button>
+space pauses, the right arrow key steps</p></section></main><script>
 const at = id => document.getElementById(id);
 let shown = 0;
 async function look() {
@@ -41,7 +45,10 @@ async function look() {
     at("source").textContent = state.source;
     at("model").textContent = state.model;
     at("number").textContent = state.number;
-    at("error").textContent = state.error || (state.number ? "" : "waiting for the first frame");
+    at("pause").textContent = state.paused ? "Go on" : "Pause";
+    at("pause").disabled = at("step").disabled = state.ended;
+    at("error").textContent = state.error || (state.ended ? "The source has ended." :
+      state.number ? "" : "waiting for the first frame");
     if (state.number !== shown) {
       shown = state.number;
       if (state.number) at("frame").src = "frame?" + state.number;
@@ -56,9 +63,20 @@ async function look() {
         return line;
       }));
     }
-  } catch { at("error").textContent = "repghost watch does not answer: has it ended?"; }
+  } catch {
+    at("error").textContent =
+      "repghost watch does not answer: it has ended, or its machine went away.";
+  }
   setTimeout(look, 100);
 }
+const send = what => fetch(what, { method: "POST" }).catch(() => {});
+at("pause").onclick = () => send("pause");
+at("step").onclick = () => send("step");
+document.onkeydown = event => {
+  if (event.target.tagName === "BUTTON" && event.key !== "ArrowRight") return;
+  if (event.key === " ") { event.preventDefault(); send("pause"); }
+  if (event.key === "ArrowRight") send("step");
+};
 look();
 </script></body></html>
 """
@@ -77,8 +95,10 @@ class Watched:
         self._lock = threading.Lock()  # guards everything below
         self._state: dict[str, Any] = {
             **{"source": source, "model": model, "number": 0, "error": ""},
-            **{"latency_ms": 0.0, "fps": 0.0, "results": []},
+            **{"latency_ms": 0.0, "fps": 0.0, "results": [], "paused": False, "ended": False},
         }
+        self._steps = 0
+        self._may_go_on = threading.Condition(self._lock)
         self._frame: Frame | None = None
         self._times: deque[float] = deque()
 
@@ -102,19 +122,55 @@ class Watched:
                 {"class_id": each.class_id, "score": each.score} for each in outcome.results
             ]
 
+    def pause(self) -> None:
+        """Pause, or go on."""
+        with self._may_go_on:
+            self._state["paused"] = not self._state["paused"]
+            self._steps = 0
+            self._may_go_on.notify_all()
+
+    def step(self) -> None:
+        """Show one frame more, and pause after it."""
+        with self._may_go_on:
+            self._state["paused"] = True
+            self._steps += 1
+            self._may_go_on.notify_all()
+
+    def take_turn(self, *, wait: bool) -> bool:
+        """Return whether the next frame is to be shown; with `wait`, return once it is."""
+        with self._may_go_on:
+            while self._state["paused"] and not self._steps:
+                if not wait:
+                    return False
+                self._may_go_on.wait()
+            self._steps = max(0, self._steps - 1)
+            return True
+
+    def end(self) -> None:
+        """Tell the page that no further frame comes."""
+        with self._lock:
+            self._state.update(ended=True, paused=False)
+
     def state(self) -> dict[str, Any]:
-        """What the page shows beside the picture."""
+        """Return what the page shows beside the picture."""
         with self._lock:
             return dict(self._state)
 
     def jpeg(self) -> bytes | None:
-        """The picture; None before the first frame."""
+        """Return the picture; None before the first frame."""
         with self._lock:
             frame = self._frame
         if frame is None:
             return None
         bgr = np.ascontiguousarray(picture(frame)[..., ::-1])
         return cv2.imencode(".jpg", bgr)[1].tobytes()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over a browser that closes its tab in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
@@ -142,6 +198,14 @@ def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
             else:
                 self.send_error(404)
 
+        def do_POST(self) -> None:
+            control = {"/pause": watched.pause, "/step": watched.step}.get(self.path)
+            if control is None:
+                self.send_error(404)
+                return
+            control()
+            self._answer(b"", "text/plain")
+
         def _answer(self, body: bytes, kind: str) -> None:
             self.send_response(200)
             self.send_header("Content-Type", kind)
@@ -153,7 +217,7 @@ def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: Any) -> None:
             """Do not log ten requests per second."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = _Server((host, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="watch", daemon=True).start()
     return server

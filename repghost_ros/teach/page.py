@@ -61,7 +61,7 @@ def _parts(taught: Taught) -> Iterator[str]:
     yield "<h2>What is taken for what</h2>"
     names = [*labels, "unknown"]
     square = np.vstack([table, np.zeros((1, len(names)), int)])
-    yield html.plot(partial(plot_confusion, names=names, counts=square))
+    yield html.plot(partial(plot_confusion, names=names, counts=square), "confusion matrix")
     yield "<h2>Would more pictures help?</h2>"
     yield from _curve(taught)
     yield "<h2>Likely labeled wrong</h2>"

@@ -15,8 +15,10 @@ from sensor_msgs.msg import Image
 
 from emulator.board import hash_logits, inject, timings, write_model
 from repghost_ros.engine.results import top_k
+from repghost_ros.files import record
 from repghost_ros.ros import messages
 from repghost_ros.sources.signs import render
+from repghost_ros.zoo.catalogue import MODELS
 
 NAMED = ("-r", "__node:=board", "-r", "image:=board_image")
 
@@ -138,6 +140,28 @@ def test_cameras_share_batches_and_keep_their_answers(
     board.assert_clean()
     # Two were made to open the model; most of the ten frames had company.
     assert board.left()["inferences"] - 2 <= 6
+
+
+def test_the_model_is_swapped_for_one_of_another_family(
+    robot: Robot, board: Board, tmp_path: Path
+) -> None:
+    """By its name in the catalogue; a wrong name gets the nearest."""
+    for name in ("100", "repvit_m0_9"):
+        stand_in = tmp_path / "store" / MODELS[name].file_name("bin")
+        stand_in.parent.mkdir(exist_ok=True)
+        record(write_model(stand_in, **timings(name)))  # a store checks no file again that it knows
+    environment = {**board.environment, "REPGHOST_HOME": str(tmp_path / "store")}
+    with running_node(*NAMED, env=environment, backend="bpu", model="100"):
+        publisher = robot.publisher("board_image")
+        robot.answer(publisher, nv12_message(1)[0])
+        refused = robot.set_parameter("model", "RepViT-m0.9")
+        assert not refused.successful
+        assert "did you mean 'repvit_m0_9'" in refused.reason
+        assert robot.set_parameter("model", "repvit_m0_9").successful
+        robot.answer(publisher, nv12_message(2)[0])
+        assert robot.set_parameter("model", "100").successful
+        robot.answer(publisher, nv12_message(3)[0])
+    board.assert_clean()
 
 
 def test_a_failing_bpu_is_reopened_and_recovers(robot: Robot, board: Board) -> None:

@@ -14,9 +14,16 @@ import numpy as np
 import pytest
 
 from repghost_ros import open_model
+from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli import main
 from repghost_ros.engine.results import UNKNOWN_INDEX, Reporting
-from repghost_ros.errors import BackendError, ConversionError, SourceError
+from repghost_ros.errors import (
+    BackendError,
+    ConversionError,
+    DependencyError,
+    SourceError,
+    StoreError,
+)
 from repghost_ros.graphs.graph import load, save
 from repghost_ros.graphs.head import copy_with_metadata, cut, with_head
 from repghost_ros.paths import share
@@ -26,7 +33,8 @@ from repghost_ros.teach.labeled import folds, read_labeled
 from repghost_ros.teach.logistic import fit
 from repghost_ros.teach.measures import UNKNOWN, Curve, answers, fit_threshold, wilson
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.own import NOTHING, Own, read_own, sidecar, write_own
+from repghost_ros.zoo.own import NOTHING, Own, digest, read_own, sidecar, write_own
+from repghost_ros.zoo.store import ModelStore, check_own_name, is_known
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -425,7 +433,7 @@ def judging(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_unsure_answer_is_unknown(judging: Path) -> None:
     with open_model("", model_path=str(judging)) as model:
         assert model.resize == "letterbox"
-        best = [model.classify(noise(n), reporting=Reporting(unknown="off"))[0] for n in range(20)]
+        best = [model.classify(noise(n), reporting=Reporting(unknown="best"))[0] for n in range(20)]
         unsure = next(n for n, each in enumerate(best) if each.score < 0.9)
         (unknown,) = model.classify(noise(unsure))
         assert (unknown.class_id, unknown.index) == ("unknown", None)
@@ -447,7 +455,7 @@ def test_nothing_as_the_best_class_is_unknown() -> None:
 
 def test_the_view_is_the_models_own(judging: Path) -> None:
     picture = render("stop", np.random.default_rng(3), 320, 160)
-    off = Reporting(unknown="off")
+    off = Reporting(unknown="best")
     with open_model("", model_path=str(judging)) as model:
         automatic = model.classify(picture, reporting=off)
         assert automatic == model.classify(picture, View(resize="letterbox"), off)
@@ -486,7 +494,7 @@ def test_the_node_publishes_unknown(judging: Path, unknown: str, answer: list[st
     from repghost_ros.ros import messages
 
     with open_model("", model_path=str(judging)) as model:
-        off = Reporting(unknown="off")
+        off = Reporting(unknown="best")
         unsure = next(
             n for n in range(20) if model.classify(noise(n), reporting=off)[0].score < 0.9
         )
@@ -497,3 +505,89 @@ def test_the_node_publishes_unknown(judging: Path, unknown: str, answer: list[st
             assert [r.class_id for r in messages.results(published)] == answer
     finally:
         robot.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelStore:
+    monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
+    return ModelStore()
+
+
+def test_an_own_model_has_a_name(own: Path, store: ModelStore, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.onnx"
+    shutil.copy(own, copy)
+    store.adopt("tools", "onnx", copy)
+    with open_model("tools", backend="onnx") as model:
+        assert model.labels == tuple(sorted(SIGNS))
+    assert is_known("tools")
+    assert not is_known("tool")
+    with pytest.raises(StoreError, match=r"has no \.bin of 'tools'.*repghost quantize makes"):
+        store.fetch("tools", "bin")
+    with pytest.raises(StoreError, match="cannot be called '150'"):
+        check_own_name("150")
+    with pytest.raises(StoreError, match="cannot be called '../tools'"):
+        store.adopt("../tools", "onnx", own)
+
+
+def test_info_knows_the_classes(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(own), "--json"]) == 0
+    (about,) = json.loads(capsys.readouterr().out)["results"]
+    assert about["names"] == sorted(SIGNS)
+    assert about["unknown_below"] == pytest.approx(float(metadata(own)["unknown_below"]))
+
+
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
+def test_the_node_takes_an_own_name(own: Path, store: ModelStore, tmp_path: Path) -> None:
+    from helpers.graph import Robot, image, running_node
+
+    from repghost_ros.ros import messages
+
+    copy = tmp_path / "copy.onnx"
+    shutil.copy(own, copy)
+    store.adopt("tools", "onnx", copy)
+    robot = Robot()
+    try:
+        with running_node(model="tools", unknown="best"):
+            stop = render("stop", np.random.default_rng(3), 200, 160)
+            published = robot.answer(robot.publisher(), image(stop, 1))
+            assert messages.results(published)[0].class_id == "stop"
+    finally:
+        robot.close()
+
+
+@pytest.mark.toolchain
+@pytest.mark.timeout(900)
+def test_the_compiled_model_knows_the_classes(
+    own: Path,
+    signs: Path,
+    store: ModelStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By quantize, the simulator, info and the store; the certificate is not of training pictures."""
+    try:
+        find_toolchain()
+    except DependencyError as missing:
+        pytest.skip(str(missing))
+    out = tmp_path / "quantized"
+    arguments = ["--calibration", str(signs), "--out", str(out), "--methods", "max"]
+    arguments += ["--skip", "int8", "--store", "tools", "--min-agreement", "0.5", "--json"]
+    assert main(["quantize", str(own), *arguments]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    trained = set(metadata(own)["trained_pictures"].split())
+    held_out = [p for p in signs.rglob("*.png") if digest(p) not in trained]
+    assert result["pictures"] == len(held_out) > 0
+    stop = tmp_path / "stop.png"
+    cv2.imwrite(str(stop), render("stop", np.random.default_rng(3), 200, 160))
+    known = read_own(own)
+    for path in (result["makes"], result["stored"], result["quantized"]):
+        described = read_own(Path(path))
+        assert (described.labels, described.resize) == (known.labels, known.resize)
+        assert described.unknown_below == known.unknown_below
+        assert described.trained == known.trained
+        assert main(["classify", str(stop), "--model", path, "--backend", "sim", "--json"]) == 0
+        (answer,) = json.loads(capsys.readouterr().out)["results"]
+        assert answer["results"][0]["class_id"] == "stop"
+    assert main(["info", "tools", "--json"]) == 0
+    (about,) = json.loads(capsys.readouterr().out)["results"]
+    assert about["models"][0]["names"] == sorted(SIGNS)

@@ -21,6 +21,7 @@ from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES, nearest
+from repghost_ros.zoo.store import is_known
 
 _PLOTS = (".png", ".svg", ".pdf")
 _OPTIONS = {
@@ -309,7 +310,7 @@ def model_spec(
 ) -> ModelSpec:
     """Return what `open_model` opens; takes the same arguments and raises the same errors."""
     model = model or options.model
-    is_size = model in MODEL_NAMES
+    is_size = is_known(model)
     if not is_size and Path(model).suffix == "":
         raise UsageError(
             f"'{model}' is not a model{did_you_mean(model, MODEL_NAMES)}, or a model file"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.backends.onnx import LABELS_KEY
 from repghost_ros.cli.common import did_you_mean
 from repghost_ros.convert.export import OPSET
 from repghost_ros.errors import StoreError, UsageError
@@ -17,12 +16,14 @@ from repghost_ros.files import check_format, sha256
 from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.graphs.graph import is_quantized, load, opset
 from repghost_ros.zoo.binary import Compiled, read_compiled, recorded_color_range
-from repghost_ros.zoo.catalogue import MODEL_NAMES, MODELS
+from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES
 from repghost_ros.zoo.onnx_graph import model_bytes
-from repghost_ros.zoo.store import ModelStore, resolve
+from repghost_ros.zoo.own import read_own
+from repghost_ros.zoo.store import ModelStore, is_known, resolve
 
 _FORMATS = ("bin", "onnx")
 HELP = "say what a model file is and how it was made"
+_NAMES = 20  # classes whose names are shown
 _SETTINGS = {
     "mean": "MEAN_VALUE",
     "scale": "SCALE_VALUE",
@@ -76,14 +77,14 @@ def run(options: argparse.Namespace) -> InfoReport:
 
 
 def _files(model: str) -> list[Path]:
-    if model not in MODEL_NAMES:
+    if not is_known(model):
         path = Path(model)
         if path.suffix.lower() not in (".bin", ".onnx"):
             raise UsageError(
                 f"'{model}' is not a model{did_you_mean(model, MODEL_NAMES)}, a .bin or an .onnx"
             )
         return [resolve("", "", model_path=model)]
-    if model not in MODELS:
+    if model == DEMO:
         return [resolve(model, format) for format in _FORMATS]
     store = ModelStore()
     found = [path for path in (store.check(model, format) for format in _FORMATS) if path]
@@ -99,13 +100,26 @@ def _describe(path: Path) -> dict[str, Any]:
         "sha256": sha256(path),
     }
     if path.suffix.lower() == ".onnx":
-        return {**about, **_describe_onnx(path)}
+        return {**about, **_describe_onnx(path), **_describe_own(path)}
     models = read_compiled(path)
     if not models:
         check_format(path, f"'{path}'")
         note = "what it records cannot be read here: the board's runtime is the judge"
         return {**about, "format": "compiled", "note": note}
-    return {**about, "format": "compiled", "models": [_describe_compiled(each) for each in models]}
+    own = _describe_own(path)
+    described = [{**_describe_compiled(each), **own} for each in models]
+    return {**about, "format": "compiled", "models": described}
+
+
+def _describe_own(path: Path) -> dict[str, Any]:
+    """Return what the file records of its classes."""
+    own = read_own(path)
+    return {
+        "labels": len(own.labels),
+        "names": list(own.labels[:_NAMES]),
+        "resize": own.resize,
+        "unknown_below": own.unknown_below,
+    }
 
 
 def _describe_compiled(model: Compiled) -> dict[str, Any]:
@@ -129,7 +143,6 @@ def _describe_onnx(path: Path) -> dict[str, Any]:
     weights = {entry.name for entry in model.graph.initializer}
     images = [_describe_tensor(entry) for entry in model.graph.input if entry.name not in weights]
     answers = [_describe_tensor(entry) for entry in model.graph.output]
-    labels = next((e.value for e in model.metadata_props if e.key == LABELS_KEY), "").splitlines()
     quantized = is_quantized(model)
     return {
         "format": "onnx",
@@ -138,7 +151,6 @@ def _describe_onnx(path: Path) -> dict[str, Any]:
         "color_range": recorded_color_range(path),
         "outputs": answers,
         "classes": answers[0]["shape"][-1] if answers and answers[0]["shape"] else None,
-        "labels": len(labels),
         "opset": opset(model),
         "for_toolchain": opset(model) <= OPSET and not quantized,
         "quantized": quantized,

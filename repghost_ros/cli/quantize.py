@@ -15,7 +15,7 @@ import logging
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ from repghost_ros.graphs.graph import load, refuse_quantized
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
 from repghost_ros.zoo.labels import labels_for, read_labels
-from repghost_ros.zoo.store import ModelStore, resolve
+from repghost_ros.zoo.own import read_own, write_own
+from repghost_ros.zoo.store import ModelStore, check_own_name, resolve
 
 HELP = "make int8 models: for the board, with a certificate, and for ONNX Runtime"
 _LAYERS = 3  # listed where too much was lost
@@ -155,8 +156,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--store",
-        action="store_true",
-        help="put a .bin that passed into the store, as this model's",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="put a .bin that passed into the store, as this model's; one of your own gets a NAME",
     )
     add_preprocessing(parser)
     parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
@@ -169,8 +172,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> QuantizeReport:
     """Write the files, and run what is there to run."""
-    if options.store and (options.model not in MODELS or options.batch > 1):
-        raise UsageError("--store is for models of `repghost models`, one picture an inference")
+    if options.store is not None:
+        if options.batch > 1:
+            raise UsageError("--store is for one picture an inference")
+        if options.model not in MODELS and not options.store:
+            raise UsageError("--store needs a NAME for a model of your own")
+        if options.model not in MODELS:
+            check_own_name(options.store)
+        elif options.store:
+            raise UsageError(f"--store needs no name for {options.model}")
     model = _resolve(options.model)
     out = options.out or Path(
         f"quantized_{options.model if options.model in MODELS else model.stem}"
@@ -191,7 +201,7 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
         check_compilable(model)
     if options.mean or options.scale or options.channel_order != "auto":
         model = _with_preprocessing(model, out, options)
-    backend = open_float(model)
+    backend, own = open_float(model), read_own(model)
     toolchain = _toolchain() if options.skip != "vendor" and not options.prepare else None
     labels = _labels(options, backend) if isinstance(toolchain, Toolchain) else ()
     calibration = calibrate(
@@ -201,6 +211,8 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
         width=backend.width,
         samples=options.samples,
         color_range=options.color_range,
+        resize=own.resize or "crop",
+        trained=own.trained,
         channel_order="bgr" if backend.is_bgr else "rgb",
         progress=_with_bar,
     )
@@ -364,10 +376,17 @@ def _vendor(
     size = MODELS.get(options.model)
     write_page(page, certificate, size.published if size else None)
     report["page"] = str(page)
-    if options.store and certificate.passed:
+    # Of another activation, what is left of it in the .bin is the runtime's affair.
+    described = replace(read_own(model), labels=certificate.labels)
+    if certificate.of_float.activation == "softmax":
+        described = replace(described, activation="softmax")
+    write_own(described, certificate.bin)
+    if options.store is not None and certificate.passed:
         copy = out / f"{job.prefix}.copy.bin"
         shutil.copyfile(certificate.bin, copy)
-        report["stored"] = str(ModelStore().adopt(options.model, "bin", copy))
+        stored = ModelStore().adopt(options.store or options.model, "bin", copy)
+        write_own(described, stored)
+        report["stored"] = str(stored)
     return report
 
 

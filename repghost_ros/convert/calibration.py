@@ -7,7 +7,7 @@ by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,7 +16,8 @@ import numpy as np
 
 from repghost_ros.errors import ConversionError, FrameError
 from repghost_ros.sources.pictures import find, is_video, read_image
-from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
+from repghost_ros.vision.nv12 import ColorRange, ResizePolicy, to_nv12, to_rgb
+from repghost_ros.zoo.own import digest
 
 Channels = Literal["rgb", "bgr"]
 SAMPLES = 100
@@ -45,10 +46,12 @@ class Calibration:
     color_range: ColorRange
     channel_order: Channels = "rgb"
     """Of the tensors."""
+    resize: ResizePolicy = "crop"
+    """How pictures were fitted to the input."""
 
     def see(self, picture: Path) -> np.ndarray:
         """Convert another picture like these tensors; see `see`."""
-        return see(picture, self.height, self.width, self.color_range)
+        return see(picture, self.height, self.width, self.color_range, self.resize)
 
     def read(self, tensor: Path) -> np.ndarray:
         """Return a tensor: float32 (3, height, width) RGB."""
@@ -56,8 +59,14 @@ class Calibration:
         return values[::-1] if self.channel_order == "bgr" else values
 
 
-def see(picture: Path, height: int, width: int, color_range: ColorRange = "full") -> np.ndarray:
-    """Return a picture as the model sees it, after ImageNet's evaluation crop and conversion to NV12.
+def see(
+    picture: Path,
+    height: int,
+    width: int,
+    color_range: ColorRange = "full",
+    resize: ResizePolicy = "crop",
+) -> np.ndarray:
+    """Return a picture as the model sees it, fitted to its input and converted to NV12.
 
     Returns:
         float32 (3, height, width) RGB, whole levels 0 to 255.
@@ -68,7 +77,7 @@ def see(picture: Path, height: int, width: int, color_range: ColorRange = "full"
 
     """
     nv12 = np.empty((height * 3 // 2, width), np.uint8)
-    to_nv12(read_image(picture), nv12, resize="crop", color_range=color_range)
+    to_nv12(read_image(picture), nv12, resize=resize, color_range=color_range)
     rgb = to_rgb(nv12, color_range).transpose(2, 0, 1)
     return np.ascontiguousarray(rgb, np.float32)
 
@@ -88,6 +97,8 @@ def calibrate(
     samples: int = SAMPLES,
     color_range: ColorRange = "full",
     channel_order: Channels = "rgb",
+    resize: ResizePolicy = "crop",
+    trained: Collection[str] = (),
     progress: WrapPictures = lambda items, _: items,
 ) -> Calibration:
     """Write OUT/calibration_data_rgb_f32, or bgr, replacing an earlier run's.
@@ -100,6 +111,9 @@ def calibrate(
         samples: number of pictures, evenly spread over the sorted paths, hence over the classes.
         color_range: BT.601 range of the model's NV12 input.
         channel_order: the float model's.
+        resize: how pictures are fitted to the input.
+        trained: digests of the pictures that the model was trained with, see zoo.own. It is calibrated
+            with these, and they are not held out.
         progress: wraps the iteration over the pictures.
 
     Raises:
@@ -108,7 +122,8 @@ def calibrate(
 
     """
     files = [path for path in find([pictures]) if not is_video(path)]
-    taken = spread(files, samples)
+    seen = {path for path in files if trained and digest(path) in trained}
+    taken = spread(sorted(seen) or files, samples)
     folder = out / f"calibration_data_{channel_order}_f32"
     folder.mkdir(parents=True, exist_ok=True)
     # The toolchain reads every file it finds.
@@ -118,7 +133,7 @@ def calibrate(
     skipped = []
     for number, path in enumerate(progress(taken, len(taken))):
         try:
-            tensor = see(path, height, width, color_range)
+            tensor = see(path, height, width, color_range, resize)
         except (FrameError, OSError) as error:
             skipped.append((path, str(error)))
             continue
@@ -131,7 +146,7 @@ def calibrate(
             f"no picture in '{pictures}' can be used ({len(taken)} tried{why}): give a folder of "
             "images like those the model will see"
         )
-    chosen = set(taken)
+    chosen = seen.union(taken)
     return Calibration(
         folder=folder,
         tensors=tuple(made.values()),
@@ -142,4 +157,5 @@ def calibrate(
         width=width,
         color_range=color_range,
         channel_order=channel_order,
+        resize=resize,
     )

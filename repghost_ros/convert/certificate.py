@@ -461,8 +461,8 @@ def _held_out(assignment: Assignment) -> list[Sample]:
     paths = spread(assignment.calibration.held_out, assignment.held_out)
     if not paths:
         raise ConversionError(
-            f"all pictures in '{assignment.pictures}' were calibrated with, none is left to measure "
-            "on: give more, or fewer --samples"
+            f"all pictures in '{assignment.pictures}' were trained or calibrated with, none is left "
+            "to measure on: give more, or fewer --samples"
         )
     try:
         samples = find_samples(assignment.pictures, Classes(assignment.labels))
@@ -479,11 +479,10 @@ def _answers(
     assignment: Assignment,
     activation: Activation,
 ) -> Answers:
-    color_range, labels = assignment.calibration.color_range, assignment.labels
-    with Model(path.name, path, labels, color_range, backend, activation) as model:
-        outcomes = classify_each(
-            model, samples, lambda sample: read_image(sample.path), View(resize="crop")
-        )
+    calibration, labels = assignment.calibration, assignment.labels
+    seen = View(resize=calibration.resize)
+    with Model(path.name, path, labels, calibration.color_range, backend, activation) as model:
+        outcomes = classify_each(model, samples, lambda sample: read_image(sample.path), seen)
         read, logits = [], []
         shown = assignment.with_bar((sample.path for sample in samples), len(samples))
         for _, outcome in zip(shown, outcomes, strict=False):
@@ -539,5 +538,7 @@ def _prove(compiled: Path, answers: Answers, assignment: Assignment) -> tuple[in
 
 def _frame(picture: Path, calibration: Calibration) -> np.ndarray:
     nv12 = np.empty((calibration.height * 3 // 2, calibration.width), np.uint8)
-    to_nv12(read_image(picture), nv12, resize="crop", color_range=calibration.color_range)
+    to_nv12(
+        read_image(picture), nv12, resize=calibration.resize, color_range=calibration.color_range
+    )
     return nv12

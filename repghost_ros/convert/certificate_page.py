@@ -187,7 +187,12 @@ def _figure(certificate: Certificate, number: int) -> str:
     sample = certificate.of_float.samples[number]
     calibration = certificate.calibration
     nv12 = np.empty((calibration.height * 3 // 2, calibration.width), np.uint8)
-    to_nv12(read_image(sample.path), nv12, resize="crop", color_range=calibration.color_range)
+    to_nv12(
+        read_image(sample.path),
+        nv12,
+        resize=calibration.resize,
+        color_range=calibration.color_range,
+    )
     lines = []
     for kind, answers in (("float", certificate.of_float), ("int8", certificate.best.answers)):
         scores = answers.scores[number]

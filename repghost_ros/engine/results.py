@@ -20,7 +20,7 @@ UNKNOWN = "unknown"
 """The answer for what is none of a model's classes."""
 UNKNOWN_INDEX = -1
 """Its index in what `Reporting.best` returns."""
-UnknownAs = Literal["label", "none", "off"]
+UnknownAs = Literal["label", "none", "best"]
 UNKNOWN_AS: tuple[UnknownAs, ...] = get_args(UnknownAs)
 """How `unknown` can be reported."""
 ClassId = Literal["label", "index"]
@@ -178,7 +178,7 @@ class Reporting:
     class_deny: tuple[str, ...] = ()
     """Names of classes not to report, allowed or not."""
     unknown: UnknownAs = "label"
-    """Report where a taught model knows no class: the class `unknown`, none, or (off) the best."""
+    """Report where a taught model knows no class: the class `unknown`, none, or the best."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -280,7 +280,7 @@ class Reporting:
             own: what the model's file records.
 
         """
-        if own.unknown_below is None or self.unknown == "off":
+        if own.unknown_below is None or self.unknown == "best":
             return best
         found = list(best)
         if not found or (found[0][0] != own.nothing and found[0][1] >= own.unknown_below):

@@ -31,6 +31,7 @@ from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, 
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import MODEL_NAMES, nearest
+from repghost_ros.zoo.store import is_known
 
 IMAGE_TRANSPORTS = ("auto", "raw", "compressed", "hbmem")
 RELIABILITIES = ("best_effort", "reliable")
@@ -177,7 +178,7 @@ class Parameters:
     )
     unknown: UnknownAs = _parameter(
         "label",
-        "Answer where a taught model knows no class: the class `unknown`, none, or the best (off).",
+        "Answer where a taught model knows no class: the class `unknown`, none, or the best.",
         choices=UNKNOWN_AS,
     )
     smoothing: float = _parameter(
@@ -287,6 +288,8 @@ class Parameters:
             )
         for declared in DECLARATIONS.values():
             value = getattr(self, declared.name)
+            if declared.choices is MODEL_NAMES and is_known(value):
+                continue
             if declared.choices and value not in declared.choices:
                 likely = nearest(str(value), declared.choices)
                 meant = f"did you mean '{likely}'? " if likely else ""

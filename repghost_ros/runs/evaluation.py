@@ -103,7 +103,7 @@ class EvalProtocol:
     @property
     def reporting(self) -> Reporting:
         """The classes that count."""
-        return Reporting(top_k=TOP, class_id="index", temperature=self.temperature, unknown="off")
+        return Reporting(top_k=TOP, class_id="index", temperature=self.temperature, unknown="best")
 
 
 def predict(

@@ -82,6 +82,16 @@ def read_own(path: Path) -> Own:
         ) from error
 
 
+def digest(path: Path) -> str:
+    """Return what names a picture in `Own.trained`: the first 16 digits of its SHA-256.
+
+    Raises:
+        OSError: it cannot be read.
+
+    """
+    return sha256(path)[:16]
+
+
 def write_own(own: Own, path: Path) -> None:
     """Write beside a .bin what it cannot record itself.
 

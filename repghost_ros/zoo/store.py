@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ from repghost_ros.zoo.binary import read_compiled
 from repghost_ros.zoo.catalogue import (
     DEMO,
     DEMO_FILES,
+    MODEL_NAMES,
     MODELS,
     archive_url,
     check_archive,
@@ -89,6 +91,25 @@ def resolve(
     return store.find(model, format) or store.fetch(model, format, progress)
 
 
+def check_own_name(name: str) -> None:
+    """Check that a model of the user's own can be stored under a name.
+
+    Raises:
+        StoreError: it cannot.
+
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII) or name in MODEL_NAMES:
+        raise StoreError(
+            f"a model of your own cannot be called '{name}': give a name of letters, digits, _ and - "
+            "that `repghost models` does not list"
+        )
+
+
+def is_known(name: str) -> bool:
+    """Return whether a name is that of a model: of the catalogue, the demo, or of the user's own."""
+    return name in MODEL_NAMES or name in ModelStore().own_names()
+
+
 class ModelStore:
     """A directory of downloaded models.
 
@@ -110,6 +131,8 @@ class ModelStore:
 
         """
         if model not in MODELS:
+            if model in self.own_names():
+                return self._own / f"{model}.{format}"
             likely = nearest(model)
             meant = f"did you mean '{likely}'? " if likely else ""
             raise StoreError(f"model '{model}' is unknown: {meant}`repghost models` lists them")
@@ -148,16 +171,32 @@ class ModelStore:
     def adopt(self, model: str, format: str, file: Path) -> Path:
         """Move a file into the store as this model's, replacing any other; returns its new path.
 
+        Args:
+            model: of the catalogue, or a name for a model of your own.
+            format: `bin` or `onnx`.
+            file: it is moved.
+
         Raises:
-            StoreError: the file is not a model, or cannot be moved there.
+            StoreError: the file is not a model, or cannot be moved there, or the name is no name.
 
         """
-        path = self.path(model, format)
+        if model not in MODELS:
+            check_own_name(model)
+        path = self.path(model, format) if model in MODELS else self._own / f"{model}.{format}"
         _check(file, path.name)
         with self._writing(path):
             move(file, path)
             record(path)
         return path
+
+    @property
+    def _own(self) -> Path:
+        return self.root / "own"
+
+    def own_names(self) -> list[str]:
+        """Return the names of the user's own models."""
+        files = (path for end in ("bin", "onnx") for path in self._own.glob(f"*.{end}"))
+        return sorted({path.stem for path in files})
 
     def entries(self) -> list[Path]:
         """Return the model files in the store."""
@@ -172,6 +211,11 @@ class ModelStore:
 
         """
         path = self.path(model, format)
+        if model not in MODELS:
+            raise StoreError(
+                f"the store has no .{format} of '{model}': put it at '{path}'; repghost quantize "
+                "makes a .bin of an .onnx"
+            )
         with self._writing(path):
             if self.find(model, format) is None:
                 self._download(model, path, progress)
@@ -181,7 +225,7 @@ class ModelStore:
     def _writing(self, path: Path) -> Iterator[None]:
         """Keep other processes from writing the same file."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path.with_name(f"{path.name}.lock")):
                 yield
         except OSError as error:

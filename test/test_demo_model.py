@@ -34,12 +34,6 @@ def name_of(slot, bgr):
     return LABELS[int(slot.infer().argmax())]
 
 
-def test_the_file_is_small_and_whole(model_path):
-    assert 1_000_000 < model_path.stat().st_size < 10_000_000
-    files = sorted(path.name for path in model_path.parent.glob("demo*"))
-    assert files == ["demo.onnx", "demo_224x224_nv12.bin", "demo_certified.npz"]
-
-
 def test_inputs_and_outputs(session):
     (data,), (logits,) = session.get_inputs(), session.get_outputs()
     assert (data.name, data.type, data.shape) == ("data", "tensor(float)", [1, 3, SIDE, SIDE])

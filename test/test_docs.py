@@ -49,10 +49,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        own = "https://github.com/repghost-ros/repghost_ros/blob/main/"
-        if link.startswith(own):
-            link = str(ROOT / link.removeprefix(own))
-        elif link.startswith(("https://", "http://")):
+        if link.startswith(("https://", "http://")):
             continue
         file, _, anchor = link.partition("#")
         target = (page.parent / file).resolve() if file else page
@@ -139,8 +136,9 @@ def test_python_runs(page: Path, code: str, desk: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_is_short() -> None:
-    assert 80 <= len(README.read_text(encoding="utf-8").splitlines()) <= 120
+def test_the_repositorys_address_is_in_package_xml_alone() -> None:
+    (address,) = re.findall(r"<url[^>]*>([^<]+)", (ROOT / "package.xml").read_text())
+    assert [page for page in PAGES if address in page.read_text(encoding="utf-8")] == []
 
 
 def test_the_chinese_readme_has_the_same_commands_and_figures() -> None:

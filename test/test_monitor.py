@@ -90,10 +90,12 @@ def test_counts_balance() -> None:
     assert counts + Counts() == counts
 
 
-def test_a_pause_is_not_idle_time() -> None:
+def test_a_pause_is_not_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     monitor = Monitor()
-    paused_at = time.monotonic() + 0.05
-    while time.monotonic() < paused_at:
-        pass
-    assert monitor.report(Counts()).idle >= 0.05
+    now = 107.0
+    assert monitor.report(Counts()).idle == 7.0
     assert monitor.report(Counts(), paused=True).idle == 0.0
+    now = 109.0
+    assert monitor.report(Counts()).idle == 2.0  # counted from the end of the pause

@@ -45,7 +45,10 @@ setup(
     install_requires=["setuptools", "numpy", "opencv-python-headless", "pillow", "tqdm"],
     extras_require={
         # For `pip install .[pc]`; in a ROS workspace rosdep installs what package.xml names.
-        "pc": ["onnx", "onnxruntime", "matplotlib", "mcap", "PyYAML", "rich", "rosbags", "shtab"],
+        "pc": [
+            *("onnx", "onnxruntime", "safetensors", "matplotlib", "mcap", "PyYAML", "rich"),
+            *("rosbags", "shtab"),
+        ],
         # For `repghost replay --on ray`, Parquet and bags that are URLs.
         "fleet": ["ray[client]", "pyarrow", "fsspec[http]"],
         # `colcon test` looks here for what runs the tests.

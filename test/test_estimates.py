@@ -12,7 +12,7 @@ from bench import estimates
 from bench.estimates import Estimate, Variant, estimate, page, plot, read
 from repghost_ros.backends.toolchain import Toolchain
 from repghost_ros.convert.calibration import Calibration
-from repghost_ros.convert.compilation import Job, Prediction
+from repghost_ros.convert.compilation import Job, SpeedEstimate
 from repghost_ros.errors import ConversionError
 from repghost_ros.zoo.catalogue import MODELS, REPGHOST
 
@@ -66,7 +66,7 @@ def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     monkeypatch.setattr(estimates, "CACHE", tmp_path)
     monkeypatch.setattr(estimates, "float_model", lambda *_: model)
     monkeypatch.setattr(estimates, "compile_bin", compile_bin)
-    monkeypatch.setattr(estimates, "prediction", lambda _: Prediction(500.0, 2000.0, 10**6))
+    monkeypatch.setattr(estimates, "prediction", lambda _: SpeedEstimate(500.0, 2000.0, 10**6))
     return jobs
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.networks import random_model
+from helpers.networks import network, random_model
 
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
@@ -117,6 +117,21 @@ def test_a_missing_package_is_not_a_bad_checkpoint(
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(DependencyError, match=r"safetensors.*pip install"):
         load("111", tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_checkpoint_of_another_family(fused: bool, tmp_path: Path) -> None:
+    model = network("repvit_m0_9")
+    import torch
+    from timm.utils import reparameterize_model
+
+    from repghost_ros.convert.export import export, load
+
+    saved = reparameterize_model(model) if fused else model
+    torch.save(saved.state_dict(), tmp_path / "weights.pth")
+    exported = export(load("repvit_m0_9", tmp_path / "weights.pth"), tmp_path / "m.onnx")
+    assert exported.onnx_drift < 1e-5
+    assert (exported.parameters > exported.fused_parameters) is not fused
 
 
 def test_safetensors_checkpoint(tmp_path: Path) -> None:

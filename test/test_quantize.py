@@ -24,6 +24,7 @@ from repghost_ros.cli import main
 from repghost_ros.cli import quantize as quantize_command
 from repghost_ros.cli.terminal import INTERRUPTED
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
+from repghost_ros.convert.compilation import prepare
 from repghost_ros.convert.quantization import Comparison, compare, normalise, quantize
 from repghost_ros.errors import ConversionError, DependencyError
 from repghost_ros.paths import share
@@ -259,6 +260,23 @@ def test_held_out_pictures_may_be_broken(signs: Path, int8: Path, tmp_path: Path
     (tmp_path / "3.png").write_text("no picture")
     with pytest.raises(ConversionError, match=r"1\.png"):
         compare(DEMO, int8, made)
+
+
+def test_other_families_are_called_as_in_the_zoo(store: Path, signs: Path, tmp_path: Path) -> None:
+    (store / MODELS["repvit_m0_9"].file_name("onnx")).write_bytes(DEMO.read_bytes())
+    out = tmp_path / "out"
+    options = ["--calibration", str(signs), "--samples", "5", "--out", str(out)]
+    assert main(["quantize", "repvit_m0_9", *options, "--skip", "int8", "--prepare"]) == 0
+    config = yaml.safe_load((out / "RepViT_m0_9.yaml").read_text())
+    wanted = MODELS["repvit_m0_9"].file_name("bin").removesuffix(".bin")
+    assert config["model_parameters"]["output_model_file_prefix"] == wanted
+
+
+def test_nodes_at_16_bits_are_told_to_the_toolchain(signs: Path, tmp_path: Path) -> None:
+    job = prepare(DEMO, "demo", calibrate(signs, tmp_path, samples=5), tmp_path, int16=("a", "b"))
+    nodes = yaml.safe_load(job.yaml.read_text())["model_parameters"]["node_info"]
+    assert nodes.keys() == {"a", "b"}
+    assert nodes["a"] == {"ON": "BPU", "InputType": "int16", "OutputType": "int16"}
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ from repghost_ros.convert.calibration import Calibration, WrapPictures, spread
 from repghost_ros.convert.compilation import (
     Job,
     Method,
-    Prediction,
     ShowStage,
     Similarity,
+    SpeedEstimate,
     compile_bin,
     prediction,
     prepare,
@@ -170,8 +170,8 @@ class Certificate:
     """Reason that it could not be simulated; empty if it was."""
     cpu_operators: tuple[str, ...]
     """Operators that run on the CPU; their time is not in the prediction."""
-    predicted: Prediction
-    predicted_int8: Prediction | None
+    predicted: SpeedEstimate
+    predicted_int8: SpeedEstimate | None
     """Of the same model without nodes at int16; None if it has none."""
     layers: tuple[Similarity, ...]
     """Of the compiled one, the worst first."""
@@ -301,7 +301,7 @@ class _Trials:
             raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
         self._made: list[Trial] = []
         self.failed: dict[str, str] = {}
-        self._int8_prediction: Prediction | None = None
+        self._int8_prediction: SpeedEstimate | None = None
 
     def run(self) -> None:
         """Try the methods with and without branches, then what costs more, until enough is kept."""
@@ -329,7 +329,7 @@ class _Trials:
         """Write what the toolchain needs for a trial."""
         return self._job(trial.variant, trial.method, out, batch=batch)
 
-    def int8_prediction(self, trial: Trial) -> Prediction | None:
+    def int8_prediction(self, trial: Trial) -> SpeedEstimate | None:
         """Return the speed of a trial without its nodes at int16; None if it has none."""
         return self._int8_prediction if trial.variant.int16 else None
 

@@ -91,7 +91,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class SpeedEstimate:
     """The vendor compiler's prediction for a model on one core; not measured on a board."""
 
     latency_us: float
@@ -298,7 +298,7 @@ def quantize_only(job: Job, toolchain: Toolchain, progress: ShowStage = lambda *
     return job.quantized
 
 
-def prediction(job: Job) -> Prediction:
+def prediction(job: Job) -> SpeedEstimate:
     """Return the compiler's prediction for the model it made.
 
     Raises:
@@ -308,7 +308,7 @@ def prediction(job: Job) -> Prediction:
     for path in sorted(job.work.glob("*_subgraph_*.json")):
         summary = json.loads(path.read_text(encoding="utf-8")).get("summary", {})
         if "latency (us)" in summary:
-            return Prediction(
+            return SpeedEstimate(
                 float(summary["latency (us)"]),
                 float(summary["FPS"]),
                 int(summary["DDR bytes per frame"]),

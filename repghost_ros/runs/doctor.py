@@ -38,6 +38,7 @@ _OPTIONAL = {
     "matplotlib": ("plots", "matplotlib"),
     "onnx": ("repghost export and quantize, parameter counts", "onnx"),
     "yaml": ("repghost quantize", "pyyaml"),
+    "safetensors": ("repghost download of an .onnx that the archive lacks", "safetensors"),
     "torch": ("repghost export", "torch timm"),
     "timm": ("repghost export", "torch timm"),
     "shtab": ("repghost completion", "shtab"),

@@ -34,6 +34,8 @@ COMMANDS = (
     "eval",
     "export",
     "fuse",
+    "collect",
+    "label",
     "teach",
     "quantize",
     "signs",

@@ -124,6 +124,11 @@ class Frame:
         return self
 
     @property
+    def encoded(self) -> bytes | None:
+        """The whole frame as the content of a JPEG file; None where it did not come as one."""
+        return None
+
+    @property
     def _cell(self) -> tuple[int, int]:
         """Pixels across and down that share chroma or a Bayer cell."""
         if self.encoding in PACKED:
@@ -150,6 +155,13 @@ class JpegFrame(Frame):
         x, y, right, bottom = self._region(x, y, width, height)
         corner = (self._corner[0] + x, self._corner[1] + y)
         return replace(self, width=right - x, height=bottom - y, _corner=corner)
+
+    @property
+    def encoded(self) -> bytes | None:
+        """See Frame; None where a viewer would see other pixels, such as a mosaic."""
+        size = self._header.width, self._header.height
+        is_whole = self._corner == (0, 0) and (self.width, self.height) == size
+        return self._data if is_whole and self.encoding in ("bgr8", "mono8") else None
 
     @property
     def _cell(self) -> tuple[int, int]:

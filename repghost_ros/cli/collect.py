@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Collect frames that are worth labeling from bags, videos, folders, cameras and topics.
+
+Without a rule, every frame is kept that shows something new; --below, --margin, --class and --random
+keep those that fit one of them. Pictures are written to DIR/unlabeled as they came. Interrupted, the
+next run goes on where this one ended. `repghost label DIR` is next.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repghost_ros.cli.common import add_model, open_model, positive, share
+from repghost_ros.cli.terminal import with_bar
+from repghost_ros.engine.model import Answered
+from repghost_ros.engine.results import Reporting, Result
+from repghost_ros.errors import need, without_passwords
+from repghost_ros.runs.batch import classify_each
+from repghost_ros.runs.many import is_bag
+from repghost_ros.sources.bags import Bag
+from repghost_ros.sources.live import is_live, live_pictures
+from repghost_ros.sources.pictures import find, pictures
+from repghost_ros.teach.collecting import Collector, Wanted
+from repghost_ros.vision.frame import Frame
+from repghost_ros.vision.view import View
+
+HELP = "collect frames that are worth labeling"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One frame of the source."""
+
+    number: int
+    read: Callable[[], Frame]
+    stamp_ns: int | None = None
+    original: Path | None = None
+    source: str = ""
+    """The file among several; empty: the source itself."""
+
+
+@dataclass
+class CollectReport:
+    """Collects while it is iterated over."""
+
+    options: argparse.Namespace
+    failed = False
+
+    def text(self) -> Iterator[str]:
+        """Yield how many pictures were kept, and what is next."""
+        about = self._collect()
+        yield f"{about['frames']} frames, {about['refused']} refused, {about['kept']} kept"
+        if about["full"]:
+            yield f"'{self.options.out}' holds as many pictures as it may: --most, --most-mb"
+        yield f"next: repghost label {self.options.out}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {"results": [self._collect()]}
+
+    def _collect(self) -> dict[str, Any]:
+        options = self.options
+        wanted = Wanted(
+            options.below,
+            options.margin,
+            tuple(options.only_class),
+            options.random,
+            options.change,
+            options.most,
+            int(options.most_mb * 1e6),
+        )
+        needs_model = wanted.below is not None or wanted.margin is not None or wanted.classes
+        about: dict[str, Any] = {"out": str(options.out), "full": False}
+        about |= dict.fromkeys(("frames", "refused", "kept"), 0)
+        offers: Iterator[tuple[Item, Frame | None, tuple[Result, ...]]]
+        collectors: dict[str, Collector] = {}
+        with ExitStack() as opened:
+            items = _items(options, opened)
+            if needs_model:
+                model = opened.enter_context(open_model(options))
+                seen = View(resize=options.resize)
+                reporting = Reporting(top_k=2, unknown="best")
+                made = classify_each(model, items, lambda item: item.read(), seen, reporting)
+                offers = (
+                    (outcome.request.message, outcome.frame, outcome.results)
+                    if isinstance(outcome, Answered)
+                    else (outcome.request.message, None, ())
+                    for outcome in made
+                )
+            else:
+                offers = ((item, _frame(item), ()) for item in items)
+            try:
+                for item, frame, results in with_bar(offers, None, "frame"):
+                    source = item.source or without_passwords(options.source)
+                    if source not in collectors:
+                        collectors[source] = Collector(options.out, source, wanted)
+                    collector = collectors[source]
+                    about["full"] = collector.full
+                    if collector.full:
+                        break
+                    about["frames"] += 1
+                    if frame is None:
+                        about["refused"] += 1
+                        continue
+                    path = collector.offer(
+                        *(frame, results),
+                        number=item.number,
+                        stamp_ns=item.stamp_ns,
+                        original=item.original,
+                    )
+                    if path is not None:
+                        about["kept"] += 1
+            finally:
+                for collector in collectors.values():
+                    collector.close()
+        return about
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `repghost collect`."""
+    parser.add_argument("source", metavar="BAG|VIDEO|DIR|CAMERA|URL|TOPIC")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--topic", default="", help="of a bag with several image topics")
+    parser.add_argument(
+        "--every",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="look at every Nth frame (default: 1)",
+    )
+    parser.add_argument(
+        "--below", type=share, metavar="SCORE", help="keep frames whose best score is below"
+    )
+    parser.add_argument(
+        "--margin",
+        type=share,
+        metavar="SCORE",
+        help="keep frames whose two best scores differ by less",
+    )
+    parser.add_argument(
+        "--class",
+        dest="only_class",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="keep frames whose best class is this; may be given several times",
+    )
+    parser.add_argument(
+        "--random", type=share, default=0.0, metavar="SHARE", help="keep a share of all frames"
+    )
+    parser.add_argument(
+        "--change",
+        type=float,
+        default=4.0,
+        metavar="LEVELS",
+        help="mean difference, of 255, from every kept picture (default: %(default)s; 0: any)",
+    )
+    parser.add_argument(
+        "--most", type=positive, default=500, metavar="N", help="pictures of DIR (default: 500)"
+    )
+    parser.add_argument(
+        "--most-mb", type=float, default=1000.0, metavar="MB", help="size of DIR (default: 1000)"
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--ros-args", nargs=argparse.REMAINDER, default=[], help="remaining arguments go to ROS"
+    )
+
+
+def run(options: argparse.Namespace) -> CollectReport:
+    """Return what collects."""
+    return CollectReport(options)
+
+
+def _frame(item: Item) -> Frame | None:
+    try:
+        return item.read()
+    except Exception:  # it is counted
+        return None
+
+
+def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
+    """Open the source: its frames, every Nth of them."""
+    source = options.source
+    if source.startswith("/") and not Path(source).exists():
+        listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
+        made = enumerate(listening.images(source, options.ros_args))
+        return (Item(number, read) for number, read in made if number % options.every == 0)
+    if is_live(source):
+        shown = enumerate(live_pictures(source, every=options.every))
+        return (Item(number, picture.frame) for number, picture in shown)
+    path = Path(source)
+    if is_bag(path):
+        bag = opened.enter_context(Bag(path))
+        topic = bag.image_topic(options.topic).name
+        messages = enumerate(bag.messages(topic))
+        return (
+            Item(number, recorded.frame, recorded.stamp_ns)
+            for number, recorded in messages
+            if number % options.every == 0
+        )
+    return _of_files(find([path], without=[options.out.resolve()]), options.every)
+
+
+def _of_files(files: list[Path], every: int) -> Iterator[Item]:
+    """A picture file is a source of its own, as a video is."""
+    for each in pictures(files, every=every):
+        original = each.path if each.index is None else None
+        yield Item(each.index or 0, each.frame, None, original, each.source)

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label pictures in the browser: a key or a tap moves the picture into the folder of its class.
+
+The page is served to this machine only, unless another address is asked for. Only pages of this server
+may change anything.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import cv2
+import numpy as np
+
+from repghost_ros.engine.overlay import picture
+from repghost_ros.errors import FrameError, RepghostError, SourceError
+from repghost_ros.output import named_errors
+from repghost_ros.sources.folders import IMAGES, files_in, is_data
+from repghost_ros.sources.pictures import read_image
+from repghost_ros.teach.labeled import UNLABELED, class_folders
+from repghost_ros.zoo.own import NOTHING
+
+_KINDS = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".gif": "image/gif",
+}
+_FORBIDDEN = set('/\\:*?"<>|')
+_MOST = 4096  # bytes of a request
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>repghost label</title><style>
+body { font: 17px/1.4 system-ui, sans-serif; margin: 0; color: #e8edf2; background: #14191f }
+main { max-width: 60rem; margin: auto; padding: .75rem } p { margin: .4rem 0; color: #93a1af }
+img { width: 100%; max-height: 60vh; object-fit: contain; background: #000; border-radius: 6px }
+#classes { display: flex; flex-wrap: wrap; gap: .5rem; margin: .75rem 0 }
+button { font: inherit; color: inherit; background: #26303a; border: 1px solid #3c4a58;
+  border-radius: 6px; padding: .6rem .8rem; flex: 1 1 8rem; text-align: left }
+button b { color: #7fd6ac; margin-right: .5rem } button i { float: right; color: #93a1af }
+input { font: inherit; padding: .6rem; width: 12rem; max-width: 100%; border-radius: 6px }
+#error { color: #ff9b8f }</style></head><body><main>
+<img id="picture" alt="the picture to label"><p id="name"></p><p id="error" role="alert"></p>
+<div id="classes"></div><form id="new"><input id="typed" aria-label="new class"
+placeholder="new class, Enter" autocomplete="off"></form>
+<p>Keys: 1-9 and letters a class, 0 nothing, Space skip, Backspace undo. Nothing leaves this
+machine.</p></main><script>
+const at = id => document.getElementById(id);
+let state = {}, busy = false;
+async function ask(what, body) {
+  if (busy) return;
+  busy = true;
+  try {
+    const how = body ? {method: "POST", body: JSON.stringify(body),
+      headers: {"Content-Type": "application/json"}} : {};
+    const answer = await fetch(what, how);
+    state = await answer.json();
+    at("error").textContent = state.error || "";
+    if (!state.error) show();
+  } catch { at("error").textContent = "repghost label does not answer: has it ended?"; }
+  busy = false;
+}
+function key(index) { return index < 9 ? String(index + 1) : "abcdefghijklmnopqrstuvwxyz"[index - 9]; }
+function button(mark, text, count, act) {
+  const made = document.createElement("button"), b = document.createElement("b");
+  b.textContent = mark; made.append(b, text);
+  if (count !== null) { const i = document.createElement("i"); i.textContent = count; made.append(i); }
+  made.onclick = act;
+  return made;
+}
+function show() {
+  at("name").textContent = state.picture ? state.left + " left: " + state.picture
+    : "All pictures are labeled.";
+  at("picture").hidden = !state.picture;
+  if (state.picture) at("picture").src = "picture/" + encodeURIComponent(state.picture);
+  const shown = state.classes.filter(each => each.name !== "nothing");
+  state.keys = {};
+  const nothing = state.classes.find(each => each.name === "nothing");
+  const made = shown.map((each, index) => {
+    state.keys[key(index)] = each.name;
+    return button(key(index) || "", each.name, each.count, () => label(each.name));
+  });
+  made.push(button("0", "nothing", nothing ? nothing.count : 0, () => label("nothing")),
+    button("Space", "skip", state.skipped, () => ask("skip", {picture: state.picture})),
+    button("⌫", "undo", null, () => ask("undo", {})));
+  at("classes").replaceChildren(...made);
+}
+function label(name) { if (state.picture) ask("label", {picture: state.picture, "class": name}); }
+at("new").onsubmit = event => {
+  event.preventDefault();
+  const name = at("typed").value.trim();
+  at("typed").value = ""; at("typed").blur();
+  if (name) label(name);
+};
+document.onkeydown = event => {
+  if (event.target === at("typed") || event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.key === "0") label("nothing");
+  else if (event.key === " ") { event.preventDefault(); ask("skip", {picture: state.picture}); }
+  else if (event.key === "Backspace") ask("undo", {});
+  else if (state.keys && state.keys[event.key]) label(state.keys[event.key]);
+};
+ask("state");
+</script></body></html>
+"""
+
+
+class Labeling:
+    """The pictures of a folder that have no class yet: those in `unlabeled`, and those beside it.
+
+    Args:
+        folder: with a subfolder for each class that there is already.
+
+    Raises:
+        SourceError: the folder does not exist.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        class_folders(folder)
+        self._folder = folder
+        self._lock = threading.Lock()  # guards everything below
+        self._skipped: set[str] = set()
+        self._moved: list[tuple[Path, Path]] = []
+
+    def state(self) -> dict[str, Any]:
+        """Return what the page shows."""
+        with self._lock:
+            return self._state()
+
+    def label(self, shown: str, name: str) -> dict[str, Any]:
+        """Move a picture into a class, which may be new; returns the state.
+
+        Raises:
+            SourceError: the name is no class's, or the picture is not there any more.
+            OutputError: it cannot be moved.
+
+        """
+        name = name.strip()
+        if not name or not is_data(name) or name == UNLABELED or set(name) & _FORBIDDEN:
+            raise SourceError(f"a class cannot be called '{name}': it is the name of a folder")
+        with self._lock:
+            path = self._find(shown)
+            target = self._folder / name / path.name
+            if target.exists():
+                raise SourceError(f"'{target}' exists already: rename one of the pictures")
+            with named_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+            self._moved.append((path, target))
+            return self._state()
+
+    def skip(self, shown: str) -> dict[str, Any]:
+        """Leave a picture for later; returns the state."""
+        with self._lock:
+            self._skipped.add(shown)
+            return self._state()
+
+    def undo(self) -> dict[str, Any]:
+        """Take the last label back, or else all skips; returns the state.
+
+        Raises:
+            OutputError: the picture cannot be moved back.
+
+        """
+        with self._lock:
+            if self._moved:
+                path, target = self._moved.pop()
+                with named_errors(path):
+                    target.rename(path)
+            else:
+                self._skipped.clear()
+            return self._state()
+
+    def content(self, name: str) -> tuple[bytes, str]:
+        """Return the content of an unlabeled picture and its MIME type.
+
+        Raises:
+            SourceError: there is no such picture.
+
+        """
+        with self._lock:
+            path = self._find(name)
+            kind = _KINDS.get(path.suffix.lower())
+            if kind is not None:
+                return path.read_bytes(), kind
+            try:  # browsers show no TIFF and the like
+                rgb = picture(read_image(path))
+            except FrameError as error:
+                raise SourceError(str(error)) from error
+            bgr = np.ascontiguousarray(rgb[..., ::-1])
+            return cv2.imencode(".jpg", bgr)[1].tobytes(), "image/jpeg"
+
+    def _waiting(self) -> list[Path]:
+        inside = self._folder / UNLABELED
+        found = files_in(inside, IMAGES) if inside.is_dir() else []
+        loose = (path for path in self._folder.iterdir() if path.suffix.lower() in IMAGES)
+        return sorted([*found, *(path for path in loose if is_data(path.name))])
+
+    def _find(self, shown: str) -> Path:
+        path = next((each for each in self._waiting() if each.name == shown), None)
+        if path is None:
+            raise SourceError(f"'{shown}' is not there any more: reload the page")
+        return path
+
+    def _state(self) -> dict[str, Any]:
+        waiting = [path.name for path in self._waiting()]
+        left = [name for name in waiting if name not in self._skipped]
+        counts = [
+            {"name": each.name, "count": len(files_in(each, IMAGES))}
+            for each in class_folders(self._folder)
+        ]
+        return {
+            **{"picture": left[0] if left else None, "left": len(left), "classes": counts},
+            **{"skipped": len(waiting) - len(left), "nothing": NOTHING},
+        }
+
+
+def serve(labeling: Labeling, host: str, port: int) -> ThreadingHTTPServer:
+    """Serve the page on its own thread, until `shutdown` and `server_close`.
+
+    Args:
+        labeling: what is labeled.
+        host: address to listen on; 127.0.0.1 keeps the pictures on this machine.
+        port: 0 takes a free one, see `server_port`.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/":
+                self._answer(_PAGE.encode(), "text/html; charset=utf-8")
+            elif self.path == "/state":
+                self._act(labeling.state)
+            elif self.path.startswith("/picture/"):
+                try:
+                    self._answer(*labeling.content(unquote(self.path.removeprefix("/picture/"))))
+                except (RepghostError, OSError):
+                    self.send_error(404)
+            else:
+                self.send_error(404)
+
+        def do_POST(self) -> None:
+            # Another site's page cannot send this type without being asked first, and is not answered.
+            if self.headers.get("Content-Type") != "application/json":
+                self.send_error(415)
+                return
+            try:
+                size = min(_MOST, int(self.headers.get("Content-Length", 0)))
+                body = json.loads(self.rfile.read(size))
+                act: Callable[[], dict[str, Any]] | None = {
+                    "/label": lambda: labeling.label(str(body["picture"]), str(body["class"])),
+                    "/skip": lambda: labeling.skip(str(body["picture"])),
+                    "/undo": labeling.undo,
+                }.get(self.path)
+            except ValueError:
+                act = None
+            if act is None:
+                self.send_error(404)
+            else:
+                self._act(act)
+
+        def _act(self, act: Callable[[], dict[str, Any]]) -> None:
+            try:
+                answer = act()
+            except (RepghostError, OSError, KeyError, TypeError) as error:
+                answer = {"error": str(error)}
+            self._answer(json.dumps(answer).encode(), "application/json")
+
+        def _answer(self, body: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Do not log every request."""
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="label", daemon=True).start()
+    return server

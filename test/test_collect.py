@@ -193,6 +193,9 @@ def test_the_picture_is_served(folder: Path, address: str) -> None:
     for path in ("picture/..%2Fcollected.jsonl", "picture/none.jpg", "nowhere"):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(address + path)
+    cv2.imwrite(str(folder / "unlabeled" / "d.tiff"), scene(1))
+    with urllib.request.urlopen(address + "picture/d.tiff") as answer:
+        assert answer.headers["Content-Type"] == "image/jpeg"
     with urllib.request.urlopen(address) as answer:
         assert b"width=device-width" in answer.read()
 

@@ -27,12 +27,8 @@ from repghost_ros.teach.labeled import UNLABELED, class_folders
 from repghost_ros.zoo.own import NOTHING
 
 _KINDS = {
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-    ".gif": "image/gif",
+    **{".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"},
+    **{".webp": "image/webp", ".bmp": "image/bmp", ".gif": "image/gif"},
 }
 _FORBIDDEN = set('/\\:*?"<>|')
 _MOST = 4096  # bytes of a request

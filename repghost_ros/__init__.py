@@ -9,6 +9,10 @@ A library without ROS:
     with repghost_ros.open_model("demo") as model:
         for result in model.classify(cv2.imread("sign.png")):
             print(f"{result.score:.1%} {result.class_id}")
+
+`open_model` takes a model's name (`demo`, `150`) or file. `View` chooses what of a picture the model
+sees, `Reporting` which classes are reported, `BackendOptions` how the model runs. Every error is a
+`RepghostError`.
 """
 
 from importlib import import_module
@@ -17,13 +21,24 @@ from typing import TYPE_CHECKING, Any
 from repghost_ros.version import __version__
 
 if TYPE_CHECKING:
+    from repghost_ros.backends.base import BackendOptions
     from repghost_ros.engine.model import Model, open_model
     from repghost_ros.engine.results import Reporting, Result
     from repghost_ros.errors import RepghostError
     from repghost_ros.vision.view import View
 
-__all__ = ["Model", "RepghostError", "Reporting", "Result", "View", "__version__", "open_model"]
+__all__ = [
+    "BackendOptions",
+    "Model",
+    "RepghostError",
+    "Reporting",
+    "Result",
+    "View",
+    "__version__",
+    "open_model",
+]
 _HOMES = {
+    "BackendOptions": "backends.base",
     "Model": "engine.model",
     "RepghostError": "errors",
     "Reporting": "engine.results",
@@ -31,6 +46,10 @@ _HOMES = {
     "View": "vision.view",
     "open_model": "engine.model",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -18,17 +18,28 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from helpers.bags import sign_bag
 from helpers.server import Archive
+from helpers.toys import write_color_model
 
+import repghost_ros
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.cli.program import COMMANDS
 from repghost_ros.cli.report import SCHEMA, Table, _print_rich
-from repghost_ros.errors import SourceError, without_passwords
+from repghost_ros.engine.model import ModelSpec
+from repghost_ros.engine.results import Reporting
+from repghost_ros.errors import (
+    BackendError,
+    ParameterError,
+    RepghostError,
+    SourceError,
+    without_passwords,
+)
 from repghost_ros.paths import share
 from repghost_ros.runs import doctor
 from repghost_ros.sources.pictures import find, pictures
@@ -321,6 +332,57 @@ def test_passwords_are_never_shown(url: str, shown: str, capsys: Any) -> None:
     if url.startswith("rtsp"):
         assert main(["classify", url, "--model", "demo"]) == 1
         assert f"'{shown}' cannot be opened" in capsys.readouterr().err
+
+
+def test_labels_lists_the_classes(capsys: Any) -> None:
+    assert main(["labels", "demo"]) == 0
+    assert tuple(capsys.readouterr().out.splitlines()) == LABELS
+    assert main(["labels", "demo", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results[1] == {"index": 1, "class_id": LABELS[1]}
+
+
+def test_pictures_are_saved_below_their_folders(tmp_path: Path, capsys: Any) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "in" / name / "0.png"), np.full((64, 64, 3), 90, np.uint8))
+    command = ["classify", str(tmp_path / "in"), "--model-path", "demo", "--json"]
+    assert main([*command, "--save", str(tmp_path / "out"), "--roi", "0,0,32,32"]) == 0
+    saved = [row["saved"] for row in json.loads(capsys.readouterr().out)["results"]]
+    assert saved == [str(tmp_path / "out" / name / "0.png") for name in ("a", "b")]
+    assert all(cv2.imread(path).shape == (32, 32, 3) for path in saved)
+
+
+def test_info_tells_labels_and_preprocessing(tmp_path: Path, capsys: Any) -> None:
+    path = str(write_color_model(tmp_path / "m.onnx"))
+    model = onnx.load(path)
+    recorded = {"labels": '["red", "green", "blue"]', "mean": "0", "scale": "0.01"}
+    onnx.helper.set_model_props(model, recorded)
+    onnx.save(model, path)
+    assert main(["info", path, "--json"]) == 0
+    (about,) = json.loads(capsys.readouterr().out)["results"]
+    assert (about["labels"], about["mean"], about["scale"]) == (3, "0", "0.01")
+
+
+def test_the_library_as_users_expect_it(tmp_path: Path) -> None:
+    assert set(repghost_ros.__all__) <= set(dir(repghost_ros))
+    demo = ModelSpec("demo", backend="onnx").open()
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(LABELS))
+    picture = np.full((64, 64, 3), 90, np.uint8)
+    for file in (demo.path, str(demo.path)):
+        with repghost_ros.open_model(file, labels_path=labels) as model:
+            assert model.classify(picture) == demo.classify(picture)
+    assert repr(demo).startswith(
+        f"<Model demo: {len(LABELS)} classes, 224x224 pixels, ONNX Runtime"
+    )
+    with pytest.raises(ParameterError, match="reporting=Reporting"):
+        demo.classify(picture, Reporting(top_k=1))  # type: ignore[arg-type]
+    demo.close()
+    with pytest.raises(BackendError, match="'demo' is closed: open it again"):
+        demo.classify(picture)
+    with pytest.raises(RepghostError, match="151"):
+        repghost_ros.open_model(151)
 
 
 def test_what_is_typed_wrongly_is_named(capsys: Any) -> None:

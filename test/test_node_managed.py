@@ -252,6 +252,22 @@ def test_a_change_of_the_top_class_that_lasts_is_told(robot: Robot) -> None:
     assert [(best(each), each.header.stamp.sec) for each in changed] == [("stop", 2), ("yield", 7)]
 
 
+def test_images_without_stamps_are_held_by_their_arrival(robot: Robot) -> None:
+    with running_node(hold="0.2") as node:
+        publisher = robot.publisher()
+        changed = robot.collect(messages.Classification, "/repghost/changed")
+        robot.publisher("image")
+
+        def has_changed() -> bool:
+            publisher.publish(image(sign("stop"), stamp=0))
+            return bool(changed)
+
+        wait_until(has_changed, "the change")
+        assert best(changed[0]) == "stop"
+        wait_until(lambda: "header.stamp of zero" in node.output(), "the warning")
+        assert node.output().count("header.stamp of zero") == 1
+
+
 def test_the_security_policy_allows_what_the_node_does(robot: Robot) -> None:
     """Whatever is switched on, and nothing else; rcl's own topics of every node are in it too."""
     policy = ElementTree.parse(share() / "config" / "sros2_policy.xml")

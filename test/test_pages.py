@@ -17,9 +17,11 @@ import pytest
 from repghost_ros.cli import main
 from repghost_ros.engine.results import Reporting, log_probabilities
 from repghost_ros.runs import html
-from repghost_ros.runs.pages import write_replay
-from repghost_ros.runs.reliability import fit_temperature, reliability
+from repghost_ros.runs.evaluation import Evaluated, Prediction
+from repghost_ros.runs.pages import write_evaluation, write_replay
+from repghost_ros.runs.reliability import fit_temperature, reliability, temperature_interval
 from repghost_ros.runs.replay import Best, Summary
+from repghost_ros.runs.samples import Sample
 from repghost_ros.sources.signs import LABELS, render
 
 pytest.importorskip("matplotlib")
@@ -78,10 +80,36 @@ def test_an_evaluation(tmp_path: Path, capsys: Any) -> None:
     assert not re.search(r'<img [^>]*alt=""', text)
     assert text.count('<svg role="img" aria-label=') == text.count("<svg ")
     assert "named yield" in text
-    temperature = re.search(r"--temperature ([\d.]+)", text)
-    assert temperature is not None
-    told = ["eval", str(folder), "--model", "demo", "--temperature", temperature[1]]
-    assert main(told) == 0
+    assert "17 pictures with 1 mistake are too few" in text
+    assert main(["eval", str(folder), "--model", "demo", "--temperature", "1.5"]) == 0
+
+
+def test_a_temperature_has_an_interval(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    logits = 3 * rng.normal(size=(300, 10)).astype(np.float32)
+    odds = np.exp(logits / 3) / np.exp(logits / 3).sum(axis=1, keepdims=True)
+    truth = np.array([rng.choice(10, p=row) for row in odds])
+    fitted = fit_temperature(logits, truth)
+    low, high = temperature_interval(logits, truth, fitted)
+    assert low < fitted < high
+    assert low < 3.0 < high  # what they were multiplied by
+    again = temperature_interval(np.tile(logits, (4, 1)), np.tile(truth, 4), fitted)
+    assert low < again[0] < again[1] < high  # narrower with more pictures
+    predictions = [
+        Prediction(
+            Sample(tmp_path / f"{number}.png", int(shown)),
+            tuple(int(index) for index in np.argsort(-row)[:5]),
+            0.5,
+            log_scores=row,
+        )
+        for number, (row, shown) in enumerate(zip(logits, truth, strict=True))
+    ]
+    labels = tuple(f"class {index}" for index in range(10))
+    write_evaluation(
+        tmp_path / "a.html", [Evaluated("m", "r", labels, predictions)], "crop", tmp_path
+    )
+    wanted = f"--temperature {fitted:.2f} (95 % interval {low:.2f} to {high:.2f})"
+    assert wanted in (tmp_path / "a.html").read_text()
 
 
 def test_a_replay_of_a_hundred_classes_can_be_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from repghost_ros.cli.common import (
     add_model,
     check_plot,
-    open_model,
+    model_from,
     positive,
     positive_float,
 )
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> BenchReport:
     work = END_TO_END if options.end_to_end else INFERENCE
     lines = [(model, threads) for model in options.model for threads in options.threads]
     for model, threads in with_bar(lines, len(lines), "measurement"):
-        classifier = open_model(options, model)
+        classifier = model_from(options, model)
         try:
             # A model for batches is timed with a lone frame, too.
             for batch in sorted({1, classifier.batch}):

@@ -21,7 +21,7 @@ from repghost_ros.cli.common import (
     add_model,
     add_reporting,
     add_view,
-    open_model,
+    model_from,
     positive,
     positive_float,
     reporting,
@@ -67,6 +67,8 @@ class ClassifyReport:
         self._model = model
         self._outcomes = outcomes
         self._saver = saver
+        self._saved: Path | None = None
+        """Where the latest picture was drawn."""
 
     def text(self) -> Iterator[Piece]:
         """Yield the classes of every picture; errors are logged."""
@@ -88,7 +90,9 @@ class ClassifyReport:
         answers = []
         try:
             for outcome in self._classified():
-                answers.append(_as_json(outcome))
+                saved = {"saved": str(self._saved)} if self._saved else {}
+                answers.append(_as_json(outcome) | saved)
+                self._saved = None
         except KeyboardInterrupt:
             if not self.is_endless:
                 raise
@@ -100,7 +104,7 @@ class ClassifyReport:
                 if not isinstance(outcome, Answered):
                     self._refuse(outcome.request.message, str(outcome.error))
                 elif self._saver is not None:
-                    self._saver.save(outcome)
+                    self._saved = self._saver.save(outcome)
                 yield outcome
         except KeyboardInterrupt:
             if not self.is_endless:
@@ -192,7 +196,7 @@ def run(options: argparse.Namespace) -> ClassifyReport:
     if not live:
         written = {options.save.resolve()} if options.save else set()
         files = find(map(Path, options.source), without=written)
-    model = open_model(options)
+    model = model_from(options)
     outcomes: Iterable[Classified] = classify_each(
         model,
         live_pictures(live[0], every=options.every, max_rate=options.max_rate or 0.0)
@@ -208,5 +212,6 @@ def run(options: argparse.Namespace) -> ClassifyReport:
         # On a terminal a bar would get between the answers.
         total = None if any(map(is_video, files)) else len(files)
         outcomes = with_bar(outcomes, total, "picture")
-    saver = Saver(options.save, files) if options.save else None
+    sources = map(Path, options.source)
+    saver = Saver(options.save, files, sources) if options.save else None
     return ClassifyReport(model, outcomes, saver, is_live=bool(live))

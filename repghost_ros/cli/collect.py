@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import add_model, open_model, positive, share
+from repghost_ros.cli.common import add_model, model_from, positive, share
 from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.results import Reporting, Result
@@ -82,7 +82,7 @@ class CollectReport:
         with ExitStack() as opened:
             items = _items(options, opened)
             if needs_model:
-                model = opened.enter_context(open_model(options))
+                model = opened.enter_context(model_from(options))
                 seen = View(resize=options.resize)
                 reporting = Reporting(top_k=2, unknown="best")
                 made = classify_each(model, items, lambda item: item.read(), seen, reporting)

@@ -49,7 +49,8 @@ def add_model(
 
     """
     parser.add_argument(
-        "--model",
+        *("--model", "--model-path"),
+        dest="model",
         metavar="MODEL",
         help=f"of `repghost models`, or a model file (default: {DEFAULT})",
         nargs=None if pictures else "+",
@@ -286,7 +287,7 @@ def check_plot(path: Path | None) -> None:
         need("matplotlib", "pip install matplotlib")
 
 
-def open_model(
+def model_from(
     options: argparse.Namespace, model: str | None = None, backend: str | None = None
 ) -> Model:
     """Open the model that the options of `add_model` ask for, downloaded if necessary.
@@ -308,7 +309,7 @@ def open_model(
 def model_spec(
     options: argparse.Namespace, model: str | None = None, backend: str | None = None
 ) -> ModelSpec:
-    """Return what `open_model` opens; takes the same arguments and raises the same errors."""
+    """Return what `model_from` opens; takes the same arguments and raises the same errors."""
     model = model or options.model
     is_size = is_known(model)
     if not is_size and Path(model).suffix == "":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.backends.registry import BACKENDS
-from repghost_ros.cli.common import add_model, check_report, open_model
+from repghost_ros.cli.common import add_model, check_report, model_from
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.model import Model
@@ -184,7 +184,7 @@ def run(options: argparse.Namespace) -> EvalReport:
     candidates = _candidates(options)
     evaluated: list[Evaluated] = []
     for candidate in candidates:
-        with open_model(options, candidate.model, candidate.backend) as model:
+        with model_from(options, candidate.model, candidate.backend) as model:
             if options.resize == AUTO:
                 options.resize = model.own.resize or "crop"
             if evaluated and model.labels != evaluated[0].labels:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repghost_ros.backends.onnx import CHANNEL_ORDER_KEY, MEAN_KEY, SCALE_KEY
 from repghost_ros.cli.common import did_you_mean
 from repghost_ros.convert.export import OPSET
 from repghost_ros.errors import StoreError, UsageError
@@ -17,6 +18,7 @@ from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.graphs.graph import is_quantized, load, opset
 from repghost_ros.zoo.binary import Compiled, read_compiled, recorded_color_range
 from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES
+from repghost_ros.zoo.labels import IMAGENET_CLASSES, labels_for
 from repghost_ros.zoo.onnx_graph import model_bytes
 from repghost_ros.zoo.own import read_own
 from repghost_ros.zoo.store import ModelStore, is_known, resolve
@@ -100,23 +102,25 @@ def _describe(path: Path) -> dict[str, Any]:
         "sha256": sha256(path),
     }
     if path.suffix.lower() == ".onnx":
-        return {**about, **_describe_onnx(path), **_describe_own(path)}
+        described = _describe_onnx(path)
+        return {**about, **described, **_describe_own(path, described["classes"])}
     models = read_compiled(path)
     if not models:
         check_format(path, f"'{path}'")
         note = "what it records cannot be read here: the board's runtime is the judge"
         return {**about, "format": "compiled", "note": note}
-    own = _describe_own(path)
-    described = [{**_describe_compiled(each), **own} for each in models]
-    return {**about, "format": "compiled", "models": described}
+    compiled = map(_describe_compiled, models)
+    described_models = [{**each, **_describe_own(path, each["classes"])} for each in compiled]
+    return {**about, "format": "compiled", "models": described_models}
 
 
-def _describe_own(path: Path) -> dict[str, Any]:
-    """Return what the file records of its classes."""
+def _describe_own(path: Path, classes: object) -> dict[str, Any]:
+    """Return what the file records of its classes; a thousand without names are ImageNet's."""
     own = read_own(path)
+    labels = own.labels or (labels_for("", IMAGENET_CLASSES) if classes == IMAGENET_CLASSES else ())
     return {
-        "labels": len(own.labels),
-        "names": list(own.labels[:_NAMES]),
+        "labels": len(labels),
+        "names": list(labels[:_NAMES]),
         "resize": own.resize,
         "unknown_below": own.unknown_below,
     }
@@ -143,6 +147,7 @@ def _describe_onnx(path: Path) -> dict[str, Any]:
     weights = {entry.name for entry in model.graph.initializer}
     images = [_describe_tensor(entry) for entry in model.graph.input if entry.name not in weights]
     answers = [_describe_tensor(entry) for entry in model.graph.output]
+    recorded = {entry.key: entry.value for entry in model.metadata_props}
     quantized = is_quantized(model)
     return {
         "format": "onnx",
@@ -151,6 +156,7 @@ def _describe_onnx(path: Path) -> dict[str, Any]:
         "color_range": recorded_color_range(path),
         "outputs": answers,
         "classes": answers[0]["shape"][-1] if answers and answers[0]["shape"] else None,
+        **{key: recorded.get(key) for key in (MEAN_KEY, SCALE_KEY, CHANNEL_ORDER_KEY)},
         "opset": opset(model),
         "for_toolchain": opset(model) <= OPSET and not quantized,
         "quantized": quantized,

@@ -25,6 +25,7 @@ from repghost_ros.version import __version__
 COMMANDS = (
     "models",
     "info",
+    "labels",
     "download",
     "classify",
     "replay",

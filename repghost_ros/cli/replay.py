@@ -27,7 +27,7 @@ from repghost_ros.cli.common import (
     add_view,
     check_plot,
     check_report,
-    open_model,
+    model_from,
     reporting,
     share,
     view,
@@ -290,6 +290,10 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
         limit = comparison.min_agreement if comparison else _MIN_AGREEMENT
         return replay_many.run(options, wanted, limit)
     bag = Path(options.bags[0])
+    if options.format:
+        raise UsageError(
+            f"--format is of many bags: for one, name the file, --out NAME.{options.format}"
+        )
     if options.list:
         with Bag(bag) as opened:
             return TopicsReport(opened.topics(IMAGE, COMPRESSED))
@@ -318,7 +322,7 @@ def _read(path: Path, topic: str) -> Replayed:
 def _replay(path: Path, wanted: ReplayOptions, options: argparse.Namespace) -> Replayed:
     """Answer every frame of one bag; where it breaks off, everything before the cut counts."""
     summary, answers, broken = Summary(), [], None
-    with Bag(path) as bag, open_model(options) as model:
+    with Bag(path) as bag, model_from(options) as model:
         topic = bag.image_topic(wanted.topic)
         started = time.monotonic()
         with _results(path, options) as write:

@@ -105,8 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        default=FORMATS[0],
-        help="many bags: format of the results in --out (default: %(default)s)",
+        help=f"many bags: format of the results in --out (default: {FORMATS[0]})",
     )
 
 
@@ -156,7 +155,7 @@ def run(options: argparse.Namespace, wanted: ReplayOptions, min_agreement: float
                 model_spec(options),
                 fleet,
                 wanted,
-                format=options.format,
+                format=options.format or FORMATS[0],
                 compare_with=options.compare,
                 progress=progress,
             )

@@ -15,7 +15,7 @@ from repghost_ros.engine.model import Answered
 from repghost_ros.engine.overlay import draw_overlay, picture
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import OutputError
-from repghost_ros.output import whole_file
+from repghost_ros.output import named_errors, whole_file
 from repghost_ros.sources.pictures import Picture
 from repghost_ros.sources.videos import open_capture, plain_path
 
@@ -29,17 +29,25 @@ class Saver:
     Args:
         folder: created if missing.
         originals: files that are never overwritten.
+        sources: folders that were given; what is below one keeps its subfolder.
+
+    Raises:
+        OutputError: the folder cannot be made.
 
     """
 
-    def __init__(self, folder: Path, originals: Iterable[Path]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, folder: Path, originals: Iterable[Path], sources: Iterable[Path] = ()
+    ) -> None:
+        with named_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._sources = [path for path in sources if path.is_dir()]
         self._taken = {path.resolve() for path in originals}
         self._video: _Video | None = None
 
-    def save(self, answered: Answered[Request[Picture]]) -> None:
-        """Draw one picture.
+    def save(self, answered: Answered[Request[Picture]]) -> Path:
+        """Draw one picture, and return the file that it is written to.
 
         Raises:
             OutputError: it cannot be written.
@@ -51,12 +59,13 @@ class Saver:
         if shown.index is not None:
             if self._video is None or self._video.source != shown.source:
                 self.close()
-                target = self._free(_stem(shown), ".mp4")
+                target = self._free(shown, ".mp4")
                 self._video = _Video(shown.source, target, bgr.shape[1::-1])
             self._video.write(bgr)
-            return
-        suffix = ".png" if shown.path.suffix.lower() == ".png" else ".jpg"
-        _write_image(self._free(_stem(shown), suffix), bgr)
+            return self._video.target
+        target = self._free(shown, ".png" if shown.path.suffix.lower() == ".png" else ".jpg")
+        _write_image(target, bgr)
+        return target
 
     def close(self) -> None:
         """Finish the current video.
@@ -69,17 +78,21 @@ class Saver:
         if video is not None:
             video.close()
 
-    def _free(self, stem: str, suffix: str) -> Path:
-        """A free name, because names may repeat between folders."""
-        path, number = self._folder / f"{stem}{suffix}", 1
+    def _free(self, shown: Picture, suffix: str) -> Path:
+        """Return a free name, because names may repeat between folders."""
+        folder, stem = self._folder, "stream"
+        if shown.path.is_file():
+            stem = shown.path.stem
+            for source in self._sources:
+                if shown.path.is_relative_to(source):
+                    folder = self._folder / shown.path.relative_to(source).parent
+                    break
+            folder.mkdir(parents=True, exist_ok=True)
+        path, number = folder / f"{stem}{suffix}", 1
         while path.resolve() in self._taken:
-            path, number = self._folder / f"{stem}_{number}{suffix}", number + 1
+            path, number = folder / f"{stem}_{number}{suffix}", number + 1
         self._taken.add(path.resolve())
         return path
-
-
-def _stem(shown: Picture) -> str:
-    return shown.path.stem if shown.path.is_file() else "stream"
 
 
 def _write_image(path: Path, bgr: np.ndarray) -> None:
@@ -102,7 +115,7 @@ class _Video:
 
     def __init__(self, source: str, target: Path, size: tuple[int, ...]) -> None:
         self.source = source
-        self._target = target
+        self.target = target
         self._frames = 0
         self._size = size
         fps = _fps(Path(source))
@@ -125,12 +138,12 @@ class _Video:
     def close(self) -> None:
         """Finish the file and check that it is complete: OpenCV does not report a full disk."""
         self._writer.release()
-        with self._opened, plain_path(self._target) as name:
+        with self._opened, plain_path(self.target) as name:
             written = open_capture(name)
             frames = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
             written.release()
         if frames != self._frames:
-            self._target.unlink(missing_ok=True)
+            self.target.unlink(missing_ok=True)
             raise OutputError(
-                f"'{self._target}' could not be written whole and was removed: is the disk full?"
+                f"'{self.target}' could not be written whole and was removed: is the disk full?"
             )

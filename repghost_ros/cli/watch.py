@@ -19,7 +19,7 @@ from repghost_ros.cli.common import (
     add_model,
     add_reporting,
     add_view,
-    open_model,
+    model_from,
     positive_float,
     reporting,
     view,
@@ -152,10 +152,10 @@ def run(options: argparse.Namespace) -> WatchReport:
         files = find([Path(options.source)])
         rounds = repeat(files) if options.loop else [files]
         made = _at_rate(chain.from_iterable(rounds), options.rate)
-        return WatchReport(open_model(options), made, options, of_files=True)
+        return WatchReport(model_from(options), made, options, of_files=True)
     if options.loop:
         raise UsageError("--loop is for a video or a folder")
-    return WatchReport(open_model(options), made, options, of_files=False)
+    return WatchReport(model_from(options), made, options, of_files=False)
 
 
 def _at_rate(files: Iterable[Path], rate: float | None) -> Iterator[Read]:

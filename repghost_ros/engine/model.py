@@ -29,7 +29,7 @@ from repghost_ros.backends.registry import choose
 from repghost_ros.engine.activation import find_activation
 from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting, Result
-from repghost_ros.errors import BackendError, LabelsError
+from repghost_ros.errors import BackendError, LabelsError, ParameterError
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
@@ -40,6 +40,7 @@ from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.own import Own, read_own
 from repghost_ros.zoo.store import resolve
 
+_SUFFIXES = (".onnx", ".bin")
 AnyRequest = TypeVar("AnyRequest", bound=Request[Any])
 
 
@@ -105,6 +106,15 @@ class Model(AbstractContextManager["Model"]):
         default_factory=threading.Lock, init=False, repr=False, compare=False
     )
     """Guards `_idle`."""
+    _closed: threading.Event = field(
+        default_factory=threading.Event, init=False, repr=False, compare=False
+    )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Model {self.name}: {self.classes} classes, {self.width}x{self.height} pixels, "
+            f"{self.runtime}>"
+        )
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -158,9 +168,15 @@ class Model(AbstractContextManager["Model"]):
         Raises:
             FrameError: the picture cannot be classified.
             BackendError: the device failed.
-            ParameterError: the model lacks a class that `reporting` names.
+            ParameterError: the model lacks a class that `reporting` names, or an argument is of
+                another type.
 
         """
+        if not (isinstance(view, View) and isinstance(reporting, Reporting)):
+            raise ParameterError(
+                f"classify takes a View and a Reporting, not {view!r} and {reporting!r}: name them, "
+                "classify(picture, view=View(...), reporting=Reporting(...))"
+            )
         with self._lock:
             slot = self._idle.pop() if self._idle else None
         slot = slot or self.open_slot()
@@ -199,11 +215,19 @@ class Model(AbstractContextManager["Model"]):
         return Answered(done.request, self, best, done.logits, done.times, done.seen)
 
     def open_slot(self) -> Slot:
-        """Allocate the buffers of one worker; its owner closes it before the model."""
+        """Allocate the buffers of one worker; its owner closes it before the model.
+
+        Raises:
+            BackendError: the device has no room, or the model is closed.
+
+        """
+        if self._closed.is_set():
+            raise BackendError(f"the model '{self.name}' is closed: open it again")
         return self.backend.open_slot()
 
     def close(self) -> None:
-        """Unload the model."""
+        """Unload the model; further calls do nothing."""
+        self._closed.set()
         with self._lock:
             while self._idle:
                 self._idle.pop().close()
@@ -307,16 +331,40 @@ class ModelSpec:
 
 
 def open_model(
-    model: str = "demo",
+    model: str | int | Path = "demo",
     *,
-    model_path: str = "",
-    labels_path: str = "",
+    model_path: str | Path = "",
+    labels_path: str | Path = "",
     backend: str = "auto",
     options: BackendOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Model:
-    """Open a model; see ModelSpec and its `open` for arguments and errors."""
-    return ModelSpec(model, model_path, labels_path, backend, options).open(progress)
+    """Open a model, downloaded if necessary; close it, or use it in a `with` statement.
+
+    Args:
+        model: a name such as `demo`, `150` or `repvit_m0_9`, or a model file (.onnx, .bin).
+        model_path: a model file of your own under any name; `model` is then ignored.
+        labels_path: file of class names, one per line; empty: those in the model file, or else
+            ImageNet's.
+        backend: `auto`, `bpu`, `onnx` or `sim`.
+        options: how to run it.
+        progress: called during a download with bytes so far and in all.
+
+    Raises:
+        BackendError: no usable runtime, or the model is corrupt or not a classifier.
+        StoreError: the model is neither here nor available.
+        LabelsError: the labels cannot be read or do not fit the model.
+
+    """
+    name, path = named_model(model)
+    spec = ModelSpec(name, str(model_path or path), str(labels_path), backend, options)
+    return spec.open(progress)
+
+
+def named_model(model: str | int | Path) -> tuple[str, str]:
+    """Return a model's name and file, of which one is empty."""
+    is_file = isinstance(model, Path) or Path(str(model)).suffix.lower() in _SUFFIXES
+    return ("", str(model)) if is_file else (str(model), "")
 
 
 def _as_frame(picture: Frame | np.ndarray) -> Frame:

@@ -86,6 +86,7 @@ class Camera:
         )
         self._smoothing = Smoothing()
         self._change = Change()
+        self._said_unstamped = False
         self._changed: Any = None
         if now.hold:
             self._changed = self._advertise(messages.Classification, "changed", now.output_qos)
@@ -185,13 +186,14 @@ class Camera:
         request = answered.request
         image, parameters = request.message, request.parameters
         if parameters.smoothing:
-            answered = self._smoothing.update(answered, _stamp(image), parameters.smoothing)
+            moment = self._moment(request)
+            answered = self._smoothing.update(answered, moment, parameters.smoothing)
         if not self._best.publish(answered):
             answer = messages.serialized_classification(image, answered.results)
             rcl.publish(self._classifications, answer)
         if self._changed is not None:
             top = answered.results[0].class_id if answered.results else None
-            if self._change.update(top, _stamp(image), parameters.hold):
+            if self._change.update(top, self._moment(request), parameters.hold):
                 answer = messages.serialized_classification(image, answered.results)
                 rcl.publish(self._changed, answer)
         if self._perception is not None:
@@ -207,6 +209,19 @@ class Camera:
                 self._overlay.publish(messages.image(header, rgb))
             if packed:
                 self._packed_overlay.publish(messages.compressed_image(header, rgb))
+
+    def _moment(self, request: ImageRequest) -> float:
+        """Return an image's stamp or, where the driver sets none, its arrival, in seconds."""
+        stamp = request.message.header.stamp
+        if stamp.sec or stamp.nanosec:
+            return stamp.sec + stamp.nanosec / 1e9
+        if not self._said_unstamped:
+            self._said_unstamped = True
+            self._node.get_logger().warning(
+                f"images on '{self.sources[0].topic}' have a header.stamp of zero: smoothing and hold "
+                "use the time of their arrival"
+            )
+        return request.received
 
     def _look(self) -> None:
         """See, now and then, who watches the overlay and whether the log wants each frame."""
@@ -225,12 +240,6 @@ class Camera:
         # The overlay needs the whole picture: decode it once.
         self._look()
         return frame.decoded() if any(self._watchers) else frame
-
-
-def _stamp(image: Serialized) -> float:
-    """Return an image's stamp in seconds."""
-    stamp = image.header.stamp
-    return stamp.sec + stamp.nanosec / 1e9
 
 
 def _summary(outcome: Outcome[ImageRequest]) -> str:

@@ -84,6 +84,11 @@ def table(
     return f'{said}<div class="scroll"><table>{head_row}<tbody>{body}</tbody></table></div>'
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def note(text: str) -> str:
     """Return a paragraph in small print."""
     return f'<p class="note">{escape(text)}</p>'

@@ -17,12 +17,13 @@ from repghost_ros.output import whole_file
 from repghost_ros.runs import html
 from repghost_ros.runs.evaluation import Evaluated, Prediction
 from repghost_ros.runs.plots import plot_confusion, plot_reliability, plot_timeline
-from repghost_ros.runs.reliability import fit_temperature, reliability
+from repghost_ros.runs.reliability import fit_temperature, reliability, temperature_interval
 from repghost_ros.runs.replay import Summary
 from repghost_ros.sources.pictures import read_image
 
 _CLASSES = 20  # of a confusion matrix
 _MISTAKES = 12  # pictures
+_LEAST_PICTURES, _LEAST_MISTAKES = 200, 10  # that a temperature is fitted to
 _RUNS = 200  # rows
 
 
@@ -97,7 +98,14 @@ def _reliability(
         "No temperature could be fitted: the answers come from an earlier run or a fleet, or the "
         "classes are independent of each other."
     )
-    if kept:
+    mistakes = sum(each.best[0] != each.sample.truth for each in kept)
+    if kept and (len(kept) < _LEAST_PICTURES or mistakes < _LEAST_MISTAKES):
+        said = (
+            f"No temperature was fitted: {html.count(len(kept), 'picture')} with "
+            f"{html.count(mistakes, 'mistake')} are too few, at least {_LEAST_PICTURES} with "
+            f"{_LEAST_MISTAKES} are needed."
+        )
+    elif kept:
         scores = np.stack([each.log_scores for each in kept if each.log_scores is not None])
         actual = np.array([each.sample.truth for each in kept], int)
         fitted = fit_temperature(scores, actual)
@@ -106,10 +114,11 @@ def _reliability(
         sure = (scaled.max(axis=1) / scaled.sum(axis=1)).tolist()
         hits = (scaled.argmax(axis=1) == actual).tolist()
         shown[f"temperature {fitted:.2f}"] = reliability(sure, hits)
+        low, high = temperature_interval(scores, actual, fitted)
         said = (
-            f"Fitted over {len(kept)} pictures: --temperature {fitted:.2f}, the node's parameter "
-            "temperature. It changes scores and no class. The error is that of the pictures it was "
-            "fitted to; others tell how far it holds."
+            f"Fitted over {len(kept)} pictures: --temperature {fitted:.2f} (95 % interval {low:.2f} to "
+            f"{high:.2f}), the node's parameter temperature. It changes scores and no class. The error "
+            "is that of the pictures it was fitted to; others tell how far it holds."
         )
     yield html.plot(partial(plot_reliability, measured=shown), "accuracy over score")
     yield html.note(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 BINS = 10
 _MOST = 5000  # pictures that a temperature is fitted to
 _RANGE = (0.05, 20.0)  # range of temperatures
+_HALF_CHI_SQUARE = 1.92  # of 95 %, one degree of freedom
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,47 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray, *, smoothing: float =
             best temperature without it is the smallest.
 
     """
+    surprise = _surprise(logits, truth, smoothing)
+    # Convex in 1 / temperature, so ternary search finds its minimum.
+    low, high = np.log(_RANGE)
+    while high - low > 1e-3:
+        third = (high - low) / 3
+        if surprise(low + third) < surprise(high - third):
+            high -= third
+        else:
+            low += third
+    return float(np.exp((low + high) / 2))
+
+
+def temperature_interval(
+    logits: np.ndarray, truth: np.ndarray, fitted: float
+) -> tuple[float, float]:
+    """Return the 95 % interval of a fitted temperature, by the likelihood ratio.
+
+    Args:
+        logits: float (pictures, classes), as it was fitted to.
+        truth: int (pictures,), class indices.
+        fitted: the temperature.
+
+    """
+    surprise = _surprise(logits, truth, 0.0)
+    center = float(np.log(fitted))
+    allowed = surprise(center) + _HALF_CHI_SQUARE / min(len(truth), _MOST)
+    ends = []
+    for end in np.log(_RANGE):
+        inside, outside = center, float(end)
+        if surprise(outside) > allowed:
+            while abs(outside - inside) > 1e-3:
+                middle = (inside + outside) / 2
+                inside, outside = (
+                    (middle, outside) if surprise(middle) <= allowed else (inside, middle)
+                )
+        ends.append(float(np.exp(outside)))
+    return ends[0], ends[1]
+
+
+def _surprise(logits: np.ndarray, truth: np.ndarray, smoothing: float) -> Callable[[float], float]:
+    """Return the mean negative log-likelihood as a function of the temperature's logarithm."""
     step = -(-len(logits) // _MOST)
     logits, truth = logits[::step].astype(np.float64), truth[::step]
     logits -= logits.max(axis=1, keepdims=True)
@@ -66,12 +108,4 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray, *, smoothing: float =
         likelihood = picked / np.exp(log_temperature) - np.log(np.exp(scaled).sum(axis=1))
         return float(-likelihood.mean())
 
-    # Convex in 1 / temperature, so ternary search finds its minimum.
-    low, high = np.log(_RANGE)
-    while high - low > 1e-3:
-        third = (high - low) / 3
-        if surprise(low + third) < surprise(high - third):
-            high -= third
-        else:
-            low += third
-    return float(np.exp((low + high) / 2))
+    return surprise

@@ -71,7 +71,7 @@ setup(
             sorted(map(str, Path(PACKAGE, "native").glob("*.c"))),
             depends=["setup.py", *sorted(map(str, Path(PACKAGE, "native").glob("*.h")))],
             # Scores do not depend on the processor: no fused multiplication and addition.
-            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-ffp-contract=off"],
+            extra_compile_args=["-std=gnu11", "-O3", "-Wall", "-Wextra", "-ffp-contract=off"],
             libraries=["m"],
             optional=True,
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NV12 against an independent float64 reference: every encoding, odd and padded sizes, both ranges.
 
-Largest error allowed, in levels of 255: 1 for luma and 2 for chroma at the model's own size; 2 and 3
-where OpenCV's fixed-point interpolation comes in as well.
+Largest error allowed, in levels of 255: 1 at the model's own size, SCALED elsewhere. The helper and
+Python give the same to the bit.
 """
 
 from __future__ import annotations
@@ -13,13 +13,25 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import nv12_reference as reference
+from helpers.native import Guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import repghost_ros.native as native
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import BAYER, ENCODINGS, Frame, from_array, from_image
-from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange, ResizePolicy, to_nv12, to_rgb
+from repghost_ros.vision.nv12 import (
+    COLOR_RANGES,
+    INTERPOLATIONS,
+    ColorRange,
+    Interpolation,
+    ResizePolicy,
+    to_nv12,
+    to_rgb,
+)
 
+SCALED = 4
+"""Levels that weights in 128ths and rows in eight bits may cost where a frame is scaled."""
 WIDTH, HEIGHT = 16, 12  # of the model: small, so that the reference may loop
 SIZES = [(16, 12), (32, 24), (8, 6), (17, 13), (33, 11), (5, 40), (160, 9), (2, 2)]
 SIZES += [(68, 52), (80, 60), (66, 50), (129, 97), (40, 120), (20, 100)]  # halved, thinned, or not
@@ -63,13 +75,8 @@ def encode(encoding: str, width: int, height: int, seed: int, padding: int = 0) 
         luma = noise(rng, height, width, 1)
         return message(encoding, width, height, luma[..., 0], padding), (luma, None)
     if encoding in BAYER:
-        # Each cell has one colour, so that where exactly its pixels lie does not matter.
-        cells = noise(rng, half_height, half_width, 3)
-        rows = np.zeros((2 * half_height, 2 * half_width), np.uint8)
-        for place, color in enumerate(encoding[len("bayer_") : -1]):
-            rows[place // 2 :: 2, place % 2 :: 2] = cells[..., "rgb".index(color)]
-        whole = cells[: height // 2, : width // 2]
-        return message(encoding, width, height, rows[:height, :width], padding), whole
+        mosaic = noise(rng, height, width, 1)[..., 0]
+        return message(encoding, width, height, mosaic, padding), mosaic
     rgb = noise(rng, height, width, 3)
     pixels = rgb if encoding.startswith("rgb") else rgb[..., ::-1]
     if encoding.endswith("a8"):
@@ -78,25 +85,38 @@ def encode(encoding: str, width: int, height: int, seed: int, padding: int = 0) 
 
 
 def expected(
-    encoding: str, planes: Any, color_range: ColorRange, source: str
+    encoding: str, planes: Any, color_range: ColorRange, source: str, kernel: str = "bicubic"
 ) -> tuple[np.ndarray, np.ndarray]:
     """The reference's luma (HEIGHT, WIDTH) and chroma (HEIGHT / 2, WIDTH / 2, 2)."""
     if isinstance(planes, tuple):
         luma, chroma = planes
-        own_plane = encoding in ("mono8", "nv12", "nv21")
-        resample = reference.resample_luma if own_plane else reference.resample_thinned
-        y = resample(luma, HEIGHT, WIDTH)[..., 0]
+        y = reference.resample(luma[..., 0], HEIGHT, WIDTH, kernel)
         if chroma is None:
             grey = np.full((HEIGHT // 2, WIDTH // 2, 2), 128.0)
             return reference.change_range(y, False, "full", color_range), grey
-        uv = reference.resample_thinned(chroma, HEIGHT // 2, WIDTH // 2)
+        uv = reference.resample_each(chroma, HEIGHT // 2, WIDTH // 2, kernel)
         return (
             reference.change_range(y, False, source, color_range),
             reference.change_range(uv, True, source, color_range),
         )
-    rgb = reference.resample_thinned(planes, HEIGHT, WIDTH)
+    if encoding in BAYER:
+        rgb = demosaiced(encoding[len("bayer_") : -1], planes, kernel)
+    else:
+        rgb = reference.resample_each(planes, HEIGHT, WIDTH, kernel)
     y = reference.rgb_to_yuv(rgb, color_range)[..., 0]
     return y, reference.rgb_to_yuv(reference.mean_2x2(rgb), color_range)[..., 1:]
+
+
+def demosaiced(cell: str, mosaic: np.ndarray, kernel: str) -> np.ndarray:
+    """RGB of the model's size, of the pixels of each color where they lie in their cells."""
+    height, width = (side // 2 for side in mosaic.shape)
+    colors: dict[str, list[np.ndarray]] = {"r": [], "g": [], "b": []}
+    for place, color in enumerate(cell):
+        y, x = divmod(place, 2)
+        pixels = mosaic[y : 2 * height : 2, x : 2 * width : 2]
+        moved = (y / 2 - 0.25, x / 2 - 0.25)
+        colors[color].append(reference.resample(pixels, HEIGHT, WIDTH, kernel, moved))
+    return np.stack([np.mean(planes, axis=0) for planes in colors.values()], -1)
 
 
 def buffer(padding: int = 0) -> np.ndarray:
@@ -109,24 +129,33 @@ def split(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return nv12[:HEIGHT].astype(float), uv.astype(float)
 
 
+@pytest.mark.parametrize("kernel", ["bicubic", "triangle"])
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("source", COLOR_RANGES)
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_encoding_against_the_reference(
-    encoding: str, color_range: ColorRange, source: ColorRange, padding: int
+    encoding: str, color_range: ColorRange, source: ColorRange, padding: int, kernel: str
 ) -> None:
+    interpolation: Interpolation = "bicubic" if kernel == "bicubic" else "bilinear"
     for seed, (width, height) in enumerate(SIZES):
         image, planes = encode(encoding, width, height, seed, padding)
         out = buffer(padding)
-        to_nv12(from_image(image), out, color_range=color_range, source_color_range=source)
+        to_nv12(
+            from_image(image),
+            out,
+            color_range=color_range,
+            source_color_range=source,
+            interpolation=interpolation,
+        )
         y, uv = split(out)
-        true_y, true_uv = expected(encoding, planes, color_range, source)
+        true_y, true_uv = expected(encoding, planes, color_range, source, kernel)
         scaled = (width, height) != (WIDTH, HEIGHT) or encoding in BAYER
         # A level of the limited range is 1.16 levels of the full one.
         stretch = 1.2 if (source, color_range) == ("limited", "full") else 1.0
-        assert np.abs(y - true_y).max() <= (2 if scaled else 1) * stretch, (width, height)
-        assert np.abs(uv - true_uv).max() <= (3 if scaled else 2) * stretch, (width, height)
+        assert np.abs(y - true_y).max() <= (SCALED if scaled else 1) * stretch, (width, height)
+        scaled |= "422" in encoding  # chroma has as many rows as luma
+        assert np.abs(uv - true_uv).max() <= (SCALED if scaled else 1) * stretch, (width, height)
 
 
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
@@ -219,6 +248,44 @@ def test_padding_never_matters_and_nothing_else_is_written(
     assert (whole == 0xEE).all()
 
 
+@pytest.mark.skipif(native.library() is None, reason="the helper is not built")
+@settings(deadline=None, max_examples=150)
+@given(
+    encoding=st.sampled_from(ENCODINGS),
+    size=st.tuples(st.integers(2, 130) | st.integers(600, 2000), st.integers(2, 130)),
+    resize=st.sampled_from(["stretch", "crop", "letterbox"]),
+    color_range=st.sampled_from(COLOR_RANGES),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+    seed=st.integers(0, 9),
+)
+def test_the_helper_gives_the_same_pixels(
+    encoding: str,
+    size: tuple[int, int],
+    resize: ResizePolicy,
+    color_range: ColorRange,
+    interpolation: Interpolation,
+    seed: int,
+) -> None:
+    frame = from_image(encode(encoding, *size, seed, padding=seed)[0])
+    out, want = buffer(seed), buffer()
+    to_nv12(frame, out, resize=resize, color_range=color_range, interpolation=interpolation)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "library", lambda: None)
+        to_nv12(frame, want, resize=resize, color_range=color_range, interpolation=interpolation)
+    np.testing.assert_array_equal(out, want)
+
+
+@pytest.mark.skipif(native.library() is None, reason="the helper is not built")
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_nothing_is_read_outside_the_message(encoding: str) -> None:
+    """In front of it lies data of its own, behind it a page that must not be touched."""
+    for seed, (width, height) in enumerate([*SIZES, (2000, 48), (7, 48)]):
+        image = encode(encoding, width, height, seed)[0]
+        guarded = Guarded(image.data)
+        image.data = guarded.view()
+        to_nv12(from_image(image), buffer())
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     color=st.tuples(*[st.integers(0, 255)] * 3),
@@ -242,14 +309,15 @@ def test_one_colour_stays_one_colour(
 
 
 @settings(deadline=None, max_examples=30)
-@given(size=st.tuples(st.integers(2, 60), st.integers(2, 60)), seed=st.integers(0, 9))
+@given(size=st.tuples(st.integers(2, 24), st.integers(2, 64)), seed=st.integers(0, 9))
 def test_a_mirrored_frame_gives_a_mirrored_answer(size: tuple[int, int], seed: int) -> None:
+    # Of larger frames, points that fall between two samples would take the right one of either.
     picture = noise(np.random.default_rng(seed), *size, 3)
     out, mirrored = buffer(), buffer()
     to_nv12(from_array(picture), out)
     to_nv12(from_array(np.ascontiguousarray(picture[:, ::-1])), mirrored)
     for plane, other in zip(split(out), split(mirrored)):
-        assert np.abs(plane - other[:, ::-1]).max() <= 2
+        assert np.abs(plane - other[:, ::-1]).max() <= 3
 
 
 @pytest.mark.parametrize(

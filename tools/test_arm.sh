@@ -70,7 +70,7 @@ PROGRAM
 helper=repghost_ros/native/compiled.cpython-311-aarch64-linux-gnu.so
 trap 'rm -rf "$folder" "$helper"' EXIT
 # shellcheck disable=SC2086
-$compiler -std=gnu11 -O2 -Wall -Wextra -Werror -ffp-contract=off -shared -fPIC -o "$helper" repghost_ros/native/*.c -lm
+$compiler -std=gnu11 -O3 -Wall -Wextra -Werror -ffp-contract=off -shared -fPIC -o "$helper" repghost_ros/native/*.c -lm
 # The binding links libraries of the board that it needs for other things than running models.
 $compiler -shared -nostdlib -o "$folder/empty.so" -x c /dev/null
 for library in $(readelf -d "$site/hobot_dnn_rdkx5/pyeasy_dnn.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p'); do

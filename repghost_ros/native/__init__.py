@@ -14,9 +14,11 @@ does the same; test/test_native.py and test/test_rcl.py compare the two.
 |                  |                                     | a softmax without temperature or lists      |
 | repghost_publish | serialized_classification, publish  | the node, where the classes were ranked in  |
 |                  | (ros/messages.py, ros/rcl.py)       | C and the image is in little-endian CDR     |
+| repghost_scale   | Scaling (vision/scaling.py)         | every frame that is converted               |
 | repghost_receive | Receiver (ros/rcl.py)               | the node, always                            |
 
-Only backends/libdnn.py and ros/rcl.py call it. Calls go through ctypes and leave Python's lock free.
+Only vision/scaling.py, backends/libdnn.py and ros/rcl.py call it. Calls go through ctypes and leave
+Python's lock free.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 _NAME = "compiled"  # as in setup.py
-_INTERFACE = 2
+_INTERFACE = 3
 MOST_CLASSES = 16
 """How many classes of a frame it ranks."""
 
@@ -121,13 +123,39 @@ class Labels(Structure):
         super().__init__(b"".join(texts), (c_uint32 * len(ends))(*ends), len(ends))
 
 
-_STRUCTURES: tuple[type[Structure], ...] = (Best, Pass, Receiver, Labels)
+ROWS = 8
+"""Rows that make one, at most."""
+LUMA, CHROMA, HALVED_CHROMA = 1, 2, 4
+"""What a Scaling makes."""
+
+
+class Axis(Structure):
+    """struct repghost_axis."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("index", "weights")),
+        *((name, c_int32) for name in ("size", "points", "taps")),
+    )
+
+
+class Scaling(Structure):
+    """struct repghost_scaling."""
+
+    _fields_ = (
+        *((name, Axis) for name in ("rows", "columns")),
+        ("gains", c_int32 * 5 * 3),
+        *((name, c_int32) for name in ("makes", "lines", "lanes", "pixel", "bytes", "height")),
+    )
+
+
+_STRUCTURES: tuple[type[Structure], ...] = (Best, Pass, Receiver, Labels, Scaling)
 _LAYOUT = [_INTERFACE, *(sizeof(structure) for structure in _STRUCTURES)]
 _ARGUMENTS = {
     "repghost_run": (c_void_p, c_void_p, c_int32),
     "repghost_rank": (c_void_p, c_int32, c_int32, c_double, c_void_p, c_void_p),
     "repghost_receive": (c_void_p, c_void_p, c_int64),
     "repghost_publish": (c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p),
+    "repghost_scale": (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int64),
     "repghost_serialize": (c_void_p, c_size_t, c_void_p, c_void_p, c_void_p, c_size_t),
 }
 

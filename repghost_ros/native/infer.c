@@ -126,5 +126,6 @@ const int32_t repghost_layout[] = {
     sizeof(struct repghost_pass),
     sizeof(struct repghost_receiver),
     sizeof(struct repghost_labels),
+    sizeof(struct repghost_scaling),
 };
 const int32_t repghost_program_size = sizeof(struct repghost_program);

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { REPGHOST_INTERFACE = 2, REPGHOST_MOST_CLASSES = 16 };
+enum { REPGHOST_INTERFACE = 3, REPGHOST_MOST_CLASSES = 16 };
 
 // The most probable classes, best first.
 struct repghost_best {
@@ -44,6 +44,29 @@ struct repghost_program {
   int64_t image_step, class_step;
   int32_t batch, timeout_ms, width, height, stride, classes, element;
   int32_t status;  // of libdnn, where a step failed
+};
+
+// Which points of a row or column a pixel is made of; see vision/scaling.py.
+struct repghost_axis {
+  const int32_t *index;    // of each point: a row, or a byte within a row; ascending
+  const int16_t *weights;  // rows: 8 for each line and pixel; columns: of a tap for all values, then the next tap's
+  int32_t size;            // pixels made
+  int32_t points;          // from a pixel's first point to the next pixel's
+  int32_t taps;            // points that make a pixel
+};
+
+enum { REPGHOST_LUMA = 1, REPGHOST_CHROMA = 2, REPGHOST_HALVED_CHROMA = 4 };
+
+// How one or two planes become luma, chroma or both.
+struct repghost_scaling {
+  struct repghost_axis rows, columns;
+  int32_t gains[3][5];  // of Y, U and V: for the values of a pixel, then what is added, in 65536ths
+  int32_t makes;        // REPGHOST_LUMA, ...
+  int32_t lines;        // planes that share their points: 2 for both rows of a Bayer cell, and for U and V
+  int32_t lanes;        // values of a point: 1, 2 or 4
+  int32_t pixel;        // bytes from one pixel to the next
+  int32_t bytes;        // of a row
+  int32_t height;       // rows
 };
 
 // What rcl_wait_set_t begins with.

@@ -42,50 +42,65 @@ def change_range(plane: np.ndarray, chroma: bool, source: str, target: str) -> n
     return (plane - full_zero) * span / 255 + zero
 
 
-def bilinear(plane: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resampling of a float (h, w) plane with aligned pixel centres and repeated edges."""
-    rows, columns = plane.shape
-    result = np.empty((height, width))
-    for i in range(height):
-        y = min(max((i + 0.5) * rows / height - 0.5, 0), rows - 1)
-        top = int(y)
-        bottom = min(top + 1, rows - 1)
-        for j in range(width):
-            x = min(max((j + 0.5) * columns / width - 0.5, 0), columns - 1)
-            left = int(x)
-            right = min(left + 1, columns - 1)
-            upper = plane[top, left] * (1 - (x - left)) + plane[top, right] * (x - left)
-            lower = plane[bottom, left] * (1 - (x - left)) + plane[bottom, right] * (x - left)
-            result[i, j] = upper * (1 - (y - top)) + lower * (y - top)
-    return result
+def bicubic(distance: float) -> float:
+    """Keys' kernel with a = -0.5."""
+    d = abs(distance)
+    if d < 1:
+        return 1.5 * d**3 - 2.5 * d**2 + 1
+    return -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0.0
 
 
-def resample(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear of each channel of an (h, w, n) picture."""
-    planes = [
-        bilinear(picture[..., n].astype(np.float64), height, width) for n in range(picture.shape[2])
-    ]
+def triangle(distance: float) -> float:
+    return max(0.0, 1 - abs(distance))
+
+
+def matrix(samples: int, size: int, points: int, kernel: str, moved: float = 0.0) -> np.ndarray:
+    """(size, samples) of the weights that make pixels of samples.
+
+    As wide as the result's pixels where that is smaller than the source (the triangle never is); of the
+    samples, those are left out that no point falls into, `points` of them to a pixel. Samples lie
+    `moved` to the right of their pixels' centers.
+    """
+    scale = samples / size
+    weights = np.zeros((size, samples))
+    for i in range(size):
+        center = (i + 0.5) * scale
+        used = set(range(samples))
+        if scale > points and kernel == "bicubic":
+            used = {
+                int(np.floor((i + 0.5 + (n + 0.5) / points) * scale))
+                for n in range(-2 * points, 2 * points)
+            }
+        for k in used & set(range(samples)):
+            distance = k + 0.5 + moved - center
+            if kernel == "triangle":
+                weights[i, k] = triangle(distance)
+            else:
+                weights[i, k] = bicubic(distance / max(1.0, scale))
+        weights[i] /= weights[i].sum()
+    return weights
+
+
+def resample(
+    plane: np.ndarray,
+    height: int,
+    width: int,
+    kernel: str = "bicubic",
+    moved: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """A float (h, w) plane in another size, rows first; clipped after each as in eight bits."""
+    down = matrix(plane.shape[0], height, 2, kernel, moved[0])
+    across = matrix(plane.shape[1], width, 4, kernel, moved[1])
+    rows = np.clip(down @ plane.astype(np.float64), 0, 255)
+    return np.clip(rows @ across.T, 0, 255)
+
+
+def resample_each(
+    picture: np.ndarray, height: int, width: int, kernel: str = "bicubic"
+) -> np.ndarray:
+    """Each channel of an (h, w, n) picture."""
+    planes = [resample(picture[..., n], height, width, kernel) for n in range(picture.shape[2])]
     return np.stack(planes, -1)
-
-
-def resample_luma(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """As resample, after halving an even-sized picture while it stays as large as asked for."""
-    picture = picture.astype(np.float64)
-    while True:
-        rows, columns = picture.shape[:2]
-        if rows % 2 or columns % 2 or rows // 2 < height or columns // 2 < width:
-            return resample(picture, height, width)
-        picture = mean_2x2(picture)
-
-
-def resample_thinned(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """As resample, of the middle row of every 3, 5, 7, ... as far as that leaves `height` rows."""
-    rows = len(picture)
-    step = 1
-    for n in (3, 5, 7, 9, 11, 13, 15):
-        if rows % n == 0 and rows // n >= height:
-            step = n
-    return resample(np.stack([picture[i] for i in range(step // 2, rows, step)]), height, width)
 
 
 def mean_2x2(picture: np.ndarray) -> np.ndarray:

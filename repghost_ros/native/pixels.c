@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+// Planes of any encoding -> luma and chroma of the model's size. vision/scaling.py describes the filter, makes
+// its tables, and does the same in Python. Integers alone, so that every processor gives the same pixels.
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "native.h"
+
+enum { POINTS = 4, ROWS = 8, COLUMNS = 16 };  // of a pixel; how many it takes from above to below, from left to right
+enum { SHIFT = 7, BIAS = 8192 };              // weights add up to 128; sums may go below 0 and above 255
+enum { PADDING = 4 };                         // bytes that may be read behind a row of pixels of three bytes
+
+// One binary for every x86-64, which has twice as wide vectors since 2013. Sanitizers run before the choice is made.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define VECTORIZED __attribute__((target_clones("avx2", "default")))
+#else
+#define VECTORIZED
+#endif
+#define ALWAYS static inline __attribute__((always_inline))
+
+ALWAYS uint8_t level(int32_t value) { return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); }
+
+ALWAYS uint16_t rounded(uint16_t sum) {
+  const int16_t value = (int16_t)((sum >> SHIFT) - (BIAS >> SHIFT));
+  return (uint16_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+// Weighted rows -> a row.
+VECTORIZED static void blend(uint8_t *restrict out, const uint8_t *const *rows, const int16_t *weights, size_t bytes) {
+  const uint8_t *restrict a = rows[0], *restrict b = rows[1], *restrict c = rows[2], *restrict d = rows[3];
+  const uint8_t *restrict e = rows[4], *restrict f = rows[5], *restrict g = rows[6], *restrict h = rows[7];
+  uint16_t w[ROWS];
+  for (int i = 0; i < ROWS; ++i) w[i] = (uint16_t)weights[i];
+  for (size_t i = 0; i < bytes; ++i) {
+    const uint16_t sum = (uint16_t)(a[i] * w[0] + b[i] * w[1] + c[i] * w[2] + d[i] * w[3] + e[i] * w[4] + f[i] * w[5] +
+                                    g[i] * w[6] + h[i] * w[7] + BIAS + (1 << (SHIFT - 1)));
+    out[i] = (uint8_t)rounded(sum);
+  }
+}
+
+// The points of a row, point n of every pixel in plane n % points.
+ALWAYS void pick_lanes(uint8_t *out, const uint8_t *row, const struct repghost_axis *x, size_t plane, size_t lanes,
+                       size_t stride) {
+  const int32_t *at = x->index;
+  for (size_t i = 0; i < plane; ++i, out += stride) {
+    for (int32_t n = 0; n < x->points; ++n) memcpy(out + (size_t)n * plane * stride, row + at[n], lanes);
+    at += x->points;
+  }
+}
+
+static void pick(uint8_t *out, const uint8_t *row, const struct repghost_scaling *s, size_t plane, int32_t line) {
+  if (s->lines == 2) {
+    if (s->lanes == 4) pick_lanes(out + 2 * line, row, &s->columns, plane, 2, 4);
+    if (s->lanes == 2) pick_lanes(out + line, row, &s->columns, plane, 1, 2);
+  } else {
+    if (s->lanes == 4) pick_lanes(out, row, &s->columns, plane, 4, 4);
+    if (s->lanes == 2) pick_lanes(out, row, &s->columns, plane, 2, 2);
+    if (s->lanes == 1) pick_lanes(out, row, &s->columns, plane, 1, 1);
+  }
+}
+
+// Weighted points -> pixels, `values` of them; `shift` bytes lie from a point to the next pixel's.
+VECTORIZED static void narrow(uint16_t *restrict out, const uint8_t *restrict points, const int16_t *restrict weights,
+                              size_t plane, size_t shift, size_t values) {
+  for (size_t i = 0; i < values; ++i) {
+    uint16_t sum = BIAS + (1 << (SHIFT - 1));
+#pragma GCC unroll 16
+    for (size_t n = 0; n < COLUMNS; ++n)
+      sum = (uint16_t)(sum + points[n % POINTS * plane + n / POINTS * shift + i] * (uint16_t)weights[n * values + i]);
+    out[i] = rounded(sum);
+  }
+}
+
+VECTORIZED static void interpolate(uint16_t *restrict out, const uint8_t *restrict points,
+                                   const int16_t *restrict weights, size_t plane, size_t values) {
+  for (size_t i = 0; i < values; ++i) {
+    uint16_t sum = BIAS + (1 << (SHIFT - 1));
+#pragma GCC unroll 4
+    for (size_t n = 0; n < POINTS; ++n)
+      sum = (uint16_t)(sum + points[n * plane + i] * (uint16_t)weights[n * values + i]);
+    out[i] = rounded(sum);
+  }
+}
+
+VECTORIZED static void widen(uint16_t *restrict out, const uint8_t *restrict in, size_t values) {
+  for (size_t i = 0; i < values; ++i) out[i] = in[i];
+}
+
+// Sums of 2x2 pixels of two rows.
+ALWAYS void halve_lanes(uint16_t *restrict out, const uint16_t *restrict a, const uint16_t *restrict b, size_t pixels,
+                        size_t lanes) {
+  for (size_t i = 0; i < pixels; ++i)
+    for (size_t n = 0; n < lanes; ++n) {
+      const size_t left = 2 * i * lanes + n;
+      out[i * lanes + n] = (uint16_t)(a[left] + a[left + lanes] + b[left] + b[left + lanes]);
+    }
+}
+
+VECTORIZED static void halve(uint16_t *restrict out, const uint16_t *restrict a, const uint16_t *restrict b,
+                             size_t pixels) {
+  halve_lanes(out, a, b, pixels, 4);
+}
+
+ALWAYS int32_t mixed(const uint16_t *restrict in, const int32_t *gains, size_t lanes) {
+  int32_t sum = gains[4];
+  for (size_t n = 0; n < lanes; ++n) sum += in[n] * gains[n];
+  return sum >> 16;
+}
+
+// Row -> pixels: one weighted sum of a pixel's values, or two.
+ALWAYS void mix_one(uint8_t *restrict out, const uint16_t *restrict in, const int32_t *gains, size_t pixels,
+                    size_t lanes) {
+  for (size_t i = 0; i < pixels; ++i) out[i] = level(mixed(in + i * lanes, gains, lanes));
+}
+
+ALWAYS void mix_two(uint8_t *restrict out, const uint16_t *restrict in, const int32_t *u, const int32_t *v,
+                    size_t pixels, size_t lanes) {
+  for (size_t i = 0; i < pixels; ++i) {
+    out[2 * i] = level(mixed(in + i * lanes, u, lanes));
+    out[2 * i + 1] = level(mixed(in + i * lanes, v, lanes));
+  }
+}
+
+VECTORIZED static void luma_of_1(uint8_t *out, const uint16_t *in, const int32_t *gains, size_t pixels) {
+  mix_one(out, in, gains, pixels, 1);
+}
+
+VECTORIZED static void luma_of_4(uint8_t *out, const uint16_t *in, const int32_t *gains, size_t pixels) {
+  mix_one(out, in, gains, pixels, 4);
+}
+
+VECTORIZED static void chroma_of_2(uint8_t *out, const uint16_t *in, const int32_t *u, const int32_t *v,
+                                   size_t pixels) {
+  mix_two(out, in, u, v, pixels, 2);
+}
+
+VECTORIZED static void chroma_of_4(uint8_t *out, const uint16_t *in, const int32_t *u, const int32_t *v,
+                                   size_t pixels) {
+  mix_two(out, in, u, v, pixels, 4);
+}
+
+// A row whose pixels may be read four bytes at a time: of three bytes, the last row must not be.
+static const uint8_t *whole(uint8_t *copy, const uint8_t *row, int32_t number, const struct repghost_scaling *s) {
+  return s->pixel == 3 && number == s->height - 1 ? memcpy(copy, row, (size_t)s->bytes) : row;
+}
+
+// A buffer's parts: `take` advances through it, 64 bytes at a time.
+static void *take(uint8_t **memory, size_t bytes) {
+  void *part = *memory;
+  *memory += (bytes + 63) / 64 * 64;
+  return part;
+}
+
+// Fills luma or chroma of an NV12 image, or both, from one or two lines a row of points. `lines` are the first rows,
+// `steps` the bytes from one to the next, `stride` those of `y` and `uv`. Returns whether there was memory for it.
+int32_t repghost_scale(const struct repghost_scaling *s, const uint8_t *const *lines, const int64_t *steps, uint8_t *y,
+                       uint8_t *uv, int64_t stride) {
+  const struct repghost_axis *down = &s->rows, *across = &s->columns;
+  const size_t bytes = (size_t)s->bytes, lanes = (size_t)s->lanes, pixels = (size_t)across->size;
+  const size_t values = pixels * lanes;
+  const size_t plane = pixels + (across->taps == COLUMNS ? COLUMNS / POINTS - 1 : 0);
+  const size_t picked = (size_t)across->points * plane * lanes;
+  const bool first_picked = s->lines == 1 && down->taps > 1 && bytes > 2 * picked;
+  const size_t wide = bytes + PADDING;
+  uint8_t *const memory =
+      malloc(2 * (wide + 64) + (ROWS + 1) * (picked + 64) + 3 * (2 * values + 64) + (size_t)COLUMNS * 64);
+  if (!memory) return 0;
+  uint8_t *free_part = memory, *held[ROWS];
+  uint8_t *const row = take(&free_part, wide), *const last = take(&free_part, wide);
+  uint8_t *const points = take(&free_part, picked);
+  int32_t held_row[ROWS];
+  for (int i = 0; i < ROWS; ++i) {
+    held[i] = take(&free_part, picked);
+    held_row[i] = -1;
+  }
+  uint16_t *const filtered[2] = {take(&free_part, 2 * values), take(&free_part, 2 * values)};
+  uint16_t *const halved = take(&free_part, 2 * values);
+  memset(row + bytes, 0, PADDING);
+  memset(last + bytes, 0, PADDING);
+  for (int32_t i = 0; i < down->size; ++i) {
+    const int32_t *index = down->index + i * down->points;
+    const uint8_t *found = points;
+    for (int32_t line = 0; line < s->lines && !first_picked; ++line) {
+      const int16_t *weights = down->weights + (size_t)(line * down->size + i) * ROWS;
+      const uint8_t *rows[ROWS];
+      for (int32_t n = 0; n < ROWS; ++n) {
+        const int32_t at = index[n < down->taps ? n : 0];
+        rows[n] = lines[line] + at * steps[line];
+      }
+      if (down->taps == 1 && across->taps == 1 && (int32_t)lanes == s->pixel && s->lines == 1) {
+        found = rows[0] + across->index[0];
+      } else if (down->taps == 1) {
+        pick(points, whole(last, rows[0], index[0], s), s, plane, line);
+      } else {
+        blend(row, rows, weights, bytes);
+        pick(points, row, s, plane, line);
+      }
+    }
+    if (first_picked) {
+      const uint8_t *rows[ROWS];
+      for (int32_t n = 0; n < ROWS; ++n) {
+        const int32_t at = index[n < down->taps ? n : 0], slot = (i * down->points + (n < down->taps ? n : 0)) % ROWS;
+        rows[n] = held[slot];
+        if (held_row[slot] == at) continue;
+        held_row[slot] = at;
+        pick(held[slot], whole(last, lines[0] + at * steps[0], at, s), s, plane, 0);
+      }
+      blend(points, rows, down->weights + (size_t)i * ROWS, picked);
+    }
+    uint16_t *const out = filtered[i & 1];
+    if (across->taps == COLUMNS) {
+      narrow(out, found, across->weights, plane * lanes, lanes, values);
+    } else if (across->taps == POINTS) {
+      interpolate(out, found, across->weights, plane * lanes, values);
+    } else {
+      widen(out, found, values);
+    }
+    if (s->makes & REPGHOST_LUMA) (lanes == 1 ? luma_of_1 : luma_of_4)(y + i * stride, out, s->gains[0], pixels);
+    if (s->makes & REPGHOST_CHROMA)
+      (lanes == 2 ? chroma_of_2 : chroma_of_4)(uv + i * stride, out, s->gains[1], s->gains[2], pixels);
+    if (s->makes & REPGHOST_HALVED_CHROMA && i & 1) {
+      halve(halved, filtered[0], filtered[1], pixels / 2);
+      chroma_of_4(uv + i / 2 * stride, halved, s->gains[1], s->gains[2], pixels / 2);
+    }
+  }
+  free(memory);
+  return 1;
+}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def share() -> Path:
-    """The package's share directory.
+    """Return the package's share directory.
 
     That is the source checkout if the package runs from one, else where colcon (through the ament
     index) or pip (below sys.prefix) installed it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every runtime offers: a model that opens slots, and how the runtime itself is found."""
+"""Interface of every runtime: a model that opens slots, and the record by which a runtime is found."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Ranking(NamedTuple):
 
 
 class Query(Protocol):
-    """What a slot needs to know of a request to answer it."""
+    """A request, as far as a slot needs it to answer it."""
 
     @property
     def message(self) -> Any:
-        """What the frame is read from."""
+        """The message or picture from which the frame is read."""
 
     @property
     def read(self) -> Read:
@@ -51,7 +51,7 @@ class Query(Protocol):
 
     @property
     def view(self) -> View:
-        """What of the frame the model sees."""
+        """The part of the frame that the model sees."""
 
     @property
     def ranking(self) -> Ranking | None:
@@ -63,7 +63,7 @@ AnyQuery = TypeVar("AnyQuery", bound=Query)
 
 @dataclass(frozen=True)
 class Times:
-    """When a frame was worked on: seconds on the monotonic clock."""
+    """The times at which a frame was worked on: seconds on the monotonic clock."""
 
     started: float
     converted: float
@@ -104,7 +104,7 @@ class Failed(Generic[AnyQuery]):
 
 
 class Slot(ABC):
-    """What one worker needs to infer: its input buffers and its place on the device."""
+    """One worker's share of a device: its input buffers and its task."""
 
     inputs: tuple[np.ndarray, ...]
     """uint8 (height * 3 // 2, width): as many as the backend's `batch`, in device memory if any."""
@@ -258,7 +258,7 @@ class Backend(Protocol):
 
     @property
     def batch(self) -> int:
-        """How many frames a slot can infer together, at most."""
+        """The largest number of frames that a slot can infer together."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -278,7 +278,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """How a model is to be run; each runtime reads what concerns it."""
+    """Options for running a model; a runtime reads those that concern it."""
 
     bpu_runtime: str = "auto"
     """One of `registry.BPU_RUNTIMES`."""

@@ -43,7 +43,7 @@ _TASKS = 32  # that the device accepts at a time
 
 
 def library() -> Any:
-    """The pyeasy_dnn module.
+    """Import pyeasy_dnn.
 
     Raises:
         BackendError: it is not installed, or cannot be imported.
@@ -59,7 +59,7 @@ def available() -> str | None:
 
 @lru_cache
 def version() -> str:
-    """The version of the distribution that contains hobot_dnn, empty if there is none."""
+    """Return the version of the distribution that contains hobot_dnn, empty if there is none."""
     package = library().__name__.partition(".")[0]
     return ", ".join(
         metadata.version(name) for name in metadata.packages_distributions().get(package, [])
@@ -82,7 +82,7 @@ _loading = threading.Lock()
 
 
 def _load(path: Path, name: str) -> _Loaded:
-    """The model in a file, loaded once for as long as the file does not change."""
+    """Load a model file, once for as long as the file does not change."""
     if not path.is_file():
         raise BackendError(f"model file '{path}' does not exist")
     status = path.stat()
@@ -117,7 +117,7 @@ def _named(path: Path, models: list[Any], name: str) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """The actual cause, which the package wraps in a SystemError without a message."""
+    """Return the actual cause, which the package wraps in a SystemError without a message."""
     return str(error.__cause__ or error)
 
 
@@ -188,7 +188,7 @@ class HobotDnnBackend:
         _log.warning("hobot_dnn does not tell zero points: the output is taken as symmetric")
 
     def open_slot(self) -> HobotDnnSlot:
-        """A buffer for one worker."""
+        """Open a buffer for one worker."""
         return HobotDnnSlot(self)
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ class Shape(Structure):
     _fields_ = (("dimensionSize", c_int32 * _DIMENSIONS), ("numDimensions", c_int32))
 
     def sizes(self) -> list[int]:
-        """The dimensions in use."""
+        """Return the dimensions in use."""
         return list(self.dimensionSize[: max(0, min(self.numDimensions, _DIMENSIONS))])
 
 
@@ -202,7 +202,7 @@ def available() -> str | None:
 
 
 def library() -> ctypes.CDLL:
-    """The loaded libdnn: REPGHOST_LIBDNN, else where the board's image has it.
+    """Load libdnn: REPGHOST_LIBDNN, else the file in the board's image.
 
     Raises:
         BackendError: it is not installed, or one of its own libraries is missing.
@@ -212,7 +212,7 @@ def library() -> ctypes.CDLL:
 
 
 def version() -> str:
-    """The library's own version, such as 1.24.5.
+    """Return the library's own version, such as 1.24.5.
 
     Raises:
         BackendError: it is not usable here.
@@ -398,7 +398,7 @@ class Program:
         )
 
     def logits(self, address: int) -> np.ndarray:
-        """The raw output in memory, seen as (batch, classes)."""
+        """Return a view of the raw output in memory, shape (batch, classes)."""
         values = np.ctypeslib.as_array((self.element * self.elements).from_address(address))
         steps = (self.image_step * values.itemsize, self.class_step * values.itemsize)
         return np.lib.stride_tricks.as_strided(values, (self.batch, self.classes), steps)
@@ -445,7 +445,7 @@ class LibdnnBackend:
         self.batch = largest.batch
 
     def _read_programs(self, path: Path, wanted: str) -> list[Program]:
-        """The programs to run, by growing batch size."""
+        """Return the programs to run, by growing batch size."""
         names, count = POINTER(c_char_p)(), c_int32()
         status = self.dnn.hbDNNGetModelNameList(byref(names), byref(count), self._packed)
         self.check(status, f"the models in '{path}' cannot be listed")
@@ -471,7 +471,7 @@ class LibdnnBackend:
         return programs
 
     def program_for(self, count: int) -> Program:
-        """The one with the smallest batch that takes so many images."""
+        """Return the program with the smallest batch that takes `count` images."""
         return next(program for program in self.programs if program.batch >= count)
 
     def check(self, status: int, what: str) -> None:
@@ -557,7 +557,7 @@ class LibdnnSlot(Slot):
         return whole[:, : program.width]
 
     def _task(self, program: Program) -> tuple[Any, Any, np.ndarray]:
-        """A program's input tensors, output tensor, and logits in memory."""
+        """Return a program's input tensors, output tensor, and logits in memory."""
         images = (Tensor * program.batch)()
         for image, tensor in zip(self.images, images):
             tensor.properties = program.input
@@ -762,7 +762,7 @@ def _copied(request: Query, color_range: ColorRange, resize: ResizePolicy) -> Me
 
 
 def has_helper() -> bool:
-    """Whether the compiled helper is used here."""
+    """Return whether the compiled helper runs the model."""
     return native.library() is not None
 
 

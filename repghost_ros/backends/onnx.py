@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 def library() -> Any:
-    """The onnxruntime package.
+    """Import onnxruntime.
 
     Raises:
         BackendError: it is not installed, or broken.
@@ -305,7 +305,7 @@ class OnnxBackend:
             )
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """The model's raw output for one input: a normalised image, or uint8 NV12.
+        """Return the model's raw output for one input: a normalized image, or uint8 NV12.
 
         Raises:
             BackendError: ONNX Runtime failed.

@@ -22,7 +22,7 @@ def choose(
     *,
     path: Path | None = None,
 ) -> Runtime:
-    """The fastest usable runtime for a model; slower ones are not probed.
+    """Return the fastest usable runtime for a model; slower ones are not probed.
 
     Args:
         backend: one of BACKENDS; `auto` is the model file's own, else the BPU where there is one. The

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> None:
-    """The program; an interrupt never leaves a traceback."""
+    """Run the program; an interrupt never leaves a traceback."""
     quit_when_interrupted()
     code = main()
     if code == INTERRUPTED:  # libraries abort if the interpreter ends while they are working

@@ -45,7 +45,7 @@ class BenchReport:
     failed = False
 
     def text(self) -> Iterator[str | Table]:
-        """A table and a note on its figures."""
+        """Yield a table and a note on its figures."""
 
         def shown(value: float | None, digits: int = 2) -> str | None:
             return None if value is None else f"{value:.{digits}f}"

@@ -29,11 +29,11 @@ class CompletionReport:
     failed = False
 
     def text(self) -> Iterator[str]:
-        """The script itself."""
+        """Yield the script itself."""
         yield self.script
 
     def as_json(self) -> dict[str, Any]:
-        """The script as a JSON string."""
+        """Return the script as a JSON string."""
         return {"results": [asdict(self)]}
 
 

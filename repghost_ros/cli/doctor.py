@@ -26,7 +26,7 @@ class DoctorReport:
 
     @property
     def failed(self) -> bool:
-        """Whether there is a problem."""
+        """True if there is a problem."""
         return any(finding.status == PROBLEM for finding in self.findings)
 
     def text(self) -> Iterator[str | Table]:

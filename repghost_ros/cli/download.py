@@ -28,7 +28,7 @@ class DownloadReport:
         self._format = format
 
     def text(self) -> Iterator[str]:
-        """The path of every file downloaded or found in the store."""
+        """Yield the path of every file downloaded or found in the store."""
         for file in self._files():
             if "path" in file:
                 yield file["path"]

@@ -71,7 +71,7 @@ class EvalReport:
 
     @property
     def failed(self) -> bool:
-        """Whether a picture could not be classified."""
+        """True if a picture could not be classified."""
         return any(prediction.error for each in self.evaluated for prediction in each.predictions)
 
     def text(self) -> Iterator[str | Table]:

@@ -37,7 +37,7 @@ class ExportReport:
     failed = False
 
     def text(self) -> Iterator[str]:
-        """The file, and what fusing changed."""
+        """Yield the file, and the changes made by fusing."""
         about = self.about
         yield f"{about['path']}: {about['bytes'] / 1e6:.2f} MB"
         if "parameters" in about:
@@ -49,7 +49,7 @@ class ExportReport:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """The one file."""
+        """Return the one file."""
         return {"results": [self.about]}
 
 

@@ -36,7 +36,7 @@ class FuseReport:
     failed = False
 
     def text(self) -> Iterator[str]:
-        """What fusing changed."""
+        """Yield the changes made by fusing."""
         fused = self.fused
         yield (
             f"{fused.path}: {fused.nodes_before} -> {fused.nodes} nodes, "
@@ -50,7 +50,7 @@ class FuseReport:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The one file."""
+        """Return the one file."""
         return {"results": [{**asdict(self.fused), "path": str(self.fused.path)}]}
 
 

@@ -38,13 +38,13 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class InfoReport:
-    """What was found in one or more files."""
+    """The contents of one or more files."""
 
     files: list[dict[str, Any]]
 
     @property
     def failed(self) -> bool:
-        """Whether any of the compiled models cannot run on the RDK X5."""
+        """True if any of the compiled models cannot run on the RDK X5."""
         return any(model["unfit"] for about in self.files for model in about.get("models", []))
 
     def text(self) -> Iterator[str]:

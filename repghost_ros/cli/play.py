@@ -32,7 +32,7 @@ class PlayReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the bag was cut off; everything before the cut was played."""
+        """True if the bag was cut off; everything before the cut was played."""
         return bool(self.error)
 
     def text(self) -> Iterator[str]:

@@ -67,11 +67,11 @@ class QuantizeReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the toolchain is missing or failed, or what it made agrees too rarely with float."""
+        """True if the toolchain is missing or failed, or its file agrees too rarely with float."""
         return any("error" in r or "why_not" in r or r.get("passed") is False for r in self.results)
 
     def text(self) -> Iterator[str | Table]:
-        """What was written, and what it costs."""
+        """Yield the files written, and their cost in accuracy."""
         calibration = self.about["calibration"]
         yield f"{calibration['pictures']} pictures in {calibration['folder']}"
         for result in self.results:
@@ -81,7 +81,7 @@ class QuantizeReport:
                 yield from _vendor_text(result)
 
     def as_json(self) -> dict[str, Any]:
-        """A dict a kind of file."""
+        """Return a dict for each kind of file."""
         return {**self.about, "results": self.results}
 
 
@@ -251,7 +251,7 @@ def _labels(options: argparse.Namespace, backend: OnnxBackend) -> tuple[str, ...
 
 
 def _methods(text: str) -> Sequence[str]:
-    """An argument that lists calibrations."""
+    """Parse an argument that lists calibrations."""
     names = tuple(text.split(","))
     if not set(names) <= METHODS.keys():
         raise ValueError
@@ -272,7 +272,7 @@ def _resolve(model: str) -> Path:
 
 
 def _with_preprocessing(model: Path, out: Path, options: argparse.Namespace) -> Path:
-    """A copy of the model that records the options, so that whatever is made of it does too."""
+    """Write a copy of the model that records the options, so that all files made of it do, too."""
     copy = out / model.name
     if copy.exists() and copy.samefile(model):
         raise UsageError(
@@ -329,7 +329,7 @@ def _vendor(
     out: Path,
     toolchain: Toolchain | str | None,
 ) -> dict[str, Any]:
-    """The .bin and its certificate, or with --prepare what is needed to make it elsewhere."""
+    """Make the .bin and its certificate, or with --prepare a folder from which they can be made."""
     logits = without_activation(model, out)
     job = prepare(logits, name, calibration, out, batch=options.batch)
     report: dict[str, Any] = {

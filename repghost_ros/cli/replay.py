@@ -104,14 +104,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compared:
-    """How an earlier result differs from this one, and whether it differs too much."""
+    """The differences between an earlier result and this one, and the allowed limits."""
 
     comparison: Comparison
     difference: Difference
 
     @property
     def alike(self) -> bool:
-        """Whether all changes are within the allowed limits."""
+        """True if all changes are within the allowed limits."""
         return (
             self.difference.agreement >= self.comparison.min_agreement
             and self.difference.max_drift <= self.comparison.max_drift
@@ -158,7 +158,7 @@ class ReplayReport:
 
     @property
     def failed(self) -> bool:
-        """Whether the bag was cut off, the backend failed, answers changed too much or, without a
+        """True if the bag was cut off, the backend failed, answers changed too much or, without a
         comparison, frames were refused; frames that were refused before as well are not a change.
         """
         summary = self.replayed.summary

@@ -35,7 +35,7 @@ class ManyReport:
 
     @property
     def failed(self) -> bool:
-        """Whether a bag was cut off, the backend failed, answers changed too much or, without a
+        """True if a bag was cut off, the backend failed, answers changed too much or, without a
         comparison, frames were refused.
         """
         return any(self._fails(row) for row in self.rows)
@@ -48,7 +48,7 @@ class ManyReport:
         return row.refused > 0
 
     def text(self) -> Iterator[str | Table]:
-        """A table of the bags and their totals."""
+        """Yield a table of the bags and their totals."""
         compared = any(row.agreement is not None for row in self.rows)
         yield Table(
             (

@@ -30,11 +30,11 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
     def cells(self) -> list[list[str]]:
-        """The rows as text."""
+        """Yield the rows as text."""
         return [["-" if cell is None else str(cell) for cell in row] for row in self.rows]
 
     def numeric(self) -> list[bool]:
-        """Which columns hold numbers, to be aligned right."""
+        """Return the columns that hold numbers, to be aligned right."""
         columns = [[row[i] for row in self.cells()] for i in range(len(self.head))]
         return [all(cell[:1].isdigit() or cell == "-" for cell in column) for column in columns]
 
@@ -70,7 +70,7 @@ class Report(Protocol):
 
     @property
     def failed(self) -> bool:
-        """Whether the exit code is 1; known once `text` or `as_json` has ended."""
+        """True if the exit code is 1; known once `text` or `as_json` has ended."""
 
     def text(self) -> Iterator[Piece]:
         """Yield the text for people, piece by piece."""
@@ -105,7 +105,7 @@ def print_report(command: str, report: Report, *, as_json: bool) -> None:
 
 
 def _print_rich(table: Table) -> None:
-    """The table at the terminal's width, long cells wrapped."""
+    """Return the table at the terminal's width, long cells wrapped."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as RichTable

@@ -30,7 +30,7 @@ class SignsReport:
     failed = False
 
     def text(self) -> Iterator[str]:
-        """How many were drawn, and what to do with them."""
+        """Yield the number of signs drawn, and the commands that use them."""
         yield (
             f"{len(self.pictures)} pictures of {len(LABELS)} classes in {self.folder}; now try\n"
             f"  repghost classify {self.folder} --model demo\n"

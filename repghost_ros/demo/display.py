@@ -27,7 +27,7 @@ class Scene:
     fps: float = 0.0
 
     def cells(self) -> tuple[str, ...]:
-        """A row of the table."""
+        """Return a row of the table."""
         return (
             *(self.truth, self.named, f"{self.score:.0%}", f"{self.right} of {self.frames}"),
             *(f"{self.latency_ms:.1f} ms", f"{self.fps:.1f}"),

@@ -109,7 +109,7 @@ class Viewer(Node):
             self.shown[truth] = _Shown(picture(from_image(image)), truth, results)
 
     def contact_sheet(self) -> np.ndarray:
-        """The kept frames, full rows of three, each with its top 3: RGB uint8 (height, width, 3)."""
+        """Draw the kept frames, full rows of three, with their top 3: RGB uint8 (height, width, 3)."""
         tiles = []
         for shown in self.shown.values():
             tile = cv2.resize(shown.rgb, (320, 240), interpolation=cv2.INTER_AREA)

@@ -53,7 +53,7 @@ class Change:
         self._since = 0.0
 
     def update(self, top: str | None, stamp: float, hold: float) -> bool:
-        """Whether this frame confirms a new top class.
+        """Return whether this frame confirms a new top class.
 
         Args:
             top: the best class, None if none was reported.

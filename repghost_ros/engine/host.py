@@ -150,12 +150,12 @@ class ModelHost:
 
     @property
     def opening(self) -> bool:
-        """Whether a model is being opened."""
+        """True while a model is being opened."""
         return self._opening is not None and not self._opening.done()
 
     @property
     def activity(self) -> str:
-        """What is being done for a model that is being opened, such as `downloading 34 %`; or empty."""
+        """The progress of a model that is being opened, such as `downloading 34 %`; or empty."""
         if not self.opening:
             return ""
         done, total = self._downloaded or (0, 0)
@@ -166,7 +166,7 @@ class ModelHost:
         )
 
     def hangs(self, longest_s: float) -> bool:
-        """Whether a frame in flight has taken longer than this."""
+        """Return whether a frame in flight has taken longer than this."""
         pipeline = self.pipeline
         return pipeline is not None and pipeline.oldest_in_flight() > longest_s
 

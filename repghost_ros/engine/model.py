@@ -67,13 +67,13 @@ class Answered(Generic[AnyRequest]):
 
     @cached_property
     def frame(self) -> Frame:
-        """What of the message the model saw, before it was scaled."""
+        """The part of the message that the model saw, before it was scaled."""
         request = self.request
         return self.seen or request.view.crop(request.read(request.message))
 
     @property
     def note(self) -> str:
-        """What was lost on the way though the frame was taken; see Frame."""
+        """The loss of data despite which the frame was taken; see Frame."""
         return self.seen.note if self.seen is not None else ""
 
 
@@ -141,12 +141,12 @@ class Model(AbstractContextManager["Model"]):
 
     @property
     def batch(self) -> int:
-        """How many frames one inference can take."""
+        """The number of frames that one inference can take."""
         return self.backend.batch
 
     @property
     def resize(self) -> ResizePolicy:
-        """How pictures are fitted to its input where a view does not say."""
+        """The resize policy where a view does not give one."""
         return self.own.resize or "stretch"
 
     def classify(
@@ -236,7 +236,7 @@ class Model(AbstractContextManager["Model"]):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model to open and how to run it.
+    """The model to open, and the options for running it.
 
     Args:
         model: a size (`100` to `200`) or `demo`; ignored where `model_path` is given.
@@ -254,7 +254,7 @@ class ModelSpec:
     options: BackendOptions = DEFAULTS
 
     def check(self) -> Runtime:
-        """The runtime that will run the model, as far as known without opening it.
+        """Return the runtime that will run the model, as far as known without opening it.
 
         Raises:
             BackendError: no usable runtime, or `model_path` is not a model file.

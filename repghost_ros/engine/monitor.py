@@ -22,7 +22,7 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Latency:
-        """The percentiles of these durations."""
+        """Return the percentiles of these durations."""
         if not seconds:
             return cls(float("nan"), float("nan"))
         p50, p99 = np.percentile(seconds, (50, 99)).tolist()
@@ -84,7 +84,7 @@ class Monitor:
         period.end_to_end.append(time.monotonic() - outcome.request.received)
 
     def report(self, counts: Counts, *, paused: bool = False) -> Report:
-        """The period that ends now; the next one begins.
+        """End the period and return it; the next one begins.
 
         Args:
             counts: of all frames so far.

@@ -27,7 +27,7 @@ _FONTS = (
 
 
 def picture(frame: Frame, source_color_range: ColorRange = "limited") -> np.ndarray:
-    """The frame in RGB, uint8 (height, width, 3)."""
+    """Return the frame in RGB, uint8 (height, width, 3)."""
     height, width = frame.height + frame.height % 2, frame.width + frame.width % 2
     nv12 = np.empty((height * 3 // 2, width), np.uint8)
     to_nv12(frame, nv12, source_color_range=source_color_range)
@@ -60,7 +60,7 @@ def draw_overlay(rgb: np.ndarray, results: Iterable[Result]) -> None:
 
 
 def _fitting(text: str, size: int, width: int) -> np.ndarray:
-    """The text's mask, cut to a width in pixels."""
+    """Draw the text's mask, cut to a width in pixels."""
     mask = _mask(text, size)
     length = len(text)
     while mask.shape[1] > width and length > 1:
@@ -70,7 +70,7 @@ def _fitting(text: str, size: int, width: int) -> np.ndarray:
 
 
 def _mask(text: str, size: int) -> np.ndarray:
-    """The letters' coverage of each pixel, uint8 (about 1.25 * size, width)."""
+    """Draw the letters' coverage of each pixel, uint8 (about 1.25 * size, width)."""
     font = _font(size, "".join(sorted({letter for letter in text if ord(letter) > 0x17F})))
     if font is None:
         return _plain_mask(text, size)
@@ -83,7 +83,7 @@ def _mask(text: str, size: int) -> np.ndarray:
 
 
 def _plain_mask(text: str, size: int) -> np.ndarray:
-    """The same with OpenCV's letters, which are ASCII only."""
+    """Draw the same with OpenCV's letters, which are ASCII only."""
     text = text.replace("\N{HORIZONTAL ELLIPSIS}", "...")
     text = text.encode("ascii", "replace").decode()
     face, scale, thickness = cv2.FONT_HERSHEY_SIMPLEX, size / 28, max(1, size // 14)
@@ -95,7 +95,7 @@ def _plain_mask(text: str, size: int) -> np.ndarray:
 
 @cache
 def _font(size: int, letters: str) -> Any:
-    """A font with these letters and Latin ones, if there is one; None without Pillow."""
+    """Find a font with these letters and Latin ones, if there is one; None without Pillow."""
     try:
         from PIL import ImageFont
     except ImportError:

@@ -106,12 +106,12 @@ class _Ticket(Generic[AnyRequest]):
 
     @property
     def left(self) -> int:
-        """How many requests no worker has taken."""
+        """The number of requests that no worker has taken."""
         return len(self.requests) - self.taken
 
     @property
     def ended(self) -> bool:
-        """Whether every request has its outcome."""
+        """True if every request has its outcome."""
         return len(self.outcomes) == len(self.requests)
 
     def drop_rest(self) -> None:
@@ -135,7 +135,7 @@ def _kind(outcomes: Sequence[Outcome[Any]]) -> str:
 
 @dataclass
 class _Shared:
-    """What pipeline, streams and workers share."""
+    """The state that pipeline, streams and workers share."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     bell: Bell = field(default_factory=Bell)
@@ -216,7 +216,7 @@ class Stream(Generic[AnyRequest]):
 
     @property
     def ready(self) -> int:
-        """How many requests a worker could take now. Called with the lock held."""
+        """Return the number of requests that a worker could take now. Called with the lock held."""
         # More than the limit may be in flight after a swap to a smaller batch.
         room = max(0, self._shared.limit - len(self._in_order))
         begun = self._in_order[-1].left if self._in_order else 0

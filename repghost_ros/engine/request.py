@@ -29,7 +29,7 @@ class Request(Generic[Message]):
 
     @property
     def ranking(self) -> Ranking | None:
-        """What a backend may rank itself."""
+        """The report that a backend may rank itself."""
         return self.reporting.ranking
 
 

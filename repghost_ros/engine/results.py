@@ -143,7 +143,7 @@ def top_k(
 
 
 def _best(scores: np.ndarray, k: int, threshold: float) -> list[tuple[int, float]]:
-    """What `top_k` returns for these scores, which it overwrites."""
+    """Return what `top_k` returns for these scores, which are overwritten."""
     best: list[tuple[int, float]] = []
     # A maximum after the other: for a few of a thousand that is a third of a sort's time. Where two
     # classes tie it is the lower index.
@@ -159,7 +159,7 @@ def _best(scores: np.ndarray, k: int, threshold: float) -> list[tuple[int, float
 
 @dataclass(frozen=True)
 class Reporting:
-    """Which of a model's classes are reported, and how they are named.
+    """The choice of classes to report, and the form of their names.
 
     Raises:
         ParameterError: a value is out of bounds.
@@ -292,7 +292,7 @@ class Reporting:
 
     @cached_property
     def ranking(self) -> Ranking | None:
-        """What is reported, where that is just the best of the model's own probabilities."""
+        """The rule of the report, if that is just the best of the model's own probabilities."""
         plain = self.temperature == 1.0 and not (self.class_allow or self.class_deny)
         return Ranking(self.top_k, self.score_threshold) if plain else None
 

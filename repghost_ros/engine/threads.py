@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many threads the cores of this machine allow."""
+"""The number of threads that the cores of this machine allow."""
 
 from __future__ import annotations
 

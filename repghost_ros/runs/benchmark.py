@@ -148,7 +148,7 @@ def warm_up(seconds: float) -> float:
 
 
 def environment() -> dict[str, Any]:
-    """What timings depend on besides the model: the machine, its load, and versions."""
+    """Return what timings depend on besides the model: the machine, its load, and versions."""
     return {
         "host": platform.node(),
         "processor": _processor(),
@@ -178,7 +178,7 @@ def _read(path: Path) -> str:
 
 
 def _jpeg() -> SimpleNamespace:
-    """A picture as a camera driver publishes it: sensor_msgs/CompressedImage by its fields."""
+    """Make a picture as a camera driver publishes it: sensor_msgs/CompressedImage by its fields."""
     width, height = _PICTURE
     picture = render("stop", np.random.default_rng(0), width, height)
     return SimpleNamespace(data=cv2.imencode(".jpg", picture)[1].tobytes(), format="jpeg")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a board's owner can send: which runtime is used, whether it answers rightly, and how fast.
+"""The report that a board's owner can send: its runtime, the correctness of its answers, its speed.
 
 Nobody who develops this package has a board: what is predicted of it is proved or refuted here.
 """
@@ -47,7 +47,7 @@ _LISTING_S = 20.0  # seconds for ROS to start and tell its topics
 
 @dataclass(frozen=True)
 class Certified:
-    """What the vendor's simulator of the BPU answers for the demo model's .bin, bit for bit."""
+    """The answers of the vendor's simulator of the BPU for the demo model's .bin, bit for bit."""
 
     nv12: np.ndarray
     """uint8 (signs, height * 3 // 2, width): rendered signs as the model is given them."""
@@ -69,7 +69,7 @@ class Certified:
 
 @dataclass(frozen=True)
 class BoardReport:
-    """What `repghost doctor` finds besides, on a board."""
+    """The additional findings of `repghost doctor` on a board."""
 
     findings: list[Finding]
     timings: list[Timing]
@@ -101,7 +101,7 @@ def report(seconds: float = 1.0) -> BoardReport:
 
 
 def _predicted(model: str) -> Iterator[Timing]:
-    """What the BPU alone may take, without the host's share."""
+    """Yield the time that the BPU alone may take, without the host's share."""
     if model not in MODELS:
         return
     published, predicted = MODELS[model].published, MODELS[model].predicted
@@ -115,7 +115,7 @@ def _predicted(model: str) -> Iterator[Timing]:
 
 
 def _models() -> Iterator[tuple[str, ModelSpec]]:
-    """The demo model, compiled where the BPU can run it, and what is in the store."""
+    """Yield the demo model, compiled where the BPU can run it, and the models in the store."""
     compiled = share() / "models" / "demo_224x224_nv12.bin"
     demo = ModelSpec("demo")
     if compiled.is_file():
@@ -143,7 +143,7 @@ def _describe(model: Model) -> str:
 
 
 def _properties(model: Model) -> Iterator[Finding]:
-    """What libdnn says of a compiled model's input and output."""
+    """Yield libdnn's properties of a compiled model's input and output."""
     backend = model.backend
     if isinstance(backend, LibdnnBackend):
         for program in backend.programs:
@@ -151,7 +151,7 @@ def _properties(model: Model) -> Iterator[Finding]:
 
 
 def _self_test(model: Model) -> Finding:
-    """Whether rendered road signs get their names, and logits close to the float model's."""
+    """Check that rendered road signs get their names, and logits close to the float model's."""
     subject = "self-test"
     float_model = ModelSpec("demo", backend="onnx")
     try:
@@ -192,7 +192,7 @@ def _self_test(model: Model) -> Finding:
 
 
 def _certified_answers(model: Model) -> Finding:
-    """Whether the BPU computes what the vendor's simulator of it does."""
+    """Check that the BPU computes what the vendor's simulator of it does."""
     subject, path = "certified logits", share() / "models" / CERTIFIED
     certified = Certified.read(path) if path.is_file() else None
     if model.path.suffix != ".bin":
@@ -244,7 +244,7 @@ def _frequencies() -> Iterator[Finding]:
 
 
 def _read(path: Path) -> str:
-    """A file of one line, empty where it cannot be read."""
+    """Read a file of one line; empty where it cannot be read."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
@@ -252,7 +252,7 @@ def _read(path: Path) -> str:
 
 
 def _cameras() -> Iterator[Finding]:
-    """The topics of images that are published now; a process of its own asks ROS."""
+    """Yield the topics of images that are published now; a process of its own asks ROS."""
     command = [sys.executable, "-m", "repghost_ros.ros.topics"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=_LISTING_S)

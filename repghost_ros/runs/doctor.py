@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is installed on this machine, what would be used, and how to install what is missing."""
+"""Check of this machine: installed software, the runtime to use, commands to install missing parts."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def _profile() -> Finding:
 
 
 def _shared_memory(profile: Path, variable: str) -> Finding:
-    """Whether the segments that a Fast DDS profile asks for fit what this machine or container has."""
+    """Check that the segments of a Fast DDS profile fit into this machine's or container's memory."""
     sizes = re.findall(r"<segment_size>\s*(\d+)\s*<", profile.read_text(errors="replace"))
     wanted = max(map(int, sizes), default=0)
     total = shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else 0
@@ -238,7 +238,7 @@ def _store() -> Iterator[Finding]:
 
 
 def _default_model(store: ModelStore) -> Iterator[Finding]:
-    """What running the default model takes here."""
+    """Yield the requirements of the default model on this machine."""
     try:
         format = choose().format
     except BackendError:
@@ -271,7 +271,7 @@ def _optional() -> Iterator[Finding]:
 
 
 def pip_install(packages: str) -> str:
-    """The command that installs packages for this Python."""
+    """Return the command that installs packages for this Python."""
     if sys.prefix != sys.base_prefix:
         return f"{sys.executable} -m pip install {packages}"
     if (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file():

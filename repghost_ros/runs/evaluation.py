@@ -89,7 +89,7 @@ SHARD = 200
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """How pictures are given to a model and its outputs become scores."""
+    """The preprocessing of pictures, and the way from outputs to scores."""
 
     resize: ResizePolicy = "crop"
     """`crop` is ImageNet's."""
@@ -232,7 +232,7 @@ def _classify_on(
 
 
 def _cells(prediction: Prediction, labels: Sequence[str]) -> tuple[object, ...]:
-    """A line of predictions.csv, from the truth on."""
+    """Read a line of predictions.csv, from the truth on."""
     truth, best = prediction.sample.truth, prediction.best
     return (
         *(("", "") if truth is None else (truth, labels[truth])),
@@ -244,7 +244,7 @@ def _cells(prediction: Prediction, labels: Sequence[str]) -> tuple[object, ...]:
 
 
 def _identity(sample: Sample) -> tuple[str, str]:
-    """The picture's path and what changes with its content."""
+    """Return the picture's path and the properties that change with its content."""
     path = sample.path.absolute()
     try:
         status = path.stat()
@@ -301,7 +301,7 @@ def accuracy(predictions: Iterable[Prediction]) -> Accuracy:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often two models give the same class to the same pictures."""
+    """The share of pictures to which two models give the same class."""
 
     pictures: int
     """Those that both answered."""

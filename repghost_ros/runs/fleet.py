@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where work is done: processes on this machine, or the machines of a Ray cluster.
+"""Workers of a long run: processes on this machine, or the machines of a Ray cluster.
 
 A fleet calls one function on many tasks and hands results back as they come. A worker that is lost is
 replaced and its task repeated; a task that raises affects no other.
@@ -50,7 +50,7 @@ class Fleet(Protocol):
         """Bring data to every machine once; a task carries what this returns, see `shared`."""
 
     def run(self, function: Callable[[Task], Value], tasks: Sequence[Task]) -> Iterator[Done]:
-        """Number and result of each task, in the order in which they are done.
+        """Yield number and result of each task, in the order in which they are done.
 
         Raises:
             FleetError: the workers cannot be reached any more.
@@ -62,7 +62,7 @@ class Fleet(Protocol):
 
 
 def open_fleet(on: str = "local", workers: int | None = None) -> Fleet:
-    """The fleet of that name.
+    """Open the fleet of that name.
 
     Args:
         on: `local`, `ray` (a cluster that runs on this machine, else one of this process), or the
@@ -95,7 +95,7 @@ def shared(data: Any) -> bytes:
 
 
 def _quiet_tracker() -> None:
-    """An interrupt leaves semaphores to Python's resource tracker, which frees them, but warns."""
+    """Silence Python's resource tracker, which frees an interrupted run's semaphores, but warns."""
     ignored = "ignore:resource_tracker:UserWarning"
     given = list(filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")))
     if ignored not in given:
@@ -130,7 +130,7 @@ class LocalFleet:
         self._pool: ProcessPoolExecutor | None = None
 
     def share(self, data: bytes) -> Path:
-        """A file that is removed when the fleet is closed."""
+        """Write a file that is removed when the fleet is closed."""
         path = Path(self._shared.name) / hashlib.sha256(data).hexdigest()
         path.write_bytes(data)
         return path
@@ -266,7 +266,7 @@ class RayFleet:
                 )
 
     def share(self, data: bytes) -> Any:
-        """A reference into the object store, which copies the data once to each machine."""
+        """Put data into the object store, which copies it once to each machine."""
         return self._ray.put(data)
 
     def run(self, function: Callable[[Task], Value], tasks: Sequence[Task]) -> Iterator[Done]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an answer depends on, as a key: work that is resumed takes answers only from the same key."""
+"""Keys of all that an answer depends on: resumed work takes answers only from the same key."""
 
 from __future__ import annotations
 

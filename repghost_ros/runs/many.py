@@ -56,7 +56,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a bag before it is replayed."""
+    """A bag, as far as it is known before it is replayed."""
 
     bag: str
     identity: str
@@ -84,7 +84,7 @@ class Row:
 
 
 def find_bags(paths: Iterable[str]) -> list[str]:
-    """The bags among paths: bags, folders of bags, lists of paths (.txt, one per line), URLs.
+    """Find the bags among paths: bags, folders of bags, lists of paths (.txt, one per line), URLs.
 
     Raises:
         SourceError: one does not exist, or holds no bags.
@@ -113,7 +113,7 @@ def find_bags(paths: Iterable[str]) -> list[str]:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a folder is one ROS 2 bag.
+    """Return whether a folder is one ROS 2 bag.
 
     A killed recorder leaves no metadata.yaml, only files named after the folder: NAME_NUMBER, or in
     newer releases NUMBER_NAME_TIME.
@@ -272,7 +272,7 @@ def _content(path: Path) -> str:
 
 
 def _names(bags: Sequence[str], format: str) -> dict[str, str]:
-    """The name of every bag's result: the bag's own, with a number where that repeats."""
+    """Return the name of every bag's result: the bag's own, with a number where that repeats."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for bag in bags:
@@ -309,7 +309,7 @@ class _Writer:
         self._plans: dict[str, Plan] = {}
 
     def is_done(self, plan: Plan) -> bool:
-        """Whether an earlier run answered this bag; if not, it will be answered now."""
+        """Return whether an earlier run answered this bag; if not, it will be answered now."""
         record = self._record(plan.bag)
         try:
             told = json.loads(record.read_text(encoding="utf-8"))

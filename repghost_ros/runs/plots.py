@@ -170,7 +170,7 @@ def _plain(name: str) -> str:
 
 
 def _rows(classes: Counter[str]) -> dict[str, int]:
-    """The row of each class, the most frequent ones on top."""
+    """Return the row of each class, the most frequent ones on top."""
     names = [name for name, _ in classes.most_common()]
     if len(names) > SHOWN:
         names = [*names[: SHOWN - 1], _OTHER]

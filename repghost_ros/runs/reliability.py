@@ -44,7 +44,7 @@ def reliability(scores: Sequence[float], right: Sequence[bool]) -> Reliability:
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray, *, smoothing: float = 0.0) -> float:
-    """The temperature that fits the truth best.
+    """Return the temperature that fits the truth best.
 
     It has the least negative log-likelihood (Guo et al., "On Calibration of Modern Neural
     Networks", 2017). It does not change the order of classes.

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """How the frames of a bag are answered: the node's parameters of the same names."""
+    """Options for answering the frames of a bag: the node's parameters of the same names."""
 
     topic: str = ""
     """Of the images; may be empty where the bag has one."""

@@ -21,7 +21,7 @@ _opened: dict[str, Model] = {}
 
 @dataclass(frozen=True)
 class SharedModel:
-    """What a worker needs to open the model; made by `of`."""
+    """The data from which a worker opens the model; made by `of`."""
 
     files: tuple[tuple[str, Any], ...]
     """Path below the model's folder, and content as the fleet shares it, of each of its files."""

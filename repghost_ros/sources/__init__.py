@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where recorded frames come from: picture files, videos, bags."""
+"""Sources of recorded frames: picture files, videos, bags."""

@@ -58,7 +58,7 @@ class Recorded:
         return "" if self.message is None else str(self.message.header.frame_id)
 
     def frame(self) -> Frame:
-        """The picture of an Image or CompressedImage.
+        """Read the picture of an Image or CompressedImage.
 
         Raises:
             FrameError: it cannot be read, or its encoding is unknown.
@@ -109,7 +109,7 @@ class Bag(AbstractContextManager["Bag"]):
         self._opened.close()
 
     def topics(self, *types: str) -> list[Topic]:
-        """The topics that have these types, by name."""
+        """Return the topics that have these types, by name."""
         counts: Counter[tuple[str, str]] = Counter()
         for each in self._storage.channels:  # a topic may have had several publishers
             if each.type in types and each.encoding in _ENCODINGS:
@@ -117,7 +117,7 @@ class Bag(AbstractContextManager["Bag"]):
         return [Topic(*key, count) for key, count in sorted(counts.items())]
 
     def image_topic(self, wanted: str = "") -> Topic:
-        """The topic to classify: the requested one, or else the only one with images.
+        """Return the topic to classify: the requested one, or else the only one with images.
 
         Raises:
             SourceError: the topic holds no images, or it is ambiguous; the error lists the topics.
@@ -140,7 +140,7 @@ class Bag(AbstractContextManager["Bag"]):
         return topics[wanted] if wanted else next(iter(topics.values()))
 
     def messages(self, *topics: str, first: int = 0, last: int | None = None) -> Iterator[Recorded]:
-        """The messages on these topics, in the order they were recorded.
+        """Yield the messages on these topics, in the order they were recorded.
 
         Args:
             topics: their names.
@@ -222,7 +222,7 @@ class Bag(AbstractContextManager["Bag"]):
             raise SourceError(f"bag '{self.path}' is damaged: {reasons}; {_RESCUE}")
 
     def _difference(self, topic: str, channels: list[Channel], read: int) -> str:
-        """The difference between messages read and announced, in words; empty if there is none."""
+        """Describe the difference between messages read and announced; empty if there is none."""
         announced = {sum(each.messages for each in channels if each.topic == topic)}
         if isinstance(self._storage, Folder) and self._storage.announced is not None:
             announced.add(self._storage.announced.get(topic, 0))

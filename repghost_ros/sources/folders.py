@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are pictures and videos, and which are neither."""
+"""The pictures and videos of a folder, and its files that are neither."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHOWN = 5  # endings passed over
 def files_in(
     folder: Path, suffixes: Collection[str], *, without: Collection[Path] = ()
 ) -> list[Path]:
-    """The files with these endings below a folder, sorted; links are followed.
+    """Return the files with these endings below a folder, sorted; links are followed.
 
     Hidden files and folders are not data, nor is what Windows and macOS leave behind. Unreadable
     folders and files with other suffixes are skipped with a warning.
@@ -70,5 +70,5 @@ def files_in(
 
 
 def is_data(name: str) -> bool:
-    """Whether a name is that of the user's own data rather than of an operating system's leftovers."""
+    """Return whether a name is that of the user's own data, not of an operating system's leftovers."""
     return not name.startswith(".") and name.lower() not in _NOT_DATA

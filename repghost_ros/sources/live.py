@@ -36,7 +36,7 @@ _PICTURES = (b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"P5", b"P6")
 
 
 def is_live(source: str) -> bool:
-    """Whether a source is a camera, a stream or standard input.
+    """Return whether a source is a camera, a stream or standard input.
 
     Raises:
         SourceError: it is a URL with an unsupported protocol.
@@ -49,7 +49,7 @@ def is_live(source: str) -> bool:
 
 
 def live_pictures(source: str, *, every: int = 1, max_rate: float = 0.0) -> Iterator[Picture]:
-    """The pictures of a camera, stream or standard input, until it ends or is interrupted.
+    """Yield the pictures of a camera, stream or standard input, until it ends or is interrupted.
 
     Args:
         source: `0` or `/dev/video0`, a URL, `-` or `/dev/stdin`.

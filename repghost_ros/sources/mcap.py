@@ -61,7 +61,7 @@ class McapFile:
         return found
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in recording order, as far as they can be read."""
+        """Yield the messages of these channels in recording order, as far as they can be read."""
         wanted = {channel.id: channel for channel in channels}
 
         def read(offset: int) -> Iterator[Message]:
@@ -78,7 +78,7 @@ class McapFile:
         self._file.close()
 
     def _read_summary(self) -> bool:
-        """Whether the summary at the end of the file lists all channels and chunks."""
+        """Return whether the summary at the end of the file lists all channels and chunks."""
         records, opcodes = self._records, self._opcodes
         try:
             opcode, footer = self._record_at(self._size - _FOOTER_BYTES)

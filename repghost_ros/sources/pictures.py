@@ -50,7 +50,7 @@ class Picture:
         return self.source if self.index is None else f"{self.source}#{self.index}"
 
     def frame(self) -> Frame:
-        """The pixels; image files are read and decoded on this call.
+        """Return the pixels; image files are read and decoded on this call.
 
         Raises:
             FrameError: it is broken or no image.
@@ -67,7 +67,7 @@ class Picture:
 
 
 def read_image(path: Path) -> Frame:
-    """An image file as a frame, turned upright as its EXIF orientation says.
+    """Read an image file as a frame, turned upright as its EXIF orientation says.
 
     Raises:
         FrameError: the file is broken or no image.
@@ -128,7 +128,7 @@ def _webp_orientation(data: bytes) -> int:
 
 
 def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]:
-    """The image and video files named, and those in the folders named, sorted by path.
+    """Return these image and video files, and those in these folders, sorted by path.
 
     Args:
         paths: files and folders.
@@ -155,7 +155,7 @@ def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's ending is that of a video."""
+    """Return whether a file's ending is that of a video."""
     return path.suffix.lower() in VIDEOS
 
 

@@ -15,12 +15,12 @@ FSSPEC = "pip install fsspec, and what it needs for that kind of storage: s3fs, 
 
 
 def is_url(path: str) -> bool:
-    """Whether a path names a file of some storage service."""
+    """Return whether a path is that of a file of some storage service."""
     return "://" in path
 
 
 def local_copy(url: str, cache: Path) -> Path:
-    """A file or folder of a storage service on this machine's disk.
+    """Bring a file or folder of a storage service onto this machine's disk.
 
     Args:
         url: such as s3://bucket/drive.mcap.

@@ -56,7 +56,7 @@ class Ros1File:
             self.channels.append(Channel(each, topic, kind, "ros1", self._counts[each]))
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in recording order, as far as they can be read."""
+        """Yield the messages of these channels in recording order, as far as they can be read."""
         wanted = {channel.id: channel for channel in channels}
 
         def read(offset: int) -> Iterator[Message]:
@@ -73,7 +73,7 @@ class Ros1File:
         self._file.close()
 
     def _read_index(self, header: Fields) -> bool:
-        """Whether the index at the end of the file lists all connections and chunks."""
+        """Return whether the index at the end of the file lists all connections and chunks."""
         try:
             offset = struct.unpack("<Q", header[b"index_pos"])[0]
             announced = tuple(_UINT32.unpack(header[n])[0] for n in (b"conn_count", b"chunk_count"))
@@ -185,7 +185,7 @@ class Ros1File:
 
 
 def _sized(data: bytes, place: int) -> tuple[bytes, int]:
-    """The bytes behind a length field, and where they end."""
+    """Return the bytes behind a length field, and the offset of their end."""
     if place + _UINT32.size > len(data):
         raise ValueError("it breaks off")
     end = place + _UINT32.size + _UINT32.unpack_from(data, place)[0]

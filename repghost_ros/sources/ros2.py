@@ -157,7 +157,7 @@ class Folder:
         self._files.append((storage, ids))
 
     def _read_metadata(self, folder: Path) -> list[Path]:
-        """The files it lists; none if it is missing or invalid."""
+        """Return the files it lists; none if it is missing or invalid."""
         yaml = need("yaml", "pip install PyYAML")
         try:
             text = (folder / METADATA).read_text(encoding="utf-8")
@@ -182,7 +182,7 @@ class Folder:
         return [channel for _, channels in self._files for channel in channels.values()]
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels, file by file, as far as they can be read."""
+        """Yield the messages of these channels, file by file, as far as they can be read."""
         wanted = {channel.id for channel in channels}
         for storage, ids in self._files:
             inside = [each for each in storage.channels if ids[each.id].id in wanted]

@@ -87,7 +87,7 @@ class _Face:
         cv2.polylines(self._canvas, [self._pixels(points)], False, (*colour, 255), thickness)
 
     def arrow(self, points: Sequence[Point], width: float, colour: Colour) -> None:
-        """A stroke with a head, whose base is at the last point."""
+        """Draw a stroke with a head, whose base is at the last point."""
         self.stroke(points, width, colour)
         tip = np.asarray(points[-1])
         along = tip - np.asarray(points[-2])
@@ -121,7 +121,7 @@ def _yield(face: _Face) -> None:
 
 
 def _triangle(face: _Face, up: int) -> None:
-    """A white triangle with a red border, its tip up (1) or down (-1)."""
+    """Draw a white triangle with a red border, its tip up (1) or down (-1)."""
     for scale, colour in ((1.0, WHITE), (0.95, RED), (0.58, WHITE)):
         corners = [(0.0, -0.98), (0.99, 0.76), (-0.99, 0.76)]
         centre = 0.18
@@ -178,7 +178,7 @@ def _priority_road(face: _Face) -> None:
 
 
 def _walker(face: _Face, x: float, y: float, scale: float) -> None:
-    """A striding figure, its hip at (x, y)."""
+    """Draw a striding figure, its hip at (x, y)."""
 
     def at(points: Sequence[Point]) -> list[Point]:
         return [(x + px * scale, y + py * scale) for px, py in points]
@@ -207,7 +207,7 @@ def _roundabout(face: _Face) -> None:
 
 
 def _turn_ahead(direction: int) -> Callable[[_Face], None]:
-    """A bent arrow on a blue disc: -1 to the left, 1 to the right."""
+    """Draw a bent arrow on a blue disc: -1 to the left, 1 to the right."""
 
     def draw(face: _Face) -> None:
         _blue_disc(face)
@@ -265,7 +265,7 @@ LABELS: tuple[str, ...] = (*_DRAW, NO_SIGN)
 
 @cache
 def face(label: str, size: int = FACE_SIZE) -> Image:
-    """The sign itself, from the front: (size, size, 4) BGRA uint8, premultiplied by alpha.
+    """Draw the sign itself, from the front: (size, size, 4) BGRA uint8, premultiplied by alpha.
 
     Raises ValueError for a label without a sign. The array is shared and read-only.
     """
@@ -285,7 +285,7 @@ def face(label: str, size: int = FACE_SIZE) -> Image:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a sign stands in the frame and how it is turned."""
+    """A sign's position in the frame, and its rotation."""
 
     x: float  # centre, fraction of the width
     y: float  # centre, fraction of the height
@@ -296,7 +296,7 @@ class Pose:
 
     @staticmethod
     def random(rng: np.random.Generator) -> Pose:
-        """A random pose that shows the whole sign."""
+        """Draw a random pose that shows the whole sign."""
         size = rng.uniform(0.36, 0.80)
         room = 0.5 - 0.42 * size  # a corner may leave the frame, the sign may not
         return Pose(
@@ -309,7 +309,7 @@ class Pose:
         )
 
     def towards(self, other: Pose, t: float) -> Pose:
-        """The pose a fraction `t` (0..1) of the way to `other`."""
+        """Return the pose a fraction `t` (0..1) of the way to `other`."""
         return Pose(*((1 - t) * np.array(astuple(self)) + t * np.array(astuple(other))))
 
     def corners(self, width: int, height: int) -> NDArray[np.float32]:
@@ -388,7 +388,7 @@ def _street(rng: np.random.Generator, width: int, height: int) -> Image:
 
 
 def _house(image: Image, rng: np.random.Generator, x: int, wide: int, ground: int) -> None:
-    """A front with rows of windows, standing on row `ground`."""
+    """Draw a front with rows of windows, standing on row `ground`."""
     tall = int(ground * rng.uniform(0.25, 0.95))
     wall = _grey(rng, 70, 200, 25)
     cv2.rectangle(image, (x, ground - tall), (x + wide, ground), wall, -1)
@@ -493,7 +493,7 @@ class Scene:
         self._quality = int(rng.integers(35, 96)) if rng.random() < 0.6 else None  # JPEG
 
     def frame(self, t: float, rng: np.random.Generator) -> Image:
-        """The view at `t` (0..1 of the camera's move): (height, width, 3) BGR uint8, C-contiguous.
+        """Render the view at `t` (0..1 of the camera's move): BGR uint8 (height, width, 3), contiguous.
 
         `rng` is the sensor's noise only.
         """
@@ -549,7 +549,7 @@ class Scene:
 
 
 def render(label: str | int, rng: np.random.Generator, width: int, height: int) -> Image:
-    """A picture of the sign `label` (its name, or its index in LABELS).
+    """Render a picture of the sign `label` (its name, or its index in LABELS).
 
     Returns (height, width, 3) BGR uint8, fixed by the state of `rng`. Raises ValueError for an
     unknown label and for a side below MIN_SIDE pixels.

@@ -77,7 +77,7 @@ class SqliteFile:
             )
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in recording order, as far as they can be read."""
+        """Yield the messages of these channels in recording order, as far as they can be read."""
         wanted = {channel.id: channel for channel in channels}
         for time_ns, row, topic_id in sorted(self._rows(list(wanted))):
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readers of every kind of bag share: channels, damage, and the order of recording."""
+"""Common parts of the readers of all kinds of bags: channels, damage, and the order of recording."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Storage(Protocol):
 
     @property
     def damage(self) -> list[str]:
-        """What cannot be read and why; grows while messages are read."""
+        """The parts that cannot be read, and why; grows while messages are read."""
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
-        """The messages of these channels in recording order, as far as they can be read."""
+        """Yield the messages of these channels in recording order, as far as they can be read."""
 
     def close(self) -> None:
         """Release the files."""
 
 
 def ros2_type(name: str) -> str:
-    """A message type as ROS 2 writes it; converters also write `sensor_msgs/Image` and DDS names."""
+    """Return a message type as ROS 2 writes it; converters write `sensor_msgs/Image` and DDS names."""
     parts = re.split(r"/|::", name)
     if "dds_" in parts:
         parts = [part.rstrip("_") for part in parts if part != "dds_"]

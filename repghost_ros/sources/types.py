@@ -28,7 +28,7 @@ FOXY_DEFINITIONS = {
 
 
 def hypotheses(message: Any) -> tuple[Result, ...]:
-    """The results in a Classification or Classification2D, best first.
+    """Return the results in a Classification or Classification2D, best first.
 
     Args:
         message: from ROS or from a bag; Foxy's hypotheses have `id` instead of `class_id`.
@@ -62,7 +62,7 @@ def _ros2_topic(name: str) -> str:
 
 
 def typestore(definitions: Mapping[str, str] = _DEFINITIONS, *, ros1: bool = False) -> Any:
-    """The rosbags type store of ROS 2 or ROS 1, with some vision_msgs by name and definition.
+    """Return rosbags' type store of ROS 2 or ROS 1, with some vision_msgs by name and definition.
 
     Raises:
         DependencyError: rosbags is missing.

@@ -23,7 +23,7 @@ _RECKONED = 1  # frames by which that may be wrong
 
 @contextmanager
 def plain_path(path: Path) -> Iterator[str]:
-    """A safe name for OpenCV and FFmpeg: colons look like protocols, non-UTF-8 bytes crash them."""
+    """Make a safe name for OpenCV and FFmpeg: colons look like protocols, non-UTF-8 bytes crash."""
     name = str(path.absolute())
     try:
         name.encode()
@@ -37,7 +37,7 @@ def plain_path(path: Path) -> Iterator[str]:
 
 
 def open_capture(source: str | int) -> cv2.VideoCapture:
-    """A capture that applies the video's rotation and keeps library messages off stderr."""
+    """Open a capture that applies the video's rotation and keeps library messages off stderr."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
     if hasattr(cv2, "setLogLevel"):  # not every version has this property
         cv2.setLogLevel(0)
@@ -47,7 +47,7 @@ def open_capture(source: str | int) -> cv2.VideoCapture:
 
 
 def read_video(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video, BGR uint8 (height, width, 3), as far as they can be read.
+    """Yield the frames of a video, BGR uint8 (height, width, 3), as far as they can be read.
 
     Raises:
         FrameError: it is not a video, or frames are missing; raised after those that could be read.

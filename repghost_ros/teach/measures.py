@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good answers are: accuracy with its interval, the threshold of unknown, a learning curve."""
+"""Quality of answers: accuracy with its interval, the threshold of unknown, a learning curve."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Measured:
 
     @property
     def right(self) -> np.ndarray:
-        """Which answers are right, bool (pictures,): for `nothing` that is UNKNOWN."""
+        """Return which answers are correct, bool (pictures,): for `nothing` that is UNKNOWN."""
         wanted = self.truth
         if self.nothing is not None:
             wanted = np.where(wanted == self.nothing, UNKNOWN, wanted)
@@ -109,7 +109,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Taught:
-    """What was taught, and how good it is."""
+    """The taught model, and its measured quality."""
 
     labeled: Labeled
     base: str

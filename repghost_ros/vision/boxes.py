@@ -76,7 +76,7 @@ def _ceil(value: float) -> int:
 
 @dataclass(frozen=True)
 class BoxChoice:
-    """Which boxes of an image are classified, and how much around them.
+    """The choice of boxes to classify in an image, and the margin around them.
 
     Raises:
         ParameterError: a value is out of bounds.

@@ -60,7 +60,7 @@ class CompressedImageView(NamedTuple):
 
 
 class Memory(Protocol):
-    """Where a message lies, for as long as this object exists."""
+    """A message's bytes in memory, which this object keeps alive."""
 
     address: int
     """Of its first byte."""

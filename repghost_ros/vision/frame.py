@@ -89,7 +89,7 @@ class Frame:
     """What was left out or lost on the way though the frame is taken, for the user to know of."""
 
     def crop(self, x: int, y: int, width: int, height: int) -> Frame:
-        """A region of the frame, not copied.
+        """Return a region of the frame, not copied.
 
         Args:
             x, y: upper left corner in pixels, rounded down where pixels share chroma or Bayer cells:
@@ -120,7 +120,7 @@ class Frame:
         return x, y, min(x + width, self.width), min(y + height, self.height)
 
     def decoded(self, least: tuple[int, int] | None = None) -> Frame:
-        """The frame with its pixels: itself, unless it is a JpegFrame."""
+        """Return the frame with its pixels: itself, unless it is a JpegFrame."""
         return self
 
     @property
@@ -168,7 +168,7 @@ class JpegFrame(Frame):
         return (2, 2) if self.encoding in BAYER else self._header.cell
 
     def decoded(self, least: tuple[int, int] | None = None) -> Frame:
-        """The decoded frame, at its own size or, which costs less, at a half, a quarter or an eighth.
+        """Decode the frame at its own size or, which costs less, at a half, a quarter or an eighth.
 
         Args:
             least: width and height in pixels that the smaller frame must have; None: its own size.
@@ -192,7 +192,7 @@ class JpegFrame(Frame):
         return whole.crop(left, top, right - left, bottom - top)
 
     def _shrinks(self, n: int, least: tuple[int, int]) -> bool:
-        """Whether it can be decoded at 1/n of its size, no smaller than `least`.
+        """Return whether it can be decoded at 1/n of its size, no smaller than `least`.
 
         Sides that are divided without a rest keep pixel centres aligned.
         """
@@ -208,7 +208,7 @@ class JpegFrame(Frame):
 
 
 def from_array(picture: np.ndarray) -> Frame:
-    """A frame of a uint8 picture: BGR (height, width, 3), BGRA (..., 4) or grey (height, width).
+    """Make a frame of a uint8 picture: BGR (height, width, 3), BGRA (..., 4) or gray (height, width).
 
     Raises:
         FrameError: its type or layout is different; the error says how to convert it.
@@ -250,7 +250,7 @@ def from_array(picture: np.ndarray) -> Frame:
 
 
 def from_image(message: Any) -> Frame:
-    """The picture in a sensor_msgs/Image.
+    """Read the picture in a sensor_msgs/Image.
 
     Raises:
         FrameError: size, step, data and encoding do not agree, or the encoding is unknown or needs
@@ -366,7 +366,7 @@ def from_message(message: Any) -> Frame:
 
 
 def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Frame:
-    """The picture in a sensor_msgs/CompressedImage, JPEG or PNG, whatever its format field says.
+    """Read the picture in a sensor_msgs/CompressedImage, JPEG or PNG, whatever its format field says.
 
     A JPEG is decoded when its pixels are needed; see JpegFrame. The format field tells what the
     pixels are: a Bayer mosaic, or RGB instead of BGR.
@@ -410,7 +410,7 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
 
 
 def _read_format(text: str) -> tuple[str, str]:
-    """Encodings of the raw and of the stored image in lower case; empty if not given.
+    """Return the encodings of the raw and of the stored image in lower case; empty if not given.
 
     As image_transport writes it: `RAW; CODEC compressed STORED`, or the codec alone.
 
@@ -430,7 +430,7 @@ def _read_format(text: str) -> tuple[str, str]:
 
 
 def _encoding(raw: str, stored: str, is_grey: bool) -> tuple[str, str]:
-    """A compressed picture's encoding according to its format field, and a note if color was lost.
+    """Return a compressed picture's encoding by its format field, and a note if color was lost.
 
     If the field gives the order in which the encoder got the channels, it is trusted, as
     image_transport's own subscriber does; otherwise the order is the raw image's.
@@ -449,7 +449,7 @@ def _encoding(raw: str, stored: str, is_grey: bool) -> tuple[str, str]:
 
 
 def _foreign(data: bytes, format: str) -> str:
-    """Why data that is neither JPEG nor PNG is refused."""
+    """Return why data that is neither JPEG nor PNG is refused."""
     kinds = {
         b"GIF8": "GIF",
         b"BM": "BMP",
@@ -471,7 +471,7 @@ def _foreign(data: bytes, format: str) -> str:
 
 
 def turned(frame: Frame, orientation: int) -> Frame:
-    """The frame turned upright, by its EXIF orientation (2 to 8)."""
+    """Turn the frame upright, by its EXIF orientation (2 to 8)."""
     frame = frame.decoded()
     planes = frame.planes
     if orientation in (5, 6, 7, 8):

@@ -105,12 +105,12 @@ class Jpeg:
 
     @property
     def is_grey(self) -> bool:
-        """Whether it has one component."""
+        """True if it has one component."""
         return len(self._components) == 1
 
     @property
     def all_scans_are_there(self) -> bool:
-        """Whether all components are there; in progressive JPEGs, all coefficients to the last bit."""
+        """True if all components are there; in progressive JPEGs, all coefficients to the last bit."""
         if self._process not in (0xC2, 0xC6, 0xCA, 0xCE):
             return {component for component, _ in self._missing_bits} >= set(self._components)
         wanted = [(component, n) for component in self._components for n in range(64)]
@@ -127,29 +127,29 @@ class Jpeg:
         return max(0, wanted - 1 - len(_RESTART.findall(data, start, end))), wanted
 
     def data_without_end(self, data: bytes) -> bytes:
-        """The data up to the end of the last scan, without padding."""
+        """Return the data up to the end of the last scan, without padding."""
         data = data[: self._scans[-1][1]]
         return data if self.closed else self.without_padding(data)
 
     def without_padding(self, data: bytes) -> bytes:
-        """The data up to the end of the last scan, without zeros that cannot belong to it."""
+        """Return the data up to the end of the last scan, without zeros that cannot belong to it."""
         data = data[: self._scans[-1][1]]
         bare = len(data.rstrip(b"\0"))
         # Two zeros may belong to the scan; half a marker would end it whatever follows.
         return data[: bare + 2].rstrip(b"\xff")
 
     def ended(self, data: bytes) -> bytes:
-        """The data up to the picture's end, with an end marker."""
+        """Return the data up to the picture's end, with an end marker."""
         return data[: self.end] if self.closed else self.data_without_end(data) + _END
 
     def may_lack(self, planes: tuple[np.ndarray, ...]) -> bool:
-        """Whether they end in libjpeg's filler for missing data: grey, another color in CMYK."""
+        """Return whether they end in libjpeg's filler for missing data: gray, another color in CMYK."""
         corners = [plane[-1, -4:] for plane in planes]
         cmyk = len(self._components) > 3
         return all(bool((corner == (corner[:1] if cmyk else 128)).all()) for corner in corners)
 
     def explain(self) -> str:
-        """Why OpenCV may fail to decode it."""
+        """Return why OpenCV may fail to decode it."""
         if self._precision != 8:
             return f"it has {self._precision} bits a sample: publish 8"
         kind = _PROCESSES.get(self._process)
@@ -213,7 +213,7 @@ def parse(data: bytes) -> Jpeg:
 def decode(
     data: bytes, jpeg: Jpeg, shrink: int = 1, *, yuv: bool = False
 ) -> tuple[np.ndarray, ...]:
-    """The picture, as the camera took it.
+    """Decode the picture, as the camera took it.
 
     Args:
         data: the JPEG, whatever follows it.
@@ -248,7 +248,7 @@ def decode(
 
 
 def _loss(data: bytes, jpeg: Jpeg, decoded: turbojpeg.Decoded) -> str:
-    """What libjpeg says of missing data; empty if none is missing.
+    """Return libjpeg's warning of missing data; empty if none is missing.
 
     Raises:
         FrameError: the same, where it can be said how much is missing.
@@ -268,13 +268,13 @@ def _loss(data: bytes, jpeg: Jpeg, decoded: turbojpeg.Decoded) -> str:
 
 
 def _told(decoded: turbojpeg.Decoded | None) -> str:
-    """The warning, if it is one of a loss."""
+    """Return the warning if it is one of a loss."""
     warning = decoded.warning if decoded is not None else ""
     return warning if any(each in warning for each in _LOSSES) else ""
 
 
 def _by_opencv(data: bytes, jpeg: Jpeg, shrink: int) -> np.ndarray:
-    """A complete picture."""
+    """Decode a complete picture."""
     if shrink > 1 and jpeg.closed:
         picture = _imdecode(data[: jpeg.end], jpeg, shrink)
         if not jpeg.may_lack((picture,)):
@@ -318,7 +318,7 @@ def _check(bare: bytes, picture: np.ndarray, jpeg: Jpeg) -> None:
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """The orientation that EXIF data gives, 1 (upright, or none given) to 8.
+    """Return the orientation that EXIF data gives, 1 (upright, or none given) to 8.
 
     Args:
         tiff: the EXIF data from its byte order mark (`II` or `MM`) on.

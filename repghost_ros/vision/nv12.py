@@ -129,7 +129,7 @@ def to_nv12(
 
 
 def to_rgb(nv12: np.ndarray, color_range: ColorRange = "full") -> np.ndarray:
-    """The RGB picture that the model sees in an NV12 buffer.
+    """Return the RGB picture that the model sees in an NV12 buffer.
 
     Each chroma sample covers 2x2 pixels. Exact to one level of the BT.601 formulas.
 
@@ -161,7 +161,7 @@ def _planes(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _centre(frame: Frame, width: int, height: int) -> Frame:
-    """The region that ImageNet's evaluation crops, not yet scaled."""
+    """Return the region that ImageNet's evaluation crops, not yet scaled."""
     scale = min(frame.width, frame.height) / (min(width, height) * CROP_MARGIN)
     scale = min(scale, frame.width / width, frame.height / height)
     # Even sizes keep luma and chroma together.

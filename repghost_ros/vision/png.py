@@ -61,7 +61,7 @@ def parse(data: bytes) -> Png:
 
 
 def decode(data: bytes, png: Png) -> np.ndarray:
-    """The picture.
+    """Decode the picture.
 
     Args:
         data: the PNG, whatever follows it.

@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library; None if it is not installed or too old."""
+    """Load the library; None if it is not installed or too old."""
     try:
         loaded = ctypes.CDLL(LIBRARY)
         for name, (arguments, result) in _SIGNATURES.items():
@@ -59,7 +59,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def decode(data: bytes, shrink: int = 1) -> Decoded | None:
-    """The planes of a JPEG, or None if OpenCV has to decode it.
+    """Decode the planes of a JPEG; None if OpenCV has to decode it.
 
     That is if the library is missing, or if the JPEG holds RGB or CMYK, has sampling factors that
     the library does not support, or is too broken to be decoded.

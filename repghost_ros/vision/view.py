@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which part of a frame the model sees, and how it is fitted to the model's input."""
+"""The part of a frame that the model sees, fitted to the model's input."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class View:
             )
 
     def crop(self, frame: Frame) -> Frame:
-        """The region of interest, not copied.
+        """Return the region of interest, not copied.
 
         Raises:
             FrameError: the region lies outside the frame.

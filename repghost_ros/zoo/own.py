@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model file says of its own classes: names, resize policy, when the answer is `unknown`.
+"""A model file's own classes: names, resize policy, and the threshold of `unknown`.
 
 An .onnx has it in its metadata. A .bin has no place for it, so a file beside it does: NAME.bin.json,
 with the SHA-256 of the .bin that it belongs to.
@@ -37,7 +37,7 @@ _MOST = 1 << 24  # bytes of such a file
 
 @dataclass(frozen=True)
 class Own:
-    """What a model file records of its classes; empty where it records nothing."""
+    """A model file's record of its classes; empty where it has none."""
 
     labels: tuple[str, ...] = ()
     resize: ResizePolicy | None = None
@@ -140,7 +140,7 @@ def _of_metadata(entries: dict[str, Any]) -> Own:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """The metadata of an .onnx; empty where it is no such file, which its backend reports."""
+    """Read the metadata of an .onnx; empty for any other file, which its backend reports."""
     found = {}
     try:
         for number, value in fields(mapped(path)):

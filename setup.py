@@ -13,7 +13,7 @@ SHARED = ("launch", "config", "models", "labels")
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
-    """What goes into the package's share directory from a folder and the folders below it."""
+    """List the files of a folder and the folders below it for the package's share directory."""
     files = [p for p in Path(folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     folders = sorted({path.parent for path in files})
     return [

@@ -24,7 +24,7 @@ from repghost_ros.ros.process import init, interrupted, shutdown, spin
 
 
 def to_bgr(message: Image) -> np.ndarray:
-    """The picture in BGR, as cv_bridge gives it."""
+    """Return the picture in BGR, as cv_bridge does."""
     data = np.frombuffer(message.data, np.uint8)
     if message.encoding == "nv12":
         rows = data.reshape(message.height * 3 // 2, message.width)

@@ -20,7 +20,7 @@ SECONDS = 5.0
 
 
 def models(folder: Path, size: str) -> dict[str, Path]:
-    """The models to compare; the last file holds two, and a lone frame takes the small one."""
+    """Write the models to compare; the last file holds two, the smaller one for a lone frame."""
     alone, four = fused_timings(1, size), fused_timings(4, size)
     return {
         "published": write_model(folder / "published.bin", **timings(size)),

@@ -21,7 +21,7 @@ from repghost_ros.ros.process import fastest_executor, spin
 
 @dataclass
 class Run:
-    """What came back of one run."""
+    """The answers of one run."""
 
     seconds: float
     sent: int
@@ -34,7 +34,7 @@ class Run:
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: float) -> float:
-        """A latency in milliseconds."""
+        """Return a percentile of the latencies, in milliseconds."""
         return (
             float(np.percentile(self.latencies, percent)) * 1e3 if self.latencies else float("nan")
         )
@@ -101,7 +101,7 @@ class Camera:
         self.longest_silence = max(self.longest_silence, now - self._last_answer)
 
     def silence(self) -> float:
-        """The longest time in seconds without an answer so far, the latest included."""
+        """Return the longest time in seconds without an answer so far, the latest included."""
         self._note_silence(time.monotonic())
         return self.longest_silence
 

@@ -41,7 +41,7 @@ _TO_BGR: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def shape(encoding: str, width: int, height: int) -> tuple[int, ...]:
-    """The array that holds a frame."""
+    """Return the shape of the array that holds a frame."""
     if encoding in ("nv12", "nv21"):
         return (height * 3 // 2, width)
     channels = {"bgr8": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "yuv422": 2, "yuv422_yuy2": 2}

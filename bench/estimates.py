@@ -147,7 +147,7 @@ def _sign(number: int, side: int) -> np.ndarray:
 
 
 def calibration(folder: Path = CACHE) -> Calibration:
-    """A few rendered signs as calibration tensors."""
+    """Render a few signs as calibration tensors."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     for number in range(_PICTURES):
@@ -272,7 +272,7 @@ def plot(estimates: Sequence[Estimate], path: Path) -> None:
 
 
 def read() -> tuple[list[Estimate], list[Estimate]]:
-    """What docs/board-estimates.json holds: the sizes, and the trials."""
+    """Read docs/board-estimates.json: the sizes, and the trials."""
     found = json.loads(RESULTS.read_text())
     sizes, trials = ([Estimate(**each) for each in found[key]] for key in ("sizes", "trials"))
     return sizes, trials

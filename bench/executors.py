@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the executor costs: frames received from a 2000 fps stream, and CPU time per frame."""
+"""Cost of rclpy's executors: frames received from a 2000 fps stream, and CPU time per frame."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class Load:
 
 @contextmanager
 def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A node in a process of its own, interrupted at the end.
+    """Run a node in a process of its own, interrupted at the end.
 
     Raises:
         RuntimeError: it did not end cleanly.

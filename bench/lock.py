@@ -34,7 +34,7 @@ def build(folder: Path) -> Path:
 
 
 def read(counts: Path) -> tuple[int, int]:
-    """How often the lock was seen held so far, and the number of samples."""
+    """Return the number of samples in which the lock was held, and that of all samples."""
     held, looked = _COUNTS.unpack(counts.read_bytes())
     return held, looked
 

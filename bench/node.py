@@ -55,7 +55,7 @@ def our_node(model: Path, parameters: Mapping[str, str] = MappingProxyType({})) 
 
 
 def environment(library: Path, tree: Path = ROOT) -> dict[str, str]:
-    """The environment of a node on the emulated device, imported from `tree`."""
+    """Return the environment of a node on the emulated device, imported from `tree`."""
     path = f"{VENDOR}{os.pathsep}{tree}"
     return {**os.environ, "REPGHOST_LIBDNN": str(library), "PYTHONPATH": path}
 
@@ -76,7 +76,7 @@ class Program:
 
     @contextmanager
     def run(self, library: Path, model: Path, counts: Path | None = None) -> Iterator[Any]:
-        """The process; where `counts` is given, it counts into that how often Python's lock is held."""
+        """Start the process; where `counts` is given, it samples Python's lock into that file."""
         command = self.command(model)
         if counts is not None:
             assert command[0] == "-m"
@@ -103,19 +103,19 @@ BASELINE = Program(
 
 
 def in_c(library: Path) -> Program:
-    """The program on rcl."""
+    """Return the program on rcl."""
     command = ["-m", "bench.graph", str(library), "node"]
     return Program(IN_C, "/limit/classification", lambda _: command)
 
 
 def in_c_with_device(library: Path, libdnn: Path) -> Program:
-    """The program on rcl that infers each image, one after the other."""
+    """Return the program on rcl that infers the images one after the other."""
     command = ["-m", "bench.graph", str(library), "node", str(libdnn)]
     return Program(IN_C_WITH_DEVICE, "/limit/classification", lambda m: [*command, str(m)])
 
 
 def before(folder: Path) -> Program | None:
-    """The node of that commit's parent, unpacked into a folder; without git the reason is printed."""
+    """Unpack the node of that commit's parent into a folder; without git, print the reason."""
     git = ["git", "-C", str(ROOT)]
     tree = folder / "before"
     try:

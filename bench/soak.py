@@ -100,7 +100,7 @@ def unaccounted(totals: dict[str, int]) -> int:
 def complaints(
     silence: float, inside: int, lost: int, code: int, left_behind: dict[str, str]
 ) -> list[str]:
-    """Why the soak has failed, if it has.
+    """Return the reason why the soak has failed, if it has.
 
     Args:
         silence: the longest time in seconds without an answer.

@@ -47,7 +47,7 @@ def overload(figures: dict[str, Any]) -> str:
 
 
 def throughput(figures: dict[str, Any]) -> str:
-    """The share of each model's device speed that the node reaches."""
+    """Return the table of the share of a model's device speed that the node reaches."""
     head = ["model", "device alone (C loop)", "this node", "ratio", "CPU ms a frame", "cores busy"]
     rows = [[*head, "the baseline node", "board estimate: cores of 8"]]
     for name, row in figures.items():

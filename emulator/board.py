@@ -102,7 +102,7 @@ def demo_timings(batch: int) -> dict[str, int]:
 
 
 def hash_logits(nv12: np.ndarray, classes: int) -> np.ndarray:
-    """The logits that the emulator gives for an image unless it is told to compute real ones."""
+    """Return the logits that the emulator gives for an image unless it computes real ones."""
     data = np.ascontiguousarray(nv12).tobytes()
     words = np.frombuffer(data + bytes(-len(data) % 8), np.uint64)
     odd = 2 * np.arange(words.size, dtype=np.uint64) + np.uint64(1)
@@ -129,7 +129,7 @@ class Emulator:
         self._callback: Any = None
 
     def stats(self) -> dict[str, int]:
-        """The counters, see STATS."""
+        """Return the counters, see STATS."""
         values = (ctypes.c_int64 * len(STATS))()
         self._dnn.emu_stats(values)
         return dict(zip(STATS, values))

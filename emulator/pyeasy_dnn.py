@@ -23,7 +23,7 @@ _IMAGES = {1: "NV12", 2: "NV12_SEPARATE", 3: "YUV444"}
 
 
 def _calls() -> Any:
-    """The device's functions, called with Python's lock held."""
+    """Load the device's functions, called with Python's lock held."""
     path = os.environ.get("REPGHOST_LIBDNN", "libdnn.so")
     dnn = ctypes.PyDLL(path)
     for name, arguments in libdnn._SIGNATURES.items():
@@ -109,7 +109,7 @@ class Model:
 
 
 def load(path: str) -> list[Model]:
-    """The first model in a file."""
+    """Load the first model in a file."""
     dnn = _calls()
     packed, handle, count = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_int32()
     names = ctypes.POINTER(ctypes.c_char_p)()

@@ -18,7 +18,7 @@ class Driver(Node):
         self.create_subscription(Classification, "/repghost/classification", self.decide, 10)
 
     def decide(self, answer: Classification) -> None:
-        """Called with each answer."""
+        """Act on an answer."""
         best = answer.results[0]
         if best.class_id == "stop" and best.score > 0.9:
             self.get_logger().info("stop")

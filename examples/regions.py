@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each quarter of a picture shows: python examples/regions.py PICTURE."""
+"""Classify the four quarters of a picture: python examples/regions.py PICTURE."""
 
 import sys
 

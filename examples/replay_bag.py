@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bag shows, run by run and without ROS: python examples/replay_bag.py BAG TOPIC."""
+"""Print a bag's classes, run by run and without ROS: python examples/replay_bag.py BAG TOPIC."""
 
 import sys
 from itertools import groupby
@@ -11,7 +11,7 @@ from repghost_ros.sources.bags import Bag
 
 
 def best(answer: Answer) -> str:
-    """The best class of a frame, or why it has none."""
+    """Return the best class of a frame, or why it has none."""
     return answer.results[0].class_id if answer.results else answer.error or "nothing"
 
 

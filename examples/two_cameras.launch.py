@@ -14,7 +14,7 @@ from launch import LaunchDescription
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The classifier, told of both."""
+    """Start one classifier for both cameras."""
     launch_file = PathJoinSubstitution(
         [FindPackageShare("repghost_ros"), "launch", "classify.launch.py"]
     )

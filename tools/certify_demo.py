@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a board must answer: `python tools/certify_demo.py` writes models/demo_certified.npz anew.
+"""The answers that a board must give: `python tools/certify_demo.py` writes models/demo_certified.npz.
 
 The vendor's simulator runs the shipped demo model on a few rendered signs. Run this whenever
 models/demo_224x224_nv12.bin has changed. The signs are kept as NV12, because another OpenCV may draw

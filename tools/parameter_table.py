@@ -13,7 +13,7 @@ BEGIN, END = "<!-- parameters: begin -->\n\n", "\n<!-- parameters: end -->\n"
 
 
 def written(value: Any) -> str:
-    """A value as YAML has it."""
+    """Write a value as YAML has it."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(written, value))}]"
     if isinstance(value, bool):
@@ -49,7 +49,7 @@ def table() -> str:
 
 
 def split(page: str) -> tuple[str, str, str]:
-    """What stands before the table, the table, and what stands behind it."""
+    """Split a page into the text before the table, the table, and the text behind it."""
     before, rest = page.split(BEGIN)
     between, after = rest.split(END)
     return before, between, after

@@ -45,7 +45,7 @@ BATCH = 64
 
 
 def as_model_sees(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What the classifier makes of a camera's picture: stretched, NV12 and back, RGB uint8."""
+    """Convert a camera's picture as the classifier does: stretched, NV12 and back, RGB uint8."""
     nv12 = np.empty((SIDE * 3 // 2, SIDE), np.uint8)
     to_nv12(from_array(bgr), nv12)
     return to_rgb(nv12)

@@ -77,14 +77,14 @@ def caplog(
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emulated libdnn.so; REPGHOST_EMULATOR names one that was compiled elsewhere."""
+    """Compile the emulated libdnn.so, unless REPGHOST_EMULATOR gives the path of a compiled one."""
     built = os.environ.get("REPGHOST_EMULATOR")
     return Path(built) if built else build(tmp_path_factory.mktemp("libdnn"))
 
 
 @pytest.fixture(autouse=True)
 def no_board_is_left() -> Iterator[None]:
-    """The emulated vendor package of one test is not found by the next one."""
+    """Remove the emulated vendor package of a test, so that the next one does not import it."""
     yield
     for name in [name for name in sys.modules if name.startswith("hobot_dnn")]:
         del sys.modules[name]
@@ -92,7 +92,7 @@ def no_board_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def board(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """The emulated board in this process; a test that leaves anything behind on it fails."""
+    """Load the emulated board in this process; a test that leaves anything behind on it fails."""
     monkeypatch.setenv("REPGHOST_LIBDNN", str(library))
     board = Emulator(library)
     before = board.stats()
@@ -108,20 +108,20 @@ def board(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A stand-in model file of ImageNet's shape."""
+    """Write a stand-in model file of ImageNet's shape."""
     return write_model(tmp_path / "model.bin")
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty model store of this test's own."""
+    """Use an empty model store of this test's own."""
     monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
     return tmp_path / "store"
 
 
 @pytest.fixture
 def archive() -> Iterator[Archive]:
-    """A running model archive."""
+    """Run a model archive."""
     archive = Archive()
     thread = threading.Thread(target=archive.serve_forever, args=(0.01,))
     thread.start()
@@ -133,7 +133,7 @@ def archive() -> Iterator[Archive]:
 
 @pytest.fixture
 def robot(request: pytest.FixtureRequest) -> Iterator[Robot]:
-    """The test's side of the ROS graph; the module's NODE names the node that it talks to."""
+    """Open the test's side of the ROS graph; the module's NODE is the name of the node under test."""
     from helpers.graph import Robot
 
     robot = Robot(getattr(request.module, "NODE", "repghost"))

@@ -18,7 +18,7 @@ LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "classify.launch.py"
 
 
 def generate_test_description() -> LaunchDescription:
-    """The launch file as a robot's own would include it."""
+    """Include the launch file as a robot's own does."""
     arguments = {
         "model": "demo",
         "image": "/camera/color",

@@ -34,7 +34,7 @@ BAG, EXPECTED = FOLDER / "bag", FOLDER / "expected.jsonl"
 
 
 def generate_test_description() -> tuple[LaunchDescription, dict[str, Any]]:
-    """The robot's launch file, and a player that waits for the node."""
+    """Start the robot's launch file, and a player that waits for the node."""
     sign_bag(BAG, FRAMES, storage=PLAYABLE)
     assert main(["replay", str(BAG), "--model", "demo", "--out", str(EXPECTED)]) == 0
     node = IncludeLaunchDescription(

@@ -31,7 +31,7 @@ ALL = [stamp_ns(index) for index in range(FRAMES)]
 
 
 def read(path: Path, topic: str = TOPIC) -> tuple[list[int], str]:
-    """The stamps of what can be read, and what is said at the end."""
+    """Return the stamps of the readable messages, and the damage reported at the end."""
     stamps, said = [], ""
     with Bag(path) as bag:
         try:
@@ -217,7 +217,7 @@ def database(bag: Path) -> Path:
 
 
 def killed(path: Path, *, keep_metadata: bool = True) -> Path:
-    """A bag whose second half is in the -wal file only, as a killed recorder leaves it."""
+    """Write a bag whose second half is in the -wal file only, as a killed recorder leaves it."""
     bag = sign_bag(path / "recording", FRAMES, storage="sqlite3")
     connection = sqlite3.connect(database(bag))
     rows = list(connection.execute("SELECT * FROM messages ORDER BY id"))

@@ -96,7 +96,7 @@ def test_one_of_the_models_can_be_named(board: Emulator, tmp_path: Path) -> None
 
 
 def test_a_live_source_is_not_held_back(board: Emulator, batch_model: Path) -> None:
-    """What was answered is yielded with the next item, not once a batch is full."""
+    """Answers are yielded with the next item, not once a batch is full."""
     yielded: list[int] = []
 
     def live() -> Any:

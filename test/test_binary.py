@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What model files record: files laid out like the compiler's, and its own where there is one."""
+"""The records of compiled files: files laid out like the compiler's, and its own where installed."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Compute = Callable[[np.ndarray], np.ndarray]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A share of its own, an empty store, and short timings without ROS."""
+    """Use a share of its own, an empty store, and short timings without ROS."""
     for folder in ("labels", "models"):
         shutil.copytree(share() / folder, tmp_path / folder)
     monkeypatch.setattr(board_report, "share", lambda: tmp_path)
@@ -45,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def demo() -> Compute:
-    """What the demo model answers: the certified logits where there are some, else float ones."""
+    """Return the demo model's answers: the certified logits where there are some, else float ones."""
     certified = Certified.read(share() / "models" / CERTIFIED)
     known = {
         nv12.tobytes(): row for nv12, row in zip(certified.nv12, certified.logits, strict=True)

@@ -35,7 +35,7 @@ def image(frame_id: str, encoding: str, data: bytes) -> Image:
 
 
 def to_big_endian(message: Image) -> bytes:
-    """The same message as a machine of the other byte order sends it."""
+    """Serialize the same message as a machine of the other byte order does."""
     out = bytearray(b"\0\0\0\0")
 
     def number(format: str, value: int) -> None:

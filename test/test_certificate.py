@@ -79,7 +79,7 @@ def answer(backend: Any, nv12s: list[np.ndarray]) -> np.ndarray:
 
 
 def with_branches(path: Path) -> Path:
-    """The demo model as if it had not been fused: part of each cheap operation is a norm of its own."""
+    """Write the demo model with unfused cheap operations: a part of them is a norm of its own."""
     model = onnx.load(DEMO)
     graph, helper, arrays = model.graph, onnx.helper, onnx.numpy_helper
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -109,7 +109,7 @@ def with_branches(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def certified(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `repghost quantize` says of the demo model with branches, and leaves behind."""
+    """Run `repghost quantize` on the demo model with branches; return its JSON."""
     out = tmp_path_factory.mktemp("certified")
     model = with_branches(out / "branched.onnx")
     assert not is_fused(onnx.load(model))

@@ -53,7 +53,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of pictures, one in a folder within."""
+    """Draw a folder of pictures, one of them in a subfolder."""
     folder = tmp_path_factory.mktemp("pictures")
     (folder / "more").mkdir()
     for name in ("stop.png", "yield.jpg", "more/roundabout.bmp"):

@@ -40,7 +40,7 @@ def make_node(context: Context, *, autostart: bool) -> ClassifierNode:
 
 
 def held() -> dict[str, int]:
-    """What this process holds: kernel threads, descriptors, shared-memory maps."""
+    """Count this process's kernel threads, descriptors, shared-memory maps."""
     gc.collect()
     maps = Path("/proc/self/maps").read_text()
     return {
@@ -57,7 +57,7 @@ def resident() -> int:
 
 @pytest.fixture
 def filmed() -> Iterator[Robot]:
-    """A robot whose camera never pauses."""
+    """Run a robot whose camera never pauses."""
     robot = Robot()
     publisher = robot.node.create_publisher(Image, "image", RELIABLE)
     stamps, ending = count(1), threading.Event()

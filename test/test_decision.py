@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What robots act on: changes of the top class, and smoothed probabilities."""
+"""Decisions for robots: changes of the top class, and smoothed probabilities."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MODEL = SimpleNamespace(labels=LABELS, activation="none")
 
 
 def smoothed(smoothing: Smoothing, cat: float, stamp: float, model: Any = MODEL) -> float:
-    """The cat's score after an answer with this probability."""
+    """Return the cat's score after an answer with this probability."""
     request: Request[None] = Request(None, from_array)
     probabilities = np.array([cat, 1 - cat], np.float32)
     answered = Answered(request, model, [], probabilities, Times(0.0, 0.0, 0.0), None)

@@ -32,7 +32,7 @@ def name(path: Path) -> str:
 
 
 def blocks(text: str, language: str | None = None) -> list[str]:
-    """What stands in the fences of one language, or of all."""
+    """Return the code blocks of one language, or of all."""
     return [body for _, kind, body in FENCE.findall(text) if language in (None, kind)]
 
 
@@ -73,7 +73,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 @cache
 def options() -> dict[str, set[str]]:
-    """The options of each command."""
+    """Return the options of all commands."""
     (subparsers,) = (
         action
         for action in make_parser()._actions
@@ -108,7 +108,7 @@ def test_every_topic_of_the_node_is_documented() -> None:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that the examples read."""
+    """Make a folder with the files that the examples read."""
     folder = tmp_path_factory.mktemp("desk")
     bags.sign_bag(folder / "drive", frames=6)
     assert main(["signs", str(folder / "signs")]) == 0

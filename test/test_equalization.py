@@ -23,12 +23,12 @@ IMAGES = list(np.random.default_rng(0).normal(size=(4, 1, 3, 224, 224)).astype(n
 
 @pytest.fixture(scope="module")
 def apart() -> Any:
-    """The demo model with channels four orders of magnitude apart."""
+    """Load the demo model with channels four orders of magnitude apart."""
     return scaled_apart(onnx.load(DEMO))
 
 
 def imbalance(model: Any) -> float:
-    """The largest quotient of two channels' ranges, as a median over the scaled tensors."""
+    """Return the largest quotient of two channels' ranges, as a median over the scaled tensors."""
     relus = [n.output[0] for n in model.graph.node if "ghost1/primary_conv" in n.output[0]]
     names = [name for name in relus if "Relu" in name]
     seen = observe(model, names, IMAGES)
@@ -48,7 +48,7 @@ def test_channels_become_alike(apart: Any) -> None:
 
 
 def test_models_with_nothing_to_scale_stay() -> None:
-    """What a Sigmoid reads, and what leaves the model, has no factor to give away."""
+    """Inputs of a Sigmoid, and outputs of the model, have no factor to give away."""
     helper = onnx.helper
     rng = np.random.default_rng(0)
     weights = {"first": rng.normal(size=(4, 3, 1, 1)), "second": rng.normal(size=(2, 4, 1, 1))}

@@ -51,7 +51,7 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
 
 @pytest.fixture
 def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """What a stand-in for the compiler was given; it refuses cores that the X5 has not."""
+    """Replace the compiler by a stand-in that records its jobs and refuses cores that the X5 lacks."""
     jobs: list[Job] = []
 
     def compile_bin(job: Job, _: Toolchain) -> Path:

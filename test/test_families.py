@@ -27,7 +27,7 @@ PLAIN = (
 
 
 def exported(model: Any) -> Any:
-    """An onnx.ModelProto, as the zoo's converters write it."""
+    """Export an onnx.ModelProto, as the zoo's converters write it."""
     file = io.BytesIO()
     torch.onnx.export(
         model,

@@ -42,7 +42,7 @@ DEMO = ("--model", "demo")
 
 @pytest.fixture(scope="module")
 def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of bags of several kinds, one of which is broken."""
+    """Write a folder of bags of several kinds, one of which is broken."""
     folder = tmp_path_factory.mktemp("fleet") / "drives"
     for number, (frames, storage) in enumerate(zip(FRAMES, ("mcap", "sqlite3", "mcap"))):
         sign_bag(folder / f"day{number}" / "drive", frames, storage=storage)
@@ -52,7 +52,7 @@ def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(drives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a fleet of two local processes writes."""
+    """Return the files written by a fleet of two local processes."""
     out = tmp_path_factory.mktemp("expected")
     fleet = LocalFleet(2)
     try:
@@ -317,7 +317,7 @@ def test_the_queries_of_the_docs(drives: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Ray cluster of two nodes, each a process of this machine."""
+    """Start a Ray cluster of two nodes, both processes of this machine."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install .[fleet]")
     from ray.cluster_utils import Cluster
 

@@ -26,7 +26,7 @@ SMOOTH = cv2.resize(PICTURE[:2, :3] // 4 + 96, (41, 30), interpolation=cv2.INTER
 
 
 def image(**changes: Any) -> Any:
-    """A valid 4x2 bgr8 message, but for the changes."""
+    """Make a valid 4x2 bgr8 message, but for the changes."""
     fields = {"encoding": "bgr8", "width": 4, "height": 2, "step": 12, "data": bytes(24)}
     return SimpleNamespace(**{**fields, **changes})
 
@@ -369,7 +369,7 @@ def test_what_is_no_8_bit_picture_is_refused(format: str, data: bytes, reason: s
 
 
 def with_exif(data: bytes, orientation: int, order: str = ">") -> bytes:
-    """A JPEG or PNG with an EXIF orientation."""
+    """Add an EXIF orientation to a JPEG or PNG."""
     mark = b"MM\0*" if order == ">" else b"II*\0"
     tiff = mark + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
     if data.startswith(b"\x89PNG"):

@@ -29,7 +29,7 @@ RNG = np.random.default_rng(0)
 
 
 def published(size: str, path: Path, *, norms: bool = False) -> Any:
-    """A RepGhost of random weights as the zoo publishes its own: opset 11, branches not fused.
+    """Export a RepGhost of random weights as the zoo publishes its own: opset 11, branches not fused.
 
     With `norms` its normalizations are not folded into convolutions either. Returns its blocks.
     """
@@ -106,7 +106,7 @@ def weights(*shape: int) -> np.ndarray:
 
 
 def graph(nodes: Sequence[Any], channels: int, outputs: Sequence[str], **values: np.ndarray) -> Any:
-    """A model of one 9x8 image `x`; outputs have the shape that they turn out to have."""
+    """Make a model of one 9x8 image `x`, with output shapes as inferred."""
     helper = onnx.helper
     image = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, channels, 9, 8])
     made = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs]
@@ -130,7 +130,7 @@ def norm_node(source: str, name: str, output: str) -> Any:
 
 
 def agrees(model: Any, channels: int) -> bool:
-    """Whether the fused model answers as the model does."""
+    """Assert that the fused model answers as the model does."""
     image = weights(1, channels, 9, 8)
     before, after = (
         onnxruntime.InferenceSession(each.SerializeToString()).run(None, {"x": image})

@@ -63,7 +63,7 @@ def network() -> Any:
 
 @pytest.fixture(scope="module")
 def exported(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The network as ONNX; its preprocessing stands in the metadata."""
+    """Export the network as ONNX, with its preprocessing in the metadata."""
     path = tmp_path_factory.mktemp("lite0") / "lite0.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,7 +93,7 @@ def read(name: str) -> np.ndarray:
 
 
 def check(name: str, scores: dict[str, float]) -> None:
-    """The first is one of the right classes, and together they are likely enough."""
+    """Assert that the first is one of the correct classes, and together they are likely enough."""
     classes, least = SHOWN[name]
     assert next(iter(scores)) in classes, scores
     assert sum(scores.get(each, 0.0) for each in classes) > least, scores
@@ -169,7 +169,7 @@ RAW: dict[str, np.ndarray] = {
 
 
 def raw(encoding: str) -> SimpleNamespace:
-    """A sensor_msgs/Image of the coffee."""
+    """Make a sensor_msgs/Image of the coffee."""
     data = np.ascontiguousarray(RAW[encoding])
     height, width = COFFEE.shape[:2]
     return SimpleNamespace(

@@ -31,7 +31,7 @@ WRITERS = {
 
 @pytest.fixture(scope="module")
 def preload(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The library that interrupts writes."""
+    """Compile the library that interrupts writes."""
     assert COMPILER is not None
     library = tmp_path_factory.mktemp("faulty") / "faulty.so"
     source = HERE / "helpers" / "faulty.c"

@@ -14,7 +14,7 @@ _TAKE = "from repghost_ros.ros.isolation import isolate; print(isolate()); input
 
 
 def domains_of_runs(count: int, exported: str) -> list[int]:
-    """The domains of runs that go on at the same time."""
+    """Return the domains of runs that go on at the same time."""
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", _TAKE],

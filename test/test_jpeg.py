@@ -104,12 +104,12 @@ def pixels_of(planes: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def read(data: bytes) -> np.ndarray:
-    """What the package makes of it, as `pixels_of` gives it."""
+    """Decode it with the package, as `pixels_of` does."""
     return pixels_of(from_compressed(SimpleNamespace(data=data, format="jpeg")).decoded().planes)
 
 
 def wanted(data: bytes) -> Any:
-    """What the decoder itself makes of it; None if it cannot decode it."""
+    """Decode it with the decoder itself; None if it cannot decode it."""
     decoded = turbojpeg.decode(data)
     if decoded is None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -117,7 +117,7 @@ def wanted(data: bytes) -> Any:
 
 
 def segments(data: bytes) -> list[int]:
-    """Where each marker up to the first scan lies."""
+    """Return the offset of every marker up to the first scan."""
     places, at = [], 2
     while data[at + 1] != 0xDA:
         places.append(at)

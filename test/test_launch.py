@@ -45,7 +45,7 @@ def test_every_argument_is_described(file: str) -> None:
 
 
 def accepted(kind: type) -> dict[str, inspect._ParameterKind]:
-    """The arguments of a class, as far as its own and its bases' signatures name them."""
+    """Return the arguments of a class, as far as they are in its own and its bases' signatures."""
     found: dict[str, inspect._ParameterKind] = {}
     for base in kind.__mro__[:-1]:
         if "__init__" in vars(base):
@@ -70,14 +70,14 @@ def test_the_stub_is_like_the_real_one(module: str) -> None:
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the launch files find the package and its programs in."""
+    """Make a prefix in which the launch files find the package and its programs."""
     # The stand-in for `ros2` has the commands of both.
     return install(tmp_path_factory.mktemp("workspace") / "install", "ros2bag", "ros2topic")
 
 
 @pytest.fixture
 def environment(prefix: Path) -> dict[str, str]:
-    """That of a sourced workspace."""
+    """Return the environment of a sourced workspace."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     # This folder has a `ros2` for where there is none.
     programs = os.pathsep.join([os.environ["PATH"], str(HERE)])
@@ -214,7 +214,7 @@ def test_an_unknown_argument_is_refused(run: Run, file: str) -> None:
 
 @contextmanager
 def launched(environment: dict[str, str], file: str, *arguments: str) -> Iterator[RunningNode]:
-    """A launch file while it runs; interrupted at the end, it must end with 0."""
+    """Run a launch file; interrupted at the end, it must end with 0."""
     process = subprocess.Popen(
         [sys.executable, "-m", "launch_it", str(HERE.parent / "launch" / file), *arguments],
         env=environment,

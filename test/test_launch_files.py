@@ -63,7 +63,7 @@ def nodes(entities: list[Any]) -> dict[str, Node]:
 
 
 def handlers(entities: list[Any], target: Any) -> list[Any]:
-    """What is called when `target` ends."""
+    """Return the handlers of `target`'s end."""
     events = [each.event_handler for each in entities if isinstance(each, RegisterEventHandler)]
     return [e.on_exit for e in events if getattr(e, "target_action", None) is target]
 
@@ -201,7 +201,7 @@ def test_the_parts_of_the_rdk(camera: str, image: str, included: list[str]) -> N
 
 
 def replay(*arguments: str) -> tuple[list[Any], ExecuteProcess, ExecuteProcess, Any]:
-    """What a replay starts; its recorder, what waits for the node, and the answers' callback."""
+    """Return a replay's actions, its recorder, the process that waits, and the answers' callback."""
     entities = started(launch_file("replay"), *REPLAY, *arguments)
     recorder, ready = (each for each in entities if isinstance(each, ExecuteProcess))
     (answers,) = (each for each in entities if hasattr(each, "topic"))

@@ -65,7 +65,7 @@ class Sent:
 
 
 def packed(data: bytes) -> bytes:
-    """A CompressedImage as DDS delivers it."""
+    """Serialize a CompressedImage as DDS delivers it."""
     head = b"\0\1\0\0" + struct.pack("<iII", 1, 2, 4) + b"cam\0" + struct.pack("<I", 5) + b"jpeg\0"
     head += bytes(-(len(head) - 4) % 4)
     return head + struct.pack("<I", len(data)) + data
@@ -83,7 +83,7 @@ def answer(nv12: np.ndarray) -> np.ndarray:
 
 
 def logits_alone(sent: Sent) -> np.ndarray:
-    """The answer to a frame's own pixels, worked out without batch, slot or device."""
+    """Compute the answer to a frame's own pixels without batch, slot or device."""
     request = sent.request()
     nv12 = np.empty((HEIGHT * 3 // 2, WIDTH), np.uint8)
     request.view.fill(read(request.message), nv12, "full")
@@ -92,7 +92,7 @@ def logits_alone(sent: Sent) -> np.ndarray:
 
 @pytest.fixture
 def models(board: Emulator, tmp_path: Path) -> Iterator[Any]:
-    """Returns the model of a batch size: compiled for that alone, or for single frames too."""
+    """Yield a function that opens the model of a batch size: for that alone, or single frames too."""
     board.compute(answer)
     opened: dict[tuple[int, bool], Model] = {}
 
@@ -115,7 +115,7 @@ def models(board: Emulator, tmp_path: Path) -> Iterator[Any]:
 
 
 def outcomes(model: Model, frames: list[Sent]) -> dict[Sent, Outcome[Request[Serialized]]]:
-    """What a pipeline with one worker makes of frames that all wait before it looks."""
+    """Run frames that all wait through a pipeline with one worker; return their outcomes."""
     pipeline, inbox = Pipeline(model, workers=1), Inbox()
     streams = [pipeline.open_stream(inbox, queue_depth=8) for _ in range(3)]
     requests = {sent.request(): sent for sent in frames}

@@ -44,7 +44,7 @@ TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @pytest.fixture
 def models(board: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Opens the same model twice: with the helper, and without it."""
+    """Yield a function that opens the same model twice: with the helper, and without it."""
     opened: list[Model] = []
 
     def open_both(**properties: Any) -> tuple[Model, Model]:
@@ -63,7 +63,7 @@ def models(board: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def pair(models: Any) -> tuple[Model, Model]:
-    """A plain model, with the helper and without it."""
+    """Open a plain model, with the helper and without it."""
     opened: tuple[Model, Model] = models()
     return opened
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the compiled helper is built and loaded: by setup.py, without a compiler, or not at all."""
+"""Build and loading of the compiled helper: by setup.py, without a compiler, or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOLD = "import repghost_ros.native as native; print(native.__file__, native.libr
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The package's sources, as cloned: nothing of them is compiled yet."""
+    """Copy the package's sources, as cloned: nothing of them is compiled yet."""
     ignored = shutil.ignore_patterns("*.so", "__pycache__")
     for folder in ("repghost_ros", "resource"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
@@ -31,7 +31,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> str:
-    """What Python prints, run in that folder with its sources."""
+    """Run Python in that folder with its sources and return its output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -101,7 +101,7 @@ def test_it_is_right_under_the_sanitizers(checkout: Path) -> None:
 
 @pytest.fixture
 def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the loader now looks for the library."""
+    """Return the paths at which the loader now looks for the library."""
     monkeypatch.setattr(native, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.delenv("REPGHOST_NATIVE", raising=False)
     return tmp_path / Path(LIBRARY).name

@@ -35,7 +35,7 @@ from repghost_ros.sources.signs import LABELS
 
 @pytest.fixture(scope="module")
 def robot() -> Iterator[Robot]:
-    """A robot whose node runs with its defaults."""
+    """Run a robot whose node has its defaults."""
     robot = Robot()
     with running_node():
         robot.publisher()  # the node is active once it subscribes
@@ -45,7 +45,7 @@ def robot() -> Iterator[Robot]:
 
 @pytest.fixture
 def other() -> Iterator[Robot]:
-    """A robot whose node, named `other`, the test starts itself."""
+    """Open a robot whose node `other` is started by the test itself."""
     robot = Robot("other")
     yield robot
     robot.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which answers the node gives, when, and over which QoS."""
+"""The node's answers: their content, time and QoS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from repghost_ros.ros import messages
 
 
 def classes(answer: Any) -> list[str]:
-    """The reported classes, best first."""
+    """Return the reported classes, best first."""
     return [result.class_id for result in messages.results(answer)]
 
 
@@ -160,7 +160,7 @@ def test_a_lazy_node_subscribes_while_somebody_listens() -> None:
 
 
 def reliability(infos: Callable[[str], list[Any]], topic: str) -> str:
-    """What the node's endpoint on a topic has, once the graph knows whose it is."""
+    """Return the reliability of the node's endpoint on a topic, once the graph knows its node."""
 
     def found() -> list[str]:
         return [i.qos_profile.reliability.name for i in infos(topic) if i.node_name == "repghost"]

@@ -27,7 +27,7 @@ NODE = "board"
 
 
 class Board:
-    """How to run the node on an emulated board, and what it left there."""
+    """Runs the node on an emulated board, and counts what it left there."""
 
     def __init__(self, library: Path, folder: Path) -> None:
         self.model = write_model(folder / "model.bin", **timings("100"))
@@ -44,7 +44,7 @@ class Board:
         return running_node(*NAMED, env=self.environment, **chosen)
 
     def left(self) -> dict[str, int]:
-        """The emulator's counters at the end of the node's process."""
+        """Return the emulator's counters at the end of the node's process."""
         lines = self._stats.read_text().splitlines()
         return {name: int(number) for name, number in (line.split() for line in lines)}
 
@@ -62,7 +62,7 @@ def board(library: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Boar
 
 
 def nv12_message(stamp: int, seed: int = 0) -> tuple[Image, np.ndarray]:
-    """A random 224x224 NV12 message, and its data as the model will see it."""
+    """Make a random 224x224 NV12 message, and its data as the model will see it."""
     data = np.random.default_rng(seed).integers(0, 256, (336, 224), dtype=np.uint8)
     message = image(np.zeros((224, 224, 3), np.uint8), stamp)
     message.encoding, message.step = "nv12", 224

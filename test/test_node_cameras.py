@@ -19,12 +19,12 @@ NODE = "head/eyes"
 
 
 def came(answers: list[Any], count: int) -> bool:
-    """Whether so many answers have come."""
+    """Return whether so many answers have come."""
     return len(answers) == count
 
 
 def level(received: list[Any], name: str) -> bytes | None:
-    """The latest level of a status."""
+    """Return the latest level of a status."""
     found = [s.level for message in received for s in message.status if s.name == name]
     return found[-1] if found else None
 

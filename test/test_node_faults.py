@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong around a robot's node: publishers, clocks, processes, files."""
+"""Faults around a robot's node: publishers, clocks, processes, files."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from repghost_ros.vision.frame import from_array
 
 
 def hbm(message_type: Any, pixels: np.ndarray, stamp: int) -> Any:
-    """An NV12 message as the MIPI camera fills it: a buffer that is larger than the picture."""
+    """Make an NV12 message as the MIPI camera fills it: a buffer that is larger than the picture."""
     height, width = pixels.shape[:2]
     i420 = cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420).reshape(-1)
     chroma = i420[width * height :].reshape(2, -1).T.reshape(-1)

@@ -56,7 +56,7 @@ class Stalling(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stalling(tmp_path: Path) -> Iterator[tuple[dict[str, str], threading.Event]]:
-    """An archive that stalls, as the node's environment has it, and what lets it go on."""
+    """Serve an archive that stalls; yield the node's environment and the event that lets it go on."""
     go_on = threading.Event()
     with served(type("Handler", (Stalling,), {"go_on": go_on}), tmp_path) as environment:
         yield environment, go_on
@@ -64,7 +64,7 @@ def stalling(tmp_path: Path) -> Iterator[tuple[dict[str, str], threading.Event]]
 
 
 def ask_to_configure(robot: Robot) -> Any:
-    """The future of a request to configure, which a manager waits for."""
+    """Request to configure, and return the future for which a manager waits."""
     client = robot.node.create_client(ChangeState, f"/{robot.name}/change_state")
     assert client.wait_for_service(30)
     request = ChangeState.Request()
@@ -73,7 +73,7 @@ def ask_to_configure(robot: Robot) -> Any:
 
 
 def model_status(messages: list[Any]) -> Any:
-    """The latest status of the model."""
+    """Return the latest status of the model."""
     return next(
         (s for m in reversed(messages) for s in m.status if s.name.endswith(": model")), None
     )

@@ -28,7 +28,7 @@ def packed(stamp: int, format: str = "jpeg") -> CompressedImage:
 
 
 def classified(robot: Robot, topic: str, message_type: Any) -> str:
-    """The class of a picture that is published there until it is answered."""
+    """Return the class of a picture that is published there until it is answered."""
     publisher = robot.node.create_publisher(message_type, topic, RELIABLE)
     wait_until(publisher.get_subscription_count, f"a subscription to {topic}")
     for stamp in range(1, 60):

@@ -38,12 +38,12 @@ SIZES += [(68, 52), (80, 60), (66, 50), (129, 97), (40, 120), (20, 100)]  # halv
 
 
 def noise(rng: np.random.Generator, height: int, width: int, channels: int) -> np.ndarray:
-    """The hardest picture to scale, uint8 (height, width, channels)."""
+    """Make the hardest picture to scale, uint8 (height, width, channels)."""
     return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 def message(encoding: str, width: int, height: int, rows: np.ndarray, padding: int = 0) -> Any:
-    """A sensor_msgs/Image look-alike of uint8 (n, bytes) rows, each followed by padding."""
+    """Make a sensor_msgs/Image look-alike of uint8 (n, bytes) rows, followed by padding."""
     padded = np.full((rows.shape[0], rows.shape[1] + padding), 0xA5, np.uint8)
     padded[:, : rows.shape[1]] = rows
     return SimpleNamespace(
@@ -52,7 +52,7 @@ def message(encoding: str, width: int, height: int, rows: np.ndarray, padding: i
 
 
 def encode(encoding: str, width: int, height: int, seed: int, padding: int = 0) -> tuple[Any, Any]:
-    """A random message of an encoding, and its true planes.
+    """Make a random message of an encoding, and its true planes.
 
     The planes are RGB (height, width, 3), or luma (height, width, 1) and chroma (h, w, 2).
     """
@@ -87,7 +87,7 @@ def encode(encoding: str, width: int, height: int, seed: int, padding: int = 0) 
 def expected(
     encoding: str, planes: Any, color_range: ColorRange, source: str, kernel: str = "bicubic"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The reference's luma (HEIGHT, WIDTH) and chroma (HEIGHT / 2, WIDTH / 2, 2)."""
+    """Return the reference's luma (HEIGHT, WIDTH) and chroma (HEIGHT / 2, WIDTH / 2, 2)."""
     if isinstance(planes, tuple):
         luma, chroma = planes
         y = reference.resample(luma[..., 0], HEIGHT, WIDTH, kernel)
@@ -120,7 +120,7 @@ def demosaiced(cell: str, mosaic: np.ndarray, kernel: str) -> np.ndarray:
 
 
 def buffer(padding: int = 0) -> np.ndarray:
-    """An NV12 buffer of the model's size whose rows may be padded."""
+    """Make an NV12 buffer of the model's size whose rows may be padded."""
     return np.full((HEIGHT * 3 // 2, WIDTH + padding), 0x5A, np.uint8)[:, :WIDTH]
 
 

@@ -28,7 +28,7 @@ WEIGHTS = np.random.RandomState(0).randn(3, CLASSES).astype(np.float32) * 3
 
 
 def nodes(*operators: Any) -> list[Any]:
-    """A chain of nodes from `x` to `y`; each is a name or a name and attributes."""
+    """Make a chain of nodes from `x` to `y` of names, or of names and attributes."""
     made, value = [], "x"
     for number, operator in enumerate(operators):
         name, attributes = (operator, {}) if isinstance(operator, str) else operator
@@ -46,7 +46,7 @@ def write(
     kind: int = 1,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """A classifier whose logits are the mean colour of its input times WEIGHTS."""
+    """Write a classifier whose logits are the mean color of its input times WEIGHTS."""
     axes = [1, 2] if shape[3] == 3 else [2, 3]
     chain = nodes(
         ("Cast", {"to": 1}),

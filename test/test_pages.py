@@ -29,7 +29,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 
 
 class Page(HTMLParser):
-    """What a page loads, and the cells of its tables."""
+    """The addresses that a page loads, and the cells of its tables."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ def test_the_yaml_file_documents_every_parameter_with_its_default() -> None:
 
 
 def test_the_docs_have_the_table_of_the_parameters_as_declared() -> None:
-    """Where this fails: python tools/parameter_table.py."""
+    """If this fails, run python tools/parameter_table.py."""
     tool = runpy.run_path(str(YAML.parent.parent / "tools" / "parameter_table.py"))
     _, documented, _ = tool["split"](tool["PAGE"].read_text(encoding="utf-8"))
     assert documented == tool["table"]()

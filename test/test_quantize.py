@@ -58,7 +58,7 @@ print("Start to compile the model with march bayes-e.", flush=True)
 
 @pytest.fixture(scope="module")
 def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a class; pictures of different classes have the same names."""
+    """Draw a folder a class; pictures of different classes have the same names."""
     return sign_folder(tmp_path_factory.mktemp("signs"), 7, PER_CLASS)
 
 
@@ -79,7 +79,7 @@ def compared(int8: Path, calibration: Calibration) -> Comparison:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with a stand-in for size 150, and nowhere to download from."""
+    """Use a store with a stand-in for size 150, and no archive to download from."""
     store = tmp_path / "store"
     store.mkdir()
     (store / MODELS["150"].file_name("onnx")).write_bytes(DEMO.read_bytes())
@@ -90,7 +90,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mapper(no_toolchain: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A toolchain with an hb_mapper of our own."""
+    """Install a toolchain with an hb_mapper of our own."""
     program = tmp_path / "bin" / "hb_mapper"
     program.parent.mkdir()
     program.write_text(MAPPER)
@@ -110,7 +110,7 @@ def no_toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small_model(path: Path, *, opset: int = 11, weight: float = 1.0) -> Path:
-    """A classifier of three classes that takes 96x64 pictures."""
+    """Write a classifier of three classes that takes 96x64 pictures."""
     rng = np.random.default_rng(0)
     helper = onnx.helper
     weights = {

@@ -38,7 +38,7 @@ def node() -> Iterator[LifecycleNode]:
 
 
 def patiently(take: Any) -> Any:
-    """What it returns once that is something."""
+    """Call it until it returns something, and return that."""
     deadline = time.monotonic() + 10
     while (taken := take()) is None:
         assert time.monotonic() < deadline
@@ -51,7 +51,7 @@ def connected(publisher: Any) -> None:
 
 
 def linked(node: LifecycleNode, topic: str) -> tuple[Any, Any]:
-    """An image publisher and a subscription that has found it."""
+    """Make an image publisher and a subscription that has found it."""
     publisher = node.create_publisher(Image, topic, QOS)
     subscription = node.create_subscription(Image, topic, lambda _: None, QOS)
     connected(publisher)

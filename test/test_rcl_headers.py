@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ros/rcl.py and the helper declare of rcl, against the headers of the installed distribution."""
+"""Declarations of rcl in ros/rcl.py and the helper, against the installed distribution's headers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def folders() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
-    """What the compiler says of the headers: sizes, offsets and codes by name."""
+    """Compile the headers and return sizes, offsets and codes by name."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")

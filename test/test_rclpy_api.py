@@ -140,7 +140,7 @@ OWN = {
 
 
 def guarded(tree: ast.AST) -> set[ast.AST]:
-    """The nodes in a `try` that catches ImportError."""
+    """Return the nodes in a `try` that catches ImportError."""
     return {
         inner
         for node in ast.walk(tree)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which runtime is chosen, and what is said where none can be."""
+"""The choice of a runtime, and the errors where none is usable."""
 
 from __future__ import annotations
 

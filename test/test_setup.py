@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which Python `make` chooses, beside a sourced ROS 2 and without one; `make test-pythons` uses all."""
+"""The Python that `make` chooses, beside a sourced ROS 2 and without; `make test-pythons` uses all."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def sign(label: str, width: int = 320, height: int = 240) -> np.ndarray:
 
 
 def write_film(path: Path, codec: str = "MJPG", frames: int = FRAMES) -> Path:
-    """A film whose frame N is as bright as N times 5."""
+    """Write a film whose frame N is as bright as N times 5."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 20, (320, 240))
     assert writer.isOpened()
     noise = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def write_film(path: Path, codec: str = "MJPG", frames: int = FRAMES) -> Path:
 
 
 def numbers(path: Path) -> tuple[list[int], str]:
-    """Which frames of such a film are read, and what is said at the end."""
+    """Read such a film; return the numbers of its frames, and the damage reported at the end."""
     read, said = [], ""
     try:
         for pixels in read_video(path):

@@ -234,7 +234,7 @@ def test_a_model_that_nobody_compiled(store: ModelStore) -> None:
 
 
 def branched(path: Path) -> bytes:
-    """A model of a convolution beside the tensor itself: one convolution computes both."""
+    """Write a model of a convolution beside the tensor itself: one convolution computes both."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     helper = onnx.helper

@@ -83,7 +83,7 @@ def test_a_function_that_needs_a_package_documents_the_error(path: Path) -> None
 
 
 def layers() -> list[set[str]]:
-    """Packages and root modules in the order of docs/architecture.md, the lowest first."""
+    """Return packages and root modules in the order of docs/architecture.md, the lowest first."""
     text = (ROOT / "docs/architecture.md").read_text()
     rows = text.partition("## The packages")[2].partition("\n## ")[0]
     first_cells = re.findall(r"^\| (`[^|]*)\|", rows, flags=re.MULTILINE)

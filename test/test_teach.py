@@ -195,7 +195,7 @@ def run(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def test_the_head_is_at_the_minimum() -> None:
-    """Where no weight can be moved for less loss."""
+    """At the minimum, no weight can be moved for less loss."""
     random = np.random.default_rng(0)
     truth = np.repeat(np.arange(3), 20)
     features = random.normal(size=(60, 8)) + 2 * np.eye(3, 8)[truth] + 5
@@ -424,7 +424,7 @@ def noise(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def judging(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model with a threshold that a lone class reaches rarely, and another resize policy."""
+    """Write the model with a threshold that a lone class reaches rarely, and another resize policy."""
     path = tmp_path_factory.mktemp("judging") / "judging.onnx"
     save(copy_with_metadata(load(own), {"unknown_below": "0.9", "resize": "letterbox"}), path)
     return path

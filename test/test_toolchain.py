@@ -15,7 +15,7 @@ from repghost_ros.errors import DependencyError
 
 
 def stand_in(folder: Path, *, compiler: str = "3.49.15", python: str = sys.executable) -> Path:
-    """A folder with all programs, which know nothing but a version."""
+    """Make a folder with all programs, which know nothing but a version."""
     folder.mkdir(parents=True)
     for name in PROGRAMS:
         program = folder / name

@@ -49,7 +49,7 @@ def jpeg_of(bgr: np.ndarray, sampling: str = "4:2:0", progressive: bool = False)
 
 
 def read(data: bytes, format: str = "jpeg") -> Frame:
-    """The whole picture."""
+    """Decode the whole picture."""
     return from_compressed(SimpleNamespace(data=data, format=format)).decoded()
 
 
@@ -60,7 +60,7 @@ def by_opencv(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Frame:
 
 
 def seen(frame: Frame, view: View = View(), color_range: ColorRange = "full") -> np.ndarray:
-    """The model's NV12 of a frame, as integers that may be subtracted."""
+    """Return the model's NV12 of a frame, as integers that may be subtracted."""
     nv12 = np.empty((MODEL * 3 // 2, MODEL), np.uint8)
     view.fill(view.crop(frame), nv12, color_range)
     return nv12.astype(int)

@@ -36,7 +36,7 @@ def forget_packages() -> None:
 
 @pytest.fixture
 def vendor(board: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The packages can be imported, and nothing is loaded."""
+    """Make the packages importable, with nothing loaded."""
     monkeypatch.setattr(hobot_dnn, "_loaded", {})
     if not REAL:
         monkeypatch.syspath_prepend(str(VENDOR))
@@ -202,7 +202,7 @@ def test_the_first_of_several_models_is_loaded(vendor: None, tmp_path: Path) -> 
 
 
 def test_a_hanging_device_stops_all_of_python(vendor: None, board: Emulator, model: Path) -> None:
-    """What the warning says; a package that released the lock would fail this."""
+    """Confirm the warning: a package that released the lock would fail this."""
     slot = HobotDnnBackend(model).open_slot()
     board.fail("hang", 300)
     begun, ticks = threading.Event(), []

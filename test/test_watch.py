@@ -50,7 +50,7 @@ def _stop() -> bytes:
 
 @contextmanager
 def watch(source: str, *more: str) -> Iterator[str]:
-    """The page's address; at the end an interrupt must end it well."""
+    """Yield the page's address; an interrupt must end the command well."""
     command = [sys.executable, "-m", "repghost_ros.cli", "watch", source, "--model", "demo"]
     process = subprocess.Popen(
         [*command, "--port", "0", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -208,7 +208,7 @@ def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
 
 
 def _of_files(files: list[Path], every: int) -> Iterator[Item]:
-    """A picture file is a source of its own, as a video is."""
+    """Iterate over the sources: a picture file is one of its own, as a video is."""
     for each in pictures(files, every=every):
         original = each.path if each.index is None else None
         yield Item(each.index or 0, each.frame, None, original, each.source)

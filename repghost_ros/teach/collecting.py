@@ -26,7 +26,7 @@ from repghost_ros.vision.frame import Frame
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which frames are collected; where no rule is given, every frame that shows something new."""
+    """Rules of the frames to collect; without a rule, every frame that shows something new."""
 
     below: float | None = None
     """Those whose best score is below this."""

@@ -39,7 +39,7 @@ _LIMITED_GAINS = (219 / 255, 224 / 255)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where luma, chroma or both are in a frame."""
+    """The position of luma, chroma or both in a frame."""
 
     lanes: str
     """The letter of each value of a pixel: r, g, b, y, u, v, or - for one that is not used."""
@@ -171,7 +171,7 @@ def _centre(frame: Frame, width: int, height: int) -> Frame:
 
 
 def _lines(frame: Frame, layout: Layout) -> tuple[list[np.ndarray], int]:
-    """The rows of a layout's planes, uint8 (rows, bytes), and their width in pixels."""
+    """Return the rows of a layout's planes, uint8 (rows, bytes), and their width in pixels."""
     planes = [frame.planes[number] for number in layout.planes]
     if frame.encoding in BAYER:
         width, height = frame.width // 2, frame.height // 2
@@ -194,7 +194,7 @@ def _lines(frame: Frame, layout: Layout) -> tuple[list[np.ndarray], int]:
 def _scaling(
     layout: Layout, size: tuple[int, int, int, int], ranges: tuple[str, str], bilinear: bool
 ) -> Scaling:
-    """How a layout of this width and height fills luma of this width and height, or its chroma."""
+    """Return the scaling of a layout to luma of this width and height, or to its chroma."""
     width, height, wide, high = size
     lanes, lines = layout.lanes, len(layout.planes)
     colored = "g" in lanes

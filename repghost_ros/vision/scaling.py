@@ -122,7 +122,7 @@ def axis(
 
 @dataclass(frozen=True)
 class Scaling:
-    """How one or two planes become luma, chroma or both."""
+    """The way of one or two planes to luma, chroma or both."""
 
     rows: tuple[Axis, ...]
     """One for each line; they differ in their weights."""
@@ -199,7 +199,7 @@ class Scaling:
 
     @cached_property
     def _native(self) -> tuple[native.Scaling, tuple[np.ndarray, ...]]:
-        """What the compiled helper takes, and the memory that it points to."""
+        """Return the compiled helper's structure, and the memory to which it points."""
         rows, columns, lanes = self.rows[0], self.columns[0], len(self.columns)
         by_row = np.zeros((len(self.rows), rows.size, native.ROWS), np.int16)
         for line, each in enumerate(self.rows):

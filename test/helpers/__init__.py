@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several test modules share: bags, pictures, models, a server, a robot in the ROS graph."""
+"""Helpers of several test modules: bags, pictures, models, a server, a robot in the ROS graph."""

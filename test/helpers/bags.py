@@ -32,7 +32,7 @@ Encode = Callable[[Pixels], tuple[str, Pixels, int]]
 
 
 def film(frames: int, seed: int = 4) -> list[tuple[str, Pixels]]:
-    """What is shown and the BGR picture, three frames a sign."""
+    """Render labels and BGR pictures, three frames of a sign."""
     return list(islice(sequence(seed, WIDTH, HEIGHT, frames_per_scene=3), frames))
 
 
@@ -82,7 +82,7 @@ def write_ros2(
     store: Any = ROS2,
     first: int = 0,
 ) -> Path:
-    """A ROS 2 bag of messages by topic, those of frame `first` on, recorded 5 ms after their stamp."""
+    """Write a ROS 2 bag of messages by topic from frame `first` on, recorded 5 ms after their stamp."""
     writer = Writer2(path, version=8, storage_plugin=StoragePlugin[storage.upper()])
     writer.set_compression(CompressionMode[compression.upper()], CompressionFormat.ZSTD)
     with writer:
@@ -96,7 +96,7 @@ def write_ros2(
 
 
 def write_ros1(path: Path, topics: dict[str, list[Any]], compression: str = "") -> Path:
-    """The same as a ROS 1 bag."""
+    """Write the same as a ROS 1 bag."""
     writer = Writer1(path)
     if compression:
         writer.set_compression(Writer1.CompressionFormat[compression.upper()])
@@ -111,6 +111,6 @@ def write_ros1(path: Path, topics: dict[str, list[Any]], compression: str = "") 
 
 
 def sign_bag(path: Path, frames: int = 12, **options: Any) -> Path:
-    """A ROS 2 bag of bgr8 images on /camera/image_raw."""
+    """Write a ROS 2 bag of bgr8 images on /camera/image_raw."""
     messages = [image(ROS2, i, picture) for i, (_, picture) in enumerate(film(frames))]
     return write_ros2(path, {"/camera/image_raw": messages}, **options)

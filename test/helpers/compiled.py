@@ -61,7 +61,7 @@ def compiled(
     operators: Sequence[str] = ("BPU", "Dequantize"),
     **changed: str,
 ) -> Path:
-    """A file as hb_mapper lays it out."""
+    """Write a file as hb_mapper lays it out."""
     only = graph("m", kind=kind, batch=batch, output=output, operators=operators)
     content = field(1, 1) + field(2, 1) + field(5, only)
     path.write_bytes(content + field(6, settings(**changed)))

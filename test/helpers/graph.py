@@ -37,7 +37,7 @@ LATCHED = QoSProfile(
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of `condition`; fails the test after WAIT seconds."""
+    """Return the first true value of `condition`; fail the test after WAIT seconds."""
     deadline = time.monotonic() + WAIT
     while time.monotonic() < deadline:
         value = condition()
@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def image(pixels: np.ndarray, stamp: int, encoding: str = "bgr8") -> Image:
-    """An Image of a uint8 (height, width, channels) picture, stamped with `stamp` seconds."""
+    """Make an Image of a uint8 (height, width, channels) picture, stamped with `stamp` seconds."""
     header = Header(frame_id="camera_optical_frame")
     header.stamp.sec = stamp
     return messages.image(header, pixels, encoding)
@@ -86,7 +86,7 @@ class Robot:
     def publisher(
         self, topic: str = "image", message_type: Any = Image, qos: QoSProfile = RELIABLE
     ) -> Any:
-        """A publisher that already has its subscriber; the same one when asked again."""
+        """Return a publisher that already has its subscriber; the same one for the same topic."""
         key = (topic, qos.reliability)
         publisher = self._publishers.get(key)
         if publisher is None:
@@ -111,7 +111,7 @@ class Robot:
         self._settled.clear()
 
     def collect(self, message_type: Any, topic: str, qos: QoSProfile = RELIABLE) -> list[Any]:
-        """The list that this topic's messages will be in."""
+        """Return the list to which this topic's messages will be appended."""
         received: list[Any] = []
         self.node.create_subscription(message_type, topic, received.append, qos)
         return received
@@ -194,7 +194,7 @@ def running_node(
     emulated: bool = False,
     **parameters: Any,
 ) -> Iterator[RunningNode]:
-    """The classifier node in its own process, interrupted at the end.
+    """Run the classifier node in its own process, interrupted at the end.
 
     `arguments` follow --ros-args, such as remap rules; `parameters` go on top of the demo model;
     without `events_executor` it runs with the executor that Humble has; `emulated`, it finds a board
@@ -231,7 +231,7 @@ def running_node(
 
 
 def sign(label: str, seed: int = 1, width: int = 320, height: int = 240) -> np.ndarray:
-    """A BGR picture of a sign, uint8 (height, width, 3)."""
+    """Render a BGR picture of a sign, uint8 (height, width, 3)."""
     return render(label, np.random.default_rng(seed), width, height)
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class LaunchContext:
-    """What a launch file sees of the launch."""
+    """The context of a launch, as far as a launch file uses it."""
 
     def __init__(self, *, argv: Iterable[str] | None = None) -> None:
         self.argv = list(argv or ())
@@ -30,7 +30,7 @@ class LaunchContext:
 
 
 def perform(value: Any, context: LaunchContext) -> str:
-    """The text of a substitution, or of several one after the other."""
+    """Return the text of a substitution, or of several one after the other."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):
@@ -237,7 +237,7 @@ MODULES: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def _installed() -> Iterator[None]:
-    """The stub in place of the real modules, which come back at the end."""
+    """Put the stub in place of the real modules, which come back at the end."""
     real = {n: m for n, m in sys.modules.items() if n.split(".")[0] in ("launch", "launch_ros")}
     stub = {}
     for name, contents in MODULES.items():
@@ -255,14 +255,14 @@ def _installed() -> Iterator[None]:
 
 
 def described(file: Path) -> LaunchDescription:
-    """What a launch file describes."""
+    """Load a launch file's description."""
     with _installed():
         description: LaunchDescription = runpy.run_path(str(file))["generate_launch_description"]()
     return description
 
 
 def started(file: Path, *arguments: str) -> list[Any]:
-    """What the launch file starts when it is given these arguments, `name:=value`."""
+    """Return the actions of a launch file with these arguments, `name:=value`."""
     context = LaunchContext(argv=arguments)
     waiting = list(described(file).initial_entities)
     while waiting:

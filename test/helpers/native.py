@@ -47,7 +47,7 @@ def serialized(
     data: bytes | None = None,
     order: str = "<",
 ) -> bytes:
-    """An Image as DDS delivers it."""
+    """Serialize an Image as DDS delivers it."""
     if data is None:
         data = (
             np.random.default_rng(step).integers(0, 256, step * height * 3 // 2, np.uint8).tobytes()

@@ -14,7 +14,7 @@ from repghost_ros.zoo.catalogue import MODELS
 
 
 def ending_in(path: Path, *operators: str) -> Path:
-    """The demo model followed by some operators."""
+    """Write the demo model followed by some operators."""
     onnx: Any = import_module("onnx")
     model = onnx.load(share() / "models" / "demo.onnx")
     tensor = model.graph.output[0].name
@@ -28,7 +28,7 @@ def ending_in(path: Path, *operators: str) -> Path:
 
 
 def network(name: str) -> Any:
-    """A network of timm with weights and statistics that make every branch matter."""
+    """Make a network of timm with weights and statistics that make every branch matter."""
     torch: Any = import_module("torch")
 
     from training.train_demo import import_timm

@@ -20,7 +20,7 @@ def rgb_to_yuv(rgb: np.ndarray, color_range: str) -> np.ndarray:
 
 
 def yuv_to_rgb(yuv: np.ndarray, color_range: str) -> np.ndarray:
-    """The inverse of rgb_to_yuv, clipped to 0..255."""
+    """Invert rgb_to_yuv, clipped to 0..255."""
     y, u, v = np.moveaxis(yuv.astype(np.float64), -1, 0)
     u, v = u - 128, v - 128
     if color_range == "limited":
@@ -88,7 +88,7 @@ def resample(
     kernel: str = "bicubic",
     moved: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """A float (h, w) plane in another size, rows first; clipped after each as in eight bits."""
+    """Scale a float (h, w) plane, rows first; clip after both steps, as eight bits do."""
     down = matrix(plane.shape[0], height, 2, kernel, moved[0])
     across = matrix(plane.shape[1], width, 4, kernel, moved[1])
     rows = np.clip(down @ plane.astype(np.float64), 0, 255)

@@ -48,7 +48,7 @@ class Inbox:
 
 
 def read(message: Any) -> Frame:
-    """A grey picture of that level, which it keeps in full-range NV12."""
+    """Make a gray picture of that level, which it keeps in full-range NV12."""
     if message == "bad":
         raise FrameError("bad frame")
     return from_array(np.full((2, 2), message, np.uint8))

@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def served(handler: type[BaseHTTPRequestHandler], home: Path) -> Iterator[dict[str, str]]:
-    """The environment of a node whose archive is served by `handler`."""
+    """Serve an archive by `handler` and yield the environment of a node that uses it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}/"

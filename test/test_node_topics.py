@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import pytest
 from helpers.graph import BEST_EFFORT, RELIABLE, Robot, image, running_node, wait_until
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
@@ -111,6 +112,37 @@ def test_why_no_image_can_come_is_said(
     robot.node.create_publisher(message_type, "/image", qos)
     with running_node(**parameters) as node:
         wait_until(lambda: said in node.output(), said)
+
+
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+def test_a_latched_image_of_before_arrives_with_overrides(robot: Robot) -> None:
+    robot.node.create_publisher(Image, "/image", LATCHED).publish(image(PICTURE, 7))
+    overrides: dict[str, Any] = {
+        "qos_overrides./image.subscription.durability": "transient_local",
+        "qos_overrides./image.subscription.reliability": "reliable",
+    }
+    with running_node(**overrides) as node:
+        wait_until(lambda: robot.classifications, "the answer")
+        assert robot.classifications[0].header.stamp.sec == 7
+        assert "has sent none" not in node.output()
+
+
+def test_a_silent_publisher_is_named(robot: Robot) -> None:
+    robot.node.create_publisher(Image, "/image", LATCHED).publish(image(PICTURE, 7))
+    with running_node() as node:
+        said = (
+            f"/{robot.node.get_name()} publishes '/image' (sensor_msgs/msg/Image) and has sent none"
+        )
+        wait_until(lambda: said in node.output(), said)
+        assert (
+            "qos_overrides./image.subscription.durability set to transient_local" in node.output()
+        )
 
 
 def test_a_topic_that_nobody_publishes_is_said_once(robot: Robot) -> None:

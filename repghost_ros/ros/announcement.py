@@ -10,13 +10,13 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 from vision_msgs.msg import VisionInfo
 
 from repghost_ros.engine.model import Model
 from repghost_ros.errors import ParameterError
 from repghost_ros.ros import messages
+from repghost_ros.ros.compat import QOS_OVERRIDES
 
 LABELS = "class_labels"
 """The parameter whose entry at a class's index is its name."""
@@ -62,7 +62,7 @@ class Announcement:
             message_type,
             f"~/{name}",
             latched,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QOS_OVERRIDES,
         )
 
     def announce(self, model: Model, threshold: float) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 from rclpy.logging import LoggingSeverity
 from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.engine.decision import Change, Smoothing
@@ -22,6 +21,7 @@ from repghost_ros.engine.overlay import draw_overlay, picture
 from repghost_ros.engine.pipeline import Pipeline, Stream
 from repghost_ros.engine.request import Counts, Request
 from repghost_ros.ros import messages, perception, rcl
+from repghost_ros.ros.compat import QOS_OVERRIDES
 from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.ros.topics import candidate_topics
@@ -100,7 +100,7 @@ class Camera:
             message_type,
             f"~/{self._prefix}{name}",
             qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QOS_OVERRIDES,
         )
         self._publishers.append(publisher)
         return publisher

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entities of a node that no executor serves, through parts of rclpy that are not public."""
+"""Entities of a node: QoS from parameters, and service without an executor by private parts of rclpy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from rclpy.context import Context
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
+from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+QOS_OVERRIDES = QoSOverridingOptions(
+    policy_kinds=(
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    )
+)
+"""The policies that `qos_overrides` sets: rclpy's default, and durability for latched images."""
 
 
 class PassedOver(CallbackGroup):
@@ -42,7 +53,7 @@ def subscribe_aside(node: Node, message_type: Any, topic: str, qos: Any) -> Any:
         _nothing,
         qos,
         callback_group=PassedOver(),
-        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        qos_overriding_options=QOS_OVERRIDES,
         raw=True,
     )
     # Jazzy's and Kilted's EventsExecutor serves everything the node lists, whatever its callback group.

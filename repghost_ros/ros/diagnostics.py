@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
 from repghost_ros.engine.host import ModelHost
 from repghost_ros.engine.monitor import Latency, Report
 from repghost_ros.engine.request import COUNT_NAMES
+from repghost_ros.ros.compat import QOS_OVERRIDES
 from repghost_ros.ros.threads import Heartbeat
 
 
@@ -36,7 +36,7 @@ class Diagnostics:
             DiagnosticArray,
             "/diagnostics",
             10,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QOS_OVERRIDES,
         )
         self._heartbeat = Heartbeat(node.context, period, self._publish)
 

@@ -20,7 +20,7 @@ from repghost_ros.engine.pipeline import Bell
 from repghost_ros.ros.compat import subscribe_aside, unsubscribe
 from repghost_ros.ros.rcl import Receiver, Taken
 from repghost_ros.ros.threads import WaitingThread
-from repghost_ros.ros.topics import ImageTopic, complaint, published
+from repghost_ros.ros.topics import ImageTopic, complaint, published, silence
 from repghost_ros.vision.cdr import Serialized
 
 Take = Callable[[Serialized], None]
@@ -110,6 +110,7 @@ class Subscription:
         self.paused = False
         """True while nobody wants the images; there is no subscription then."""
         self._said = ""
+        self._has_received = False
         self._seen: ImageTopic | None = None
         self._last = self._looked = time.monotonic()
         self.source = published(node, candidates) or candidates[0]
@@ -124,6 +125,7 @@ class Subscription:
     def pass_on(self, message: Taken, now: float) -> None:
         """Call back with a message that has arrived."""
         self._last = now
+        self._has_received = True
         self._callback(self.source.read(message))
 
     def close(self) -> None:
@@ -160,6 +162,8 @@ class Subscription:
         self._seen = source
         if idle >= _PATIENCE and source in (None, self.source):
             said = complaint(self._node, self.source, self.qos)
+            if not said and not self._has_received:  # a slow or paused camera is not complained of
+                said = silence(self._node, self.source, self.qos)
             if said and said != self._said:
                 self._node.get_logger().warning(f"no image for {idle:.0f} s: {said}")
             self._said = said

@@ -12,7 +12,13 @@ from typing import Any
 
 import rclpy
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from sensor_msgs.msg import CompressedImage, Image
 
 from repghost_ros.errors import SourceError, need
@@ -125,6 +131,30 @@ def complaint(node: Node, source: ImageTopic, qos: QoSProfile) -> str:
         )
     reasons = [_incompatible(endpoint.qos_profile, qos) for endpoint in fitting]
     return "" if "" in reasons else f"the publisher of {source} {reasons[0]}"
+
+
+def silence(node: Node, source: ImageTopic, qos: QoSProfile) -> str:
+    """Return who publishes a source that has sent nothing, and what latched images need."""
+    publishers = [
+        endpoint
+        for endpoint in node.get_publishers_info_by_topic(source.topic)
+        if endpoint.topic_type == source.type_name
+    ]
+    names = ", ".join(sorted({_full_name(endpoint) for endpoint in publishers}))
+    latched = DurabilityPolicy.TRANSIENT_LOCAL
+    is_missed = qos.durability != latched and latched in {
+        endpoint.qos_profile.durability for endpoint in publishers
+    }
+    prefix = f"qos_overrides.{source.topic}.subscription"
+    remedy = (
+        f"; it latches images (transient_local): one of before arrives with {prefix}.durability "
+        f"set to transient_local and {prefix}.reliability to reliable"
+    )
+    return f"{names} publishes {source} and has sent none since{remedy if is_missed else ''}"
+
+
+def _full_name(endpoint: Any) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 def _is_own(node: Node, topic: str) -> bool:

@@ -125,6 +125,17 @@ def segments(data: bytes) -> list[int]:
     return [*places, at]
 
 
+def test_a_flawless_cmyk_jpeg_is_not_complained_of(
+    decoder: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its corner is of one color, as libjpeg's filler for missing data is."""
+    if decoder == "OpenCV alone":
+        pytest.skip("it is decoded twice, and OpenCV's libjpeg prints")
+    flat = by_pillow(np.full((64, 64, 3), 90, np.uint8), "CMYK")
+    assert read(flat).shape == (64, 64, 3)
+    assert capfd.readouterr().err == ""
+
+
 @everything
 def test_a_plain_one_is_what_the_decoder_makes_of_it(jpeg: bytes) -> None:
     np.testing.assert_array_equal(read(jpeg), wanted(jpeg))

@@ -27,9 +27,10 @@ from repghost_ros.cli import main
 from repghost_ros.errors import FrameError, SourceError
 from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
 from repghost_ros.sources.live import is_live
-from repghost_ros.sources.pictures import find, read_image
+from repghost_ros.sources.pictures import find, pictures, read_image
 from repghost_ros.sources.signs import render
 from repghost_ros.sources.videos import read_video
+from repghost_ros.vision.frame import MAX_PIXELS
 
 CLASSIFY = ("classify", "--model", "demo", "--top-k", "1")
 _ORIENTATION = 0x0112  # of EXIF and TIFF
@@ -383,6 +384,108 @@ def test_floating_point_values_are_refused(kind: type, tmp_path: Path) -> None:
     cv2.imwrite(str(path), sign("stop").astype(kind) / 255)
     with pytest.raises(FrameError, match="float.*convert it to 8 bits"):
         read_image(path)
+
+
+@pytest.mark.parametrize("largest", [1, 15, 100, 255, 256, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+def test_samples_of_a_pnm_are_scaled_from_its_largest_value(
+    kind: str, largest: int, tmp_path: Path
+) -> None:
+    """Cameras of 10 and 12 bits write 1023 and 4095, which would be nearly black."""
+    fractions = np.tile(np.linspace(0, 1, 32), (8, 1))
+    values = np.rint(fractions * largest).astype(int)
+    channels = 3 if kind in ("P3", "P6") else 1
+    samples = np.repeat(values[..., None], channels, axis=-1)
+    path = tmp_path / "deep.pnm"
+    if kind in ("P2", "P3"):
+        data = (" ".join(map(str, samples.reshape(-1))) + "\n").encode()
+    else:
+        data = samples.astype("u1" if largest < 256 else ">u2").tobytes()
+    path.write_bytes(f"{kind}\n# camera\n32 8\n{largest}\n".encode() + data)
+    wanted = np.rint(values * (255 / largest))
+    assert np.abs(read_image(path).planes[0][..., 0] - wanted).max() <= 1
+
+
+def test_color_pngs_of_16_bits_are_read_but_no_depth_images(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), sign("stop").astype(np.uint16) * 257)
+    assert np.array_equal(read_image(path).planes[0], sign("stop"))
+    cv2.imwrite(str(path), sign("stop")[..., 0].astype(np.uint16) * 257)
+    with pytest.raises(FrameError, match=r"deep\.png.*16 bits.*depth"):
+        read_image(path)
+
+
+def test_photographs_may_be_larger_than_messages(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    cv2.imwrite(str(path), np.zeros((MAX_PIXELS // 8000 + 1, 8000), np.uint8))
+    assert read_image(path).width == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "said"),
+    [
+        ("x.heic", b"\0\0\0\x18ftypheic", "HEIC.*convert it to JPEG or PNG"),
+        ("x.avif", b"\0\0\0\x1cftypavif", "AVIF.*convert it"),
+        ("turned.avif", b"\0\0\0\x1cftypavif\0\0\0\x09irot\1", "AVIF to be turned"),
+        ("x.jxl", b"\xff\x0a\xfa\x1f", "JPEG XL.*convert it"),
+        ("x.cr2", b"II*\0\x10\0\0\0CR\2\0", "camera raw.*convert it"),
+        ("page.jpg", b"<!DOCTYPE html>", "HTML"),
+        ("clip.jpg", b"\0\0\0\x18ftypmp42", "a video.*MP4"),
+        ("cut.bmp", b"BM" + bytes(20), "BMP of 22 bytes.*truncated"),
+        ("zero.jpg", b"", "it is empty"),
+        ("text.png", "café".encode("utf-16"), "no image"),
+    ],
+)
+def test_files_that_cannot_be_read_say_what_they_are(
+    name: str, head: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(head)
+    with pytest.raises(FrameError, match=f"{name}.*{said}"):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("tif", "pages"), ("webp", "frames"), ("png", "frames")]
+)
+def test_of_several_pages_or_frames_the_first_is_read_and_said(
+    suffix: str, kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"several.{suffix}"
+    shades = [Image.new("RGB", (16, 16), (shade, shade, shade)) for shade in (50, 100, 200)]
+    shades[0].save(path, save_all=True, append_images=shades[1:])
+    frame = read_image(path)
+    assert frame.note == f"the first of 3 {kind}"
+    assert abs(int(frame.planes[0].mean()) - 50) < 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("1", "png"), ("P", "png"), ("LA", "png"), ("RGBA", "png"), ("1", "tif"), ("P", "tif")],
+)
+def test_palettes_single_bits_and_alpha(mode: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"picture.{suffix}"
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, 16:] = 255
+    Image.fromarray(pixels).convert(mode).save(path)
+    shown = read_image(path).planes[0]
+    assert np.array_equal(shown, pixels if shown.ndim == 3 else pixels[..., 0])
+
+
+def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
+    film, still = tmp_path / "film.jpg", tmp_path / "still.mp4"
+    write_film(tmp_path / "film.avi").rename(film)
+    still.write_bytes(cv2.imencode(".png", sign("stop"))[1].tobytes())
+    read = list(pictures([film, still]))
+    assert [each.index for each in read] == [*range(FRAMES), None]
+    assert np.array_equal(read[-1].frame().planes[0], sign("stop"))
+
+
+def test_an_animated_gif_is_a_film(tmp_path: Path) -> None:
+    path = tmp_path / "film.gif"
+    shades = [Image.new("L", (16, 16), shade) for shade in (50, 100, 200)]
+    shades[0].save(path, save_all=True, append_images=shades[1:])
+    means = [each.frame().planes[0].mean() for each in pictures([path])]
+    assert np.allclose(means, [50, 100, 200], atol=3)
 
 
 def test_of_16_bits_the_upper_8_are_taken(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entities of a node: QoS from parameters, and service without an executor by private parts of rclpy."""
+"""Entities of a node: QoS from parameters, and service without an executor by rclpy's private parts."""
 
 from __future__ import annotations
 

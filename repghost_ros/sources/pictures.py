@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,8 +17,22 @@ from repghost_ros.errors import FrameError, SourceError
 from repghost_ros.files import LFS_POINTER, LFS_REMEDY
 from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
 from repghost_ros.sources.videos import read_video
+from repghost_ros.vision import png
 from repghost_ros.vision.frame import Frame, from_array, from_compressed, turned
 from repghost_ros.vision.jpeg import exif_orientation
+from repghost_ros.vision.kinds import HEAD, kind_of
+from repghost_ros.vision.kinds import VIDEOS as VIDEO_KINDS
+
+LARGEST = 1 << 30
+"""Pixels of an image file that are decoded at most, as OpenCV does itself; messages have less."""
+_PICTURES = ("JPEG", "PNG", "BMP", "TIFF", "WebP", "PNM", "JPEG 2000")
+_CONVERT = "convert it to JPEG or PNG"
+_TURNED = re.compile(rb"\0\0\0\x09(irot[^\0]|imir)")
+"""Properties of HEIF: a rotation other than 0, or a mirror."""
+_BOXES = 1 << 16
+"""Bytes at the beginning of an AVIF in which its properties are."""
+_PNM = re.compile(rb"P(?P<kind>[2356])(?:(?:\s|#[^\n]*\n)+(?P<largest>\d+)){3}\s")
+"""A PNM's header up to the largest value of a sample."""
 
 
 class PictureError(SourceError):
@@ -67,7 +82,7 @@ class Picture:
 
 
 def read_image(path: Path) -> Frame:
-    """Read an image file as a frame, turned upright as its EXIF orientation says.
+    """Return an image file as a frame, turned upright as its EXIF orientation says.
 
     Raises:
         FrameError: the file is broken or no image.
@@ -80,55 +95,119 @@ def read_image(path: Path) -> Frame:
 def decode_image(data: bytes, name: str) -> Frame:
     """Return the content of an image file as a frame; errors call it `name`.
 
-    Of 16 bits a sample the upper 8 are taken. Floating-point values are refused, for their range is
-    not known.
+    Of 16 bits a sample the upper 8 are taken; samples of a PNM are scaled from the largest value that
+    its header gives. Refused are 16-bit grey PNGs, which are depth or raw images, and floating-point
+    values, for their range is not known. Of several pages or frames the first is taken, with a note.
 
     Raises:
         FrameError: it is broken or no image.
 
     """
-    if data[:2] == b"\xff\xd8" or data[:4] == b"\x89PNG":
-        try:
-            return from_compressed(SimpleNamespace(data=data, format=""), upright=True).decoded()
-        except FrameError as error:
-            raise FrameError(f"'{name}': {error}") from error
+    kind = kind_of(data)
+    try:
+        if kind in ("JPEG", "PNG"):
+            message = SimpleNamespace(data=data, format="")
+            frame = from_compressed(message, LARGEST, upright=True).decoded()
+        else:
+            frame = _by_opencv(data, kind)
+    except FrameError as error:
+        raise FrameError(f"'{name}': {error}") from error
+    pages = _pages(data, kind)
+    if pages > 1:
+        notes = (frame.note, f"the first of {pages} {'pages' if kind == 'TIFF' else 'frames'}")
+        frame = replace(frame, note=", ".join(filter(None, notes)))
+    return frame
+
+
+def _by_opencv(data: bytes, kind: str) -> Frame:
     if data[:2] in (b"PF", b"Pf"):  # OpenCV would cut 0..1 to 0 and 1
-        raise FrameError(f"'{name}' is a PFM image of floating-point values: convert it to 8 bits")
+        raise FrameError("it is a PFM image of floating-point values: convert it to 8 bits")
     if data.startswith(LFS_POINTER):
-        raise FrameError(f"'{name}': {LFS_REMEDY}")
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+        raise FrameError(LFS_REMEDY)
+    if kind in ("AVIF", "HEIC") and _TURNED.search(data[:_BOXES]):
+        raise FrameError(f"it is {kind} to be turned, which OpenCV does not do: {_CONVERT}")
     # Turned here: whether OpenCV itself follows the orientation of a WebP depends on its version.
-    flags = (
-        cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_IGNORE_ORIENTATION if is_webp else 0)
-    )
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION if kind == "WebP" else 0
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise FrameError(f"'{name}' ({len(data)} bytes) is no image that OpenCV can read")
+        raise FrameError(_unreadable(data, kind))
+    header = _PNM.match(data)
+    if header:
+        pixels = _scaled(pixels, int(header["largest"]), is_text=header["kind"] in b"23")
     if pixels.dtype == np.uint16:
         pixels = (pixels // 256).astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise FrameError(f"'{name}' is an image of {pixels.dtype} values: convert it to 8 bits")
+        raise FrameError(f"it is an image of {pixels.dtype} values: convert it to 8 bits")
     frame = from_array(pixels)
-    orientation = _webp_orientation(data) if is_webp else 1
+    orientation = _webp_orientation(data) if kind == "WebP" else 1
     return frame if orientation == 1 else turned(frame, orientation)
+
+
+def _unreadable(data: bytes, kind: str) -> str:
+    """Return why OpenCV cannot read an image file."""
+    if not data:
+        return "it is empty"
+    if kind in VIDEO_KINDS:
+        return f"it is a video ({kind}), which is not read as a picture"
+    if kind in _PICTURES:
+        return f"it is {kind} of {len(data)} bytes that OpenCV cannot read: truncated or damaged?"
+    if kind:
+        return f"it is {kind}, which OpenCV cannot read here: {_CONVERT}"
+    return f"its {len(data)} bytes are no image that OpenCV can read"
+
+
+def _scaled(pixels: np.ndarray, largest: int, *, is_text: bool) -> np.ndarray:
+    """Return a PNM's samples of 0 to `largest` as uint8 of 0 to 255."""
+    if largest == 255 or (is_text and largest < 256):  # these OpenCV scales itself
+        return pixels
+    scaled = np.rint(pixels.astype(np.float32) * (255 / max(1, largest)))
+    return np.minimum(scaled, 255).astype(np.uint8)
+
+
+def _pages(data: bytes, kind: str) -> int:
+    """Return how many pages or frames an image file has, as far as they can be counted."""
+    if kind == "PNG":
+        return png.parse(data).frames
+    if kind == "WebP":
+        return sum(name == b"ANMF" for name, _ in _webp_chunks(data))
+    if kind != "TIFF":
+        return 1
+    order = "<" if data[:2] == b"II" else ">"
+    seen: set[int] = set()
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        while at and at not in seen:
+            seen.add(at)
+            (entries,) = struct.unpack_from(f"{order}H", data, at)
+            (at,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * entries)
+    except struct.error:  # OpenCV could read the first
+        pass
+    return len(seen)
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and content of a WebP's chunks."""
+    at = 12
+    while at + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, at)
+        yield name, data[at + 8 : at + 8 + size]
+        at += 8 + size + size % 2
 
 
 def _webp_orientation(data: bytes) -> int:
     """Return the EXIF orientation of a WebP, 1 (upright, or none given) to 8."""
-    at = 12
-    while at + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, at)
+    for name, content in _webp_chunks(data):
         if name == b"EXIF":
-            return exif_orientation(data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0"))
-        at += 8 + size + size % 2
+            return exif_orientation(content.removeprefix(b"Exif\0\0"))
     return 1
 
 
 def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]:
-    """Return these image and video files, and those in these folders, sorted by path.
+    """Return image and video files, and those in folders, sorted by path.
 
     Args:
         paths: files and folders.
@@ -155,12 +234,17 @@ def find(paths: Iterable[Path], *, without: Collection[Path] = ()) -> list[Path]
 
 
 def is_video(path: Path) -> bool:
-    """Return whether a file's ending is that of a video."""
-    return path.suffix.lower() in VIDEOS
+    """Return whether a file is a video: by its content where that is known, else by its suffix."""
+    try:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(HEAD))
+    except OSError:  # whoever reads it says why
+        kind = ""
+    return kind in VIDEO_KINDS or (kind not in _PICTURES and path.suffix.lower() in VIDEOS)
 
 
 def pictures(files: Iterable[Path], *, every: int = 1) -> Iterator[Picture]:
-    """One picture per image file and per video frame; one with an error where frames are missing.
+    """Yield a picture for an image file or video frame; one with an error where frames are missing.
 
     Args:
         files: each is read when its turn comes.

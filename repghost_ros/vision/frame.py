@@ -16,6 +16,7 @@ import numpy as np
 
 from repghost_ros.errors import FrameError
 from repghost_ros.vision import jpeg, png
+from repghost_ros.vision.kinds import kind_of
 
 MAX_PIXELS = 64_000_000
 """Pixels of a compressed image that are decoded at most, against decompression bombs."""
@@ -374,8 +375,8 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
     Args:
         message: any object with `data` and `format`.
         max_pixels: limit on the decoded size.
-        upright: turn the picture according to its EXIF orientation, as is right for files. A message
-            keeps the camera's geometry, which camera_info describes.
+        upright: it is a file: turn it according to its EXIF orientation, and of 16 bits a color
+            sample take the upper 8. A message keeps the camera's geometry, which camera_info describes.
 
     Raises:
         FrameError: the data is not JPEG or PNG, is broken or truncated, exceeds `max_pixels`, or is
@@ -403,6 +404,8 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
         encoding, note = _encoding(raw, stored, header.is_grey)
         frame = JpegFrame(encoding, width, height, note=note, _data=data, _header=header)
     else:
+        if header.bits == 16 and not (upright and header.is_color):
+            raise FrameError(png.DEEP)
         picture = png.decode(data, header)
         encoding, note = _encoding(raw, stored, picture.ndim == 2)
         frame = Frame(encoding, width, height, (picture,), note)
@@ -450,17 +453,8 @@ def _encoding(raw: str, stored: str, is_grey: bool) -> tuple[str, str]:
 
 def _foreign(data: bytes, format: str) -> str:
     """Return why data that is neither JPEG nor PNG is refused."""
-    kinds = {
-        b"GIF8": "GIF",
-        b"BM": "BMP",
-        b"RIFF": "WebP",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-        b"\0\0\0\x01": "H.264 or H.265",
-        b"\0\0\x01": "H.264 or H.265",
-        b"qoif": "QOI",
-    }
-    kind = next((f"{name}, " for magic, name in kinds.items() if data.startswith(magic)), "")
+    kind = kind_of(data)
+    kind = f"{kind}, " if kind else ""
     remedy = (
         "set the publisher's format to jpeg or png"
         if data

@@ -109,6 +109,11 @@ class Jpeg:
         return len(self._components) == 1
 
     @property
+    def is_cmyk(self) -> bool:
+        """Return whether it has four components, for CMYK or YCCK."""
+        return len(self._components) > 3
+
+    @property
     def all_scans_are_there(self) -> bool:
         """True if all components are there; in progressive JPEGs, all coefficients to the last bit."""
         if self._process not in (0xC2, 0xC6, 0xCA, 0xCE):
@@ -145,8 +150,9 @@ class Jpeg:
     def may_lack(self, planes: tuple[np.ndarray, ...]) -> bool:
         """Return whether they end in libjpeg's filler for missing data: gray, another color in CMYK."""
         corners = [plane[-1, -4:] for plane in planes]
-        cmyk = len(self._components) > 3
-        return all(bool((corner == (corner[:1] if cmyk else 128)).all()) for corner in corners)
+        return all(
+            bool((corner == (corner[:1] if self.is_cmyk else 128)).all()) for corner in corners
+        )
 
     def explain(self) -> str:
         """Return why OpenCV may fail to decode it."""
@@ -280,7 +286,9 @@ def _by_opencv(data: bytes, jpeg: Jpeg, shrink: int) -> np.ndarray:
         if not jpeg.may_lack((picture,)):
             return picture
     picture = _imdecode(jpeg.ended(data), jpeg)
-    if not jpeg.closed or jpeg.may_lack((picture,)):
+    # Decoding it again makes OpenCV's libjpeg print a warning even where nothing is wrong.
+    flawless = jpeg.is_cmyk and turbojpeg.is_flawless_cmyk(data, jpeg.width, jpeg.height)
+    if not flawless and (not jpeg.closed or jpeg.may_lack((picture,))):
         _check(jpeg.data_without_end(data), picture, jpeg)
     return picture
 

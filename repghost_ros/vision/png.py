@@ -13,6 +13,13 @@ from repghost_ros.errors import FrameError
 from repghost_ros.vision.jpeg import FLAGS, exif_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+DEEP = (
+    "the PNG has 16 bits a sample, as depth and raw images have: convert the file to 8 bits, or let "
+    "the driver publish mono8, bgr8 or rgb8"
+)
+"""Why a PNG of 16 bits is refused where the range of its values is not known."""
+_COLOR = 2
+"""The bit of IHDR's color type."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,10 @@ class Png:
     """Pixels."""
     bits: int
     """Of a sample: 1 to 16."""
+    is_color: bool
+    """It is not grey."""
+    frames: int
+    """1, or those of an animation (APNG)."""
     orientation: int
     """EXIF orientation, 1 (upright) to 8."""
     end: int
@@ -42,8 +53,8 @@ def parse(data: bytes) -> Png:
     """
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise FrameError(f"the PNG of {len(data)} bytes is truncated or broken: it has no header")
-    width, height, bits = struct.unpack(">IIB", data[16:25])
-    position, orientation = len(SIGNATURE), 1
+    width, height, bits, color = struct.unpack(">IIBB", data[16:26])
+    position, orientation, frames = len(SIGNATURE), 1, 1
     complaint = "its last chunk is missing"
     while len(data) >= position + 12:
         length, name = struct.unpack(">I4s", data[position : position + 8])
@@ -53,15 +64,18 @@ def parse(data: bytes) -> Png:
             break
         if name == b"eXIf":
             orientation = exif_orientation(data[position + 8 : end - 4])
+        elif name == b"acTL" and length >= 4:
+            (frames,) = struct.unpack(">I", data[position + 8 : position + 12])
         position = end
         if name == b"IEND":
             complaint = ""
             break
-    return Png(width, height, bits, orientation, position, complaint)
+    is_color = bool(color & _COLOR)
+    return Png(width, height, bits, is_color, frames, orientation, position, complaint)
 
 
 def decode(data: bytes, png: Png) -> np.ndarray:
-    """Decode the picture.
+    """Return the picture, of 16 bits a sample the upper 8.
 
     Args:
         data: the PNG, whatever follows it.
@@ -71,14 +85,9 @@ def decode(data: bytes, png: Png) -> np.ndarray:
         uint8 (height, width, 3) BGR, or (height, width) if the PNG is grey.
 
     Raises:
-        FrameError: it is truncated or broken, or has 16 bits per sample.
+        FrameError: it is truncated or broken.
 
     """
-    if png.bits == 16:
-        raise FrameError(
-            "the PNG has 16 bits a sample, as depth and raw images have: convert the file to 8 bits, "
-            "or let the driver publish mono8, bgr8 or rgb8"
-        )
     if png.complaint:
         raise FrameError(f"the PNG of {len(data)} bytes is truncated: {png.complaint}")
     try:

@@ -20,6 +20,7 @@ LIBRARY = "libturbojpeg.so.0"
 INSTALL = "sudo apt install libturbojpeg (Ubuntu) or libturbojpeg0 (Debian)"
 
 _YCBCR, _GREY = 1, 2  # TJCS_*
+_CMYK = 11  # TJPF_CMYK
 _WARNING = 0  # TJERR_WARNING
 _SIGNATURES = {
     "tjInitDecompress": ([], c_void_p),
@@ -29,6 +30,7 @@ _SIGNATURES = {
         [c_void_p, c_char_p, c_ulong, POINTER(c_void_p), c_int, POINTER(c_int), c_int, c_int],
         c_int,
     ),
+    "tjDecompress2": ([c_void_p, c_char_p, c_ulong, c_void_p, *5 * [c_int]], c_int),
     "tjPlaneWidth": ([c_int, c_int, c_int], c_int),
     "tjPlaneHeight": ([c_int, c_int, c_int], c_int),
     "tjGetErrorCode": ([c_void_p], c_int),
@@ -103,5 +105,26 @@ def decode(data: bytes, shrink: int = 1) -> Decoded | None:
             warning = turbo.tjGetErrorStr2(handle).decode()
         # Y covers as many pixels as U and V, which may be more than the picture's.
         return Decoded((planes[0][: height.value, : width.value], *planes[1:]), warning)
+    finally:
+        turbo.tjDestroy(handle)
+
+
+def is_flawless_cmyk(data: bytes, width: int, height: int) -> bool:
+    """Return whether a CMYK JPEG is decoded without a warning; False without the library.
+
+    Args:
+        data: the JPEG.
+        width, height: its size in pixels.
+
+    """
+    turbo = library()
+    handle = turbo and turbo.tjInitDecompress()
+    if not turbo or not handle:
+        return False
+    try:
+        pixels = np.empty((height, width, 4), np.uint8)
+        return not turbo.tjDecompress2(
+            handle, data, len(data), pixels.ctypes.data, width, 0, height, _CMYK, 0
+        )
     finally:
         turbo.tjDestroy(handle)

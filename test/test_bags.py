@@ -19,7 +19,7 @@ from mcap.writer import CompressionType, Writer
 
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError
-from repghost_ros.runs.many import is_bag
+from repghost_ros.runs.many import find_bags, is_bag
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.storage import ros2_type
 from repghost_ros.sources.types import hypotheses, ros2_topics
@@ -453,6 +453,64 @@ def test_compressed_and_decompressed_twins_are_read_once(
     if not has_metadata:
         (bag / "metadata.yaml").unlink()
     assert read(bag) == (ALL, "")
+
+
+def test_two_files_of_one_stem_with_different_messages_are_no_copies(tmp_path: Path) -> None:
+    bag = sign_bag(tmp_path / "bag", FRAMES)
+    other = sign_bag(tmp_path / "other", FRAMES + 1)
+    (bag / "bag.mcap.zstd").write_bytes(zstandard.compress((other / "other.mcap").read_bytes()))
+    stamps, said = read(bag)
+    assert stamps == ALL
+    assert "'bag.mcap.zstd' was left out, but it holds other messages than 'bag.mcap'" in said
+
+
+@pytest.mark.parametrize("size", [0, 7, 5000])
+def test_an_unfinished_copy_is_left_out(size: int, tmp_path: Path, caplog: Any) -> None:
+    """As rosbag2 leaves it if it is killed while it compresses."""
+    bag = sign_bag(tmp_path / "bag", FRAMES)
+    copy = zstandard.compress((bag / "bag.mcap").read_bytes())[:size]
+    (bag / "bag.mcap.zstd").write_bytes(copy)
+    assert read(bag) == (ALL, "")
+    assert "bag.mcap.zstd' was left out" in caplog.text
+
+
+def test_a_converted_copy_is_read_once(tmp_path: Path) -> None:
+    bag = sign_bag(tmp_path / "bag", FRAMES)
+    converted = sign_bag(tmp_path / "db3", FRAMES, storage="sqlite3")
+    shutil.copy(converted / "db3.db3", bag / "bag.db3")
+    assert read(bag) == (ALL, "")
+
+
+def test_a_folder_with_a_write_ahead_log_alone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bag_0.db3-wal").write_bytes(bytes(100))
+    with pytest.raises(SourceError, match="bag_0.db3-wal alone is not enough"):
+        Bag(tmp_path)
+
+
+def test_a_ros1_bag_being_recorded_is_read(tmp_path: Path) -> None:
+    """Its recorder was killed: the suffix is still there, the index not yet."""
+    data = bytearray(ros1(tmp_path / "drive.bag", "").read_bytes())
+    at = data.index(b"index_pos=") + len(b"index_pos=")
+    (index,) = struct.unpack_from("<Q", data, at)
+    struct.pack_into("<Q", data, at, 0)
+    active = tmp_path / "drive.bag.active"
+    active.write_bytes(data[:index])
+    stamps, said = read(active)
+    assert stamps == ALL
+    assert "no usable index" in said
+
+
+def test_bags_of_a_folder_are_found_as_they_are(tmp_path: Path) -> None:
+    """Split bags without metadata are one bag, compressed files and unfinished ones are bags."""
+    names = ["split/split_0.mcap", "split/split_1.mcap", "a.mcap", "a.mcap.zstd", "b.db3.zstd"]
+    names += ["c.bag.active", "renamed/new.mcap", "renamed/metadata.yaml", "c_0.bag", "c_1.bag"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(Path(each).relative_to(tmp_path)) for each in find_bags([str(tmp_path)])]
+    assert found == [
+        *("a.mcap", "b.db3.zstd", "c.bag.active", "c_0.bag", "c_1.bag", "renamed", "split")
+    ]
 
 
 def test_a_git_lfs_pointer_is_told(tmp_path: Path) -> None:

@@ -29,12 +29,13 @@ from repghost_ros.runs.replay import Answer, ReplayOptions, Summary, replay
 from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.remote import is_url, listed, local_copy
+from repghost_ros.sources.ros2 import METADATA
 
 FORMATS = ("jsonl", "csv", "parquet")
 PART = 500
 """Frames of a part."""
-_BAGS = (".bag", ".mcap", ".db3")
-_METADATA = "metadata.yaml"
+_STORAGES = (".mcap", ".db3")
+_BAGS = (".bag", ".bag.active", *_STORAGES, *(f"{end}.zstd" for end in _STORAGES))
 _TIME = re.compile(r"_\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d$")
 """As rosbag2 appends it to names."""
 _LOCK = ".lock"
@@ -113,30 +114,43 @@ def find_bags(paths: Iterable[str]) -> list[str]:
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether a folder is one ROS 2 bag.
+    """Return whether a folder is one ROS 2 bag."""
+    return _is_bag(path.absolute().name, [file.name for file in path.iterdir()])
+
+
+def _is_bag(folder: str, names: Sequence[str]) -> bool:
+    """Return whether a folder of this name with these files is one ROS 2 bag.
 
     A killed recorder leaves no metadata.yaml, only files named after the folder: NAME_NUMBER, or in
     newer releases NUMBER_NAME_TIME.
     """
-    if (path / _METADATA).is_file():
-        return True
     stems = [
-        file.name.removesuffix(".zstd").rpartition(".")[0]
-        for file in path.iterdir()
-        if file.name.removesuffix(".zstd").endswith(_BAGS[1:])
+        name.removesuffix(".zstd").rpartition(".")[0]
+        for name in names
+        if name.removesuffix(".zstd").endswith(_STORAGES)
     ]
-    name = _TIME.sub("", path.name)
-    return bool(stems) and all(
-        stem.rpartition("_")[0] == path.name
-        or (stem.partition("_")[0].isdecimal() and _TIME.sub("", stem.partition("_")[2]) == name)
-        for stem in stems
+    bag = _TIME.sub("", folder)
+    return METADATA in names or (
+        bool(stems)
+        and all(
+            stem.rpartition("_")[0] == folder
+            or (stem.partition("_")[0].isdecimal() and _TIME.sub("", stem.partition("_")[2]) == bag)
+            for stem in stems
+        )
     )
 
 
 def _bags_among(files: Sequence[str]) -> list[str]:
-    folders = {file.rpartition("/")[0] for file in files if file.endswith(f"/{_METADATA}")}
-    single = [f for f in files if f.endswith(_BAGS) and f.rpartition("/")[0] not in folders]
-    return sorted({*folders, *single})
+    inside: dict[str, list[str]] = {}
+    for file in files:
+        folder, _, name = file.rpartition("/")
+        inside.setdefault(folder, []).append(name)
+    bags = {folder for folder in inside if _is_bag(folder.rpartition("/")[2], inside[folder])}
+    single = [
+        file for file in files if file.endswith(_BAGS) and file.rpartition("/")[0] not in bags
+    ]
+    twins = {f"{file}.zstd" for file in single}
+    return sorted({*bags, *single} - twins)
 
 
 def replay_many(
@@ -277,7 +291,8 @@ def _names(bags: Sequence[str], format: str) -> dict[str, str]:
     taken: set[str] = set()
     for bag in bags:
         stem = Path(bag.rstrip("/")).name
-        stem = Path(stem).stem if stem.endswith(_BAGS) else stem
+        if stem.endswith(_BAGS):
+            stem = Path(stem.removesuffix(".zstd").removesuffix(".active")).stem
         name, number = stem, 2
         while name in taken or name == "summary":
             name, number = f"{stem}_{number}", number + 1

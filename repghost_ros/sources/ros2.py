@@ -22,6 +22,8 @@ from repghost_ros.sources.storage import COMPRESSION, ZSTD_MAGIC, Channel, Messa
 _log = logging.getLogger(__name__)
 METADATA = "metadata.yaml"
 _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
+_LOGS = ("-wal", "-journal")
+"""Suffixes of what SQLite keeps beside an unfinished file."""
 _PIECE = 1 << 20  # bytes
 
 
@@ -90,16 +92,12 @@ def _rank(path: Path) -> int:
     return next(n for n, each in enumerate(_SUFFIXES) if path.name.endswith(each))
 
 
-def _without_twins(files: Iterable[Path]) -> dict[str, Path]:
-    """Return one file of each stem: compressed or converted copies hold the same messages."""
-    found: dict[str, Path] = {}
-    for path in sorted(files, key=_rank):
-        taken = found.setdefault(_stem(path), path)
-        if taken is not path:
-            _log.warning(
-                "'%s' was left out: '%s' is the same file, stored otherwise", path, taken.name
-            )
-    return found
+def _contents(storage: Storage) -> tuple[float, Counter[str]]:
+    """Return the time of the first message and the number of messages by topic."""
+    counts: Counter[str] = Counter()
+    for channel in storage.channels:
+        counts[channel.topic] += channel.messages
+    return _start(storage), counts
 
 
 def _start(storage: Storage) -> float:
@@ -120,10 +118,18 @@ class Folder:
         self.announced: dict[str, int] | None = None
         """Messages by topic, as metadata.yaml has them; None where it cannot be read."""
         self._files: list[tuple[Storage, dict[int, Channel]]] = []
-        found = _without_twins(each for each in path.iterdir() if each.name.endswith(_SUFFIXES))
+        inside = sorted(path.iterdir())
+        files = sorted((each for each in inside if each.name.endswith(_SUFFIXES)), key=_rank)
+        found: dict[str, Path] = {}
+        for file in files:
+            found.setdefault(_stem(file), file)
         listed = self._read_metadata(path)
         if not found and not listed:
-            raise ValueError(f"it holds neither {METADATA} nor {', '.join(_SUFFIXES[:2])} files")
+            logs = [each.name for each in inside if each.name.endswith(_LOGS)]
+            reason = f": {', '.join(logs)} alone is not enough" if logs else ""
+            raise ValueError(
+                f"it holds neither {METADATA} nor {', '.join(_SUFFIXES[:2])} files{reason}"
+            )
         # A listed file may have been compressed or decompressed since.
         listed = [found.get(_stem(each), each) for each in listed]
         unlisted = [each for each in found.values() if each not in listed]
@@ -135,18 +141,39 @@ class Folder:
             names = ", ".join(each.name for each in unlisted)
             self.damage.append(f"{METADATA} does not list {names}")
         is_ordered = bool(listed) and not is_renamed
-        storages = []
+        storages = {}
         for file in listed if is_ordered else sorted(found.values()):
             try:
-                storages.append(open_storage(file, opened))
+                storages[file] = open_storage(file, opened)
             except FileNotFoundError:
                 self.damage.append(f"file '{file.name}' is missing")
             except (ValueError, OSError, sqlite3.Error) as error:
                 self.damage.append(f"file '{file.name}' cannot be read: {error}")
-        for storage in storages if is_ordered else sorted(storages, key=_start):
+        ordered = list(storages.values())
+        for storage in ordered if is_ordered else sorted(ordered, key=_start):
             self._add(storage)
+        for twin in files:
+            original = found[_stem(twin)]
+            if twin != original and original in storages:
+                self._leave_out(twin, original, storages[original])
         if not self._files:
             raise ValueError("; ".join(self.damage))
+
+    def _leave_out(self, twin: Path, original: Path, storage: Storage) -> None:
+        """Leave out a compressed or converted copy, whole or not; other messages in it are a loss."""
+        start, counts = _contents(storage)
+        with ExitStack() as opened:
+            try:
+                twin_start, twin_counts = _contents(open_storage(twin, opened))
+            except (ValueError, OSError, sqlite3.Error) as error:
+                _log.warning("'%s' was left out, for it cannot be read: %s", twin, error)
+                return
+        if twin_counts <= counts and twin_start in (start, math.inf):
+            _log.warning("'%s' was left out: '%s' holds the same messages", twin, original.name)
+        else:
+            self.damage.append(
+                f"'{twin.name}' was left out, but it holds other messages than '{original.name}'"
+            )
 
     def _add(self, storage: Storage) -> None:
         known = sum(len(channels) for _, channels in self._files)

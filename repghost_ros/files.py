@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Move, check, hash and lock model files on disk."""
+"""Files on disk: text files read, and model files moved, checked, hashed and locked."""
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import hashlib
 import re
@@ -23,6 +24,29 @@ LARGEST = 1 << 30
 LFS_POINTER = b"version https://git-lfs"
 """What stands in the place of a large file in a clone without Git LFS; its first bytes."""
 LFS_REMEDY = "it is a Git LFS pointer, not the file itself: run git lfs pull in its repository"
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the content of a text file: UTF-8, or UTF-16 with a byte order mark.
+
+    Args:
+        path: the file.
+        errors: what becomes of bytes that are not UTF-8, as `bytes.decode` takes it.
+
+    Raises:
+        ValueError: it is in another encoding.
+        OSError: it cannot be read.
+
+    """
+    data = path.read_bytes()
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 ({error}): save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError("it holds zero bytes, as UTF-16 does: save it as UTF-8")
+    return text
 
 
 def move(file: Path, path: Path) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from repghost_ros.errors import LabelsError
+from repghost_ros.files import read_text
 from repghost_ros.zoo.catalogue import MODELS, compiled_stem, front, nearest
 from repghost_ros.zoo.labels import imagenet_synsets, labels_for, read_labels
 from repghost_ros.zoo.record import Published
@@ -128,6 +130,27 @@ def test_label_files_as_people_have_them(tmp_path: Path, text: str) -> None:
     path = tmp_path / "labels.txt"
     path.write_bytes(text.encode())
     assert read_labels(path, 3) == ("tench", "great white shark", "crane")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_files_are_utf8_or_carry_a_mark(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes("café 1\r\nthé 2\n".encode(encoding))
+    assert read_text(path).splitlines() == ["café 1", "thé 2"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16-le", "gbk"])
+def test_other_encodings_say_what_to_do(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes("café 1\n".encode(encoding))
+    with pytest.raises(ValueError, match="save it as UTF-8"):
+        read_text(path)
+
+
+def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"caf\xe9.jpg\n")
+    assert os.fsencode(read_text(path, "surrogateescape").strip()) == b"caf\xe9.jpg"
 
 
 def test_utf16_is_read(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from helpers.bags import (
 from helpers.graph import RELIABLE, WAIT, Robot, running_node, wait_until
 from rclpy.qos import QoSProfile
 from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -47,6 +49,22 @@ def ended(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate(timeout=WAIT)
     assert process.returncode == 0, err
     return out
+
+
+def test_years_without_an_image_are_skipped(robot: Robot, tmp_path: Path) -> None:
+    """A clock that was set while the bag was recorded jumps from 1970 to today."""
+    writer = Writer2(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        connection = writer.add_connection("/image", IMAGE, typestore=ROS2)
+        for index, (_, picture) in enumerate(film(4)):
+            raw = ROS2.serialize_cdr(image(ROS2, index, picture), IMAGE)
+            writer.write(connection, index * 10**8 if index < 2 else stamp_ns(index), raw)
+    images = robot.collect(Image, "/image")
+    process = play(str(tmp_path / "bag"), "--wait", "1")
+    _, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, err
+    wait_until(lambda: len(images) == 4, "all images")
+    assert "hours without an image are skipped" in err
 
 
 def test_publishes_what_was_recorded(robot: Robot, tmp_path: Path) -> None:

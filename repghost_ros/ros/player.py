@@ -20,6 +20,7 @@ _DEPTH = 100  # messages that a slow subscriber may lag behind
 _CLOCK_PERIOD = 0.025  # seconds, as `ros2 bag play --clock`
 _SETTLE = 0.5  # seconds; the other side matches a moment later, which DDS does not report
 _ACKNOWLEDGE = 5.0  # seconds
+_LONGEST_GAP_NS = 3_600_000_000_000  # a robot without a battery for its clock boots in 1970
 
 
 class Player(Node):
@@ -82,10 +83,17 @@ class Player(Node):
             self._wait_for_acknowledgement()
 
     def _play_once(self, rate: float) -> Iterator[str]:
-        started, first_ns = time.monotonic(), None
+        started, played_ns, last_ns = time.monotonic(), 0, None
         for number, (topic, time_ns, raw) in enumerate(self._bag.serialized(*self._images), 1):
-            first_ns = time_ns if first_ns is None else first_ns
-            self._wait_until(started + (time_ns - first_ns) / 1e9 / rate, time_ns, rate)
+            gap_ns = time_ns - (time_ns if last_ns is None else last_ns)
+            if gap_ns > _LONGEST_GAP_NS:
+                self.get_logger().warning(
+                    f"{gap_ns / 3.6e12:,.0f} hours without an image are skipped: was the clock set?"
+                )
+                gap_ns = 0
+            played_ns += gap_ns
+            last_ns = time_ns
+            self._wait_until(started + played_ns / 1e9 / rate, time_ns, rate)
             if interrupted():
                 return
             self._images[topic].publish(raw)

@@ -18,6 +18,7 @@ from repghost_ros.backends.base import Refused
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError, need
+from repghost_ros.files import read_text
 from repghost_ros.output import named_errors, whole_file
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bag_writer import ClassificationWriter
@@ -187,8 +188,7 @@ def read_results(path: Path, topic: str = "") -> list[Answer]:
         return _read_parquet(path)
     read = _read_csv if suffix == ".csv" else _read_jsonl
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets add the mark
-            text = file.read()
+        text = read_text(path)  # spreadsheets save UTF-8 with a mark, and UTF-16
         if text and not text.endswith("\n"):
             raise ValueError("its last line breaks off")
         return list(read(text))

@@ -20,7 +20,7 @@ from typing import Any
 
 from repghost_ros.engine.model import ModelSpec
 from repghost_ros.errors import OutputError, RepghostError, SourceError, without_passwords
-from repghost_ros.files import lock, sha256
+from repghost_ros.files import lock, read_text, sha256
 from repghost_ros.output import whole_file
 from repghost_ros.runs.answers import open_results, read_results
 from repghost_ros.runs.difference import compare
@@ -98,7 +98,10 @@ def find_bags(paths: Iterable[str]) -> list[str]:
             # Files are not requested yet, so one that storage refuses affects no other.
             found += [text] if text.endswith(_BAGS) else _bags_among(listed(text)) or [text]
         elif path.suffix == ".txt" and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
+            try:
+                lines = read_text(path, "surrogateescape").splitlines()  # names may be any bytes
+            except (OSError, ValueError) as error:
+                raise SourceError(f"list '{path}' cannot be read: {error}") from error
             found += find_bags(line.strip() for line in lines if line.strip())
         elif path.is_dir() and not is_bag(path):
             files = sorted(str(file) for file in path.rglob("*") if file.is_file())

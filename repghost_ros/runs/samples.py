@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from repghost_ros.errors import SourceError
+from repghost_ros.files import read_text
 from repghost_ros.sources.folders import IMAGES, files_in
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, imagenet_synsets
 
@@ -135,8 +136,8 @@ def read_class_map(path: Path) -> dict[str, str]:
 
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row and not row[0].startswith("#")]
+        lines = read_text(path).splitlines()
+        rows = [row for row in csv.reader(lines) if row and not row[0].startswith("#")]
     except (OSError, ValueError, csv.Error) as error:
         raise SourceError(f"class map '{path}' cannot be read: {error}") from error
     for row in rows:
@@ -165,8 +166,8 @@ def read_val_list(path: Path, folder: Path, classes: Classes) -> list[Sample]:
 
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path, "surrogateescape").splitlines()  # file names may be any bytes
+    except (OSError, ValueError) as error:
         raise SourceError(f"list '{path}' cannot be read: {error}") from error
     # Paths and labels may contain blanks: the split that gives a file and a class is the one.
     readings = {

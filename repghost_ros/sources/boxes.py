@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from repghost_ros.errors import SourceError
+from repghost_ros.files import read_text
 from repghost_ros.vision.boxes import Box
 
 
@@ -44,7 +45,7 @@ def read_boxes(path: Path) -> BoxFile:
             return _Yolo({text.stem: _yolo_rows(text) for text in sorted(path.glob("*.txt"))})
         if path.suffix.lower() == ".txt":
             return _Yolo({None: _yolo_rows(path)})
-        return _Coco(_coco_boxes(path, json.loads(path.read_text(encoding="utf-8-sig"))))
+        return _Coco(_coco_boxes(path, json.loads(read_text(path))))
     except OSError as error:
         raise SourceError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -89,7 +90,7 @@ class _Coco:
 
 def _yolo_rows(path: Path) -> list[tuple[str, list[float]]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         class_id, *values = line.split()[:7] or ("",)
         if not class_id:
             continue

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import codecs
 import json
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.errors import LabelsError
+from repghost_ros.files import read_text
 from repghost_ros.paths import share
 from repghost_ros.zoo.catalogue import DEMO
 
@@ -38,13 +38,9 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             raise OSError(f"no file of at most {_LARGEST} bytes")
-        data = path.read_bytes()
-        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelsError(
-            f"labels file '{path}' cannot be read: {error}; it must be UTF-8"
-        ) from error
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise LabelsError(f"labels file '{path}' cannot be read: {error}") from error
     try:
         labels = parse_labels(text)
     except ValueError as error:

@@ -100,7 +100,7 @@ class Curve:
         The error is taken for a power of the number of pictures, fitted to the curve.
         """
         errors = 1.0 - np.array(self.accuracy)
-        if len(errors) < 3 or (errors <= 0).any():
+        if len(set(self.pictures)) < 3 or (errors <= 0).any():
             return None
         slope, level = np.polyfit(np.log(self.pictures), np.log(errors), 1)
         if slope >= 0:

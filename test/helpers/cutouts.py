@@ -37,7 +37,7 @@ WIDTH, HEIGHT = 320, 240
 
 @cache
 def data() -> Path | str:
-    """The unpacked packages, or why there are none."""
+    """Return the unpacked packages, or why there are none."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         return "apt-get and dpkg are not installed"
     default = Path(tempfile.gettempdir(), "repghost_test_data")
@@ -57,7 +57,7 @@ def data() -> Path | str:
 
 
 def _cut(path: Path) -> np.ndarray | None:
-    """The object with its transparency: BGRA, cut at its edges; None for pictures without."""
+    """Read the object with its transparency: BGRA, cut at its edges; None for pictures without."""
     read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if read is None or read.ndim != 3 or read.shape[2] != 4 or read.dtype != np.uint8:
         return None
@@ -66,7 +66,7 @@ def _cut(path: Path) -> np.ndarray | None:
 
 
 def objects(root: Path, kind: str) -> list[np.ndarray]:
-    """The photographed objects of a kind."""
+    """Read the photographed objects of a kind."""
     found = sorted((root / "tuxpaint" / "stamps" / KINDS[kind]).rglob("*.png"))
     found = [p for p in found if "cartoon" not in p.parts and not p.stem.endswith("_mirror")]
     return [cut for cut in map(_cut, found) if cut is not None]
@@ -80,7 +80,7 @@ def tool(root: Path, name: str) -> np.ndarray:
 
 
 def backgrounds(root: Path) -> list[np.ndarray]:
-    """The wallpapers that are photographs, BGR, 900 pixels at most."""
+    """Read the wallpapers that are photographs, BGR, 900 pixels at most."""
     folder = root / "backgrounds"
     made = []
     for path in (
@@ -95,7 +95,7 @@ def backgrounds(root: Path) -> list[np.ndarray]:
 
 
 def scene(walls: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
-    """A part of one of the backgrounds, HEIGHT x WIDTH."""
+    """Draw a part of one of the backgrounds, HEIGHT x WIDTH."""
     wall = walls[random.integers(len(walls))]
     scale = random.uniform(0.6, 1.0) * min(wall.shape[0] / HEIGHT, wall.shape[1] / WIDTH)
     height, width = int(HEIGHT * scale), int(WIDTH * scale)
@@ -108,7 +108,7 @@ def scene(walls: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarra
 def paste(
     cut: np.ndarray, onto: np.ndarray, random: np.random.Generator, size: tuple[float, float]
 ) -> np.ndarray:
-    """A picture with the object on it, its longer side that share of the height, turned a little."""
+    """Paste the object, its longer side that share of the height, turned a little."""
     long = random.uniform(*size) * HEIGHT
     scale = min(long / max(cut.shape[:2]), 0.95 * HEIGHT / cut.shape[0])
     small = cv2.resize(cut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

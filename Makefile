@@ -63,8 +63,8 @@ board-estimates: torch ## what the vendor's compiler predicts of the models to c
 soak: venv ## a thousand cycles up and down, then ten minutes of faults in which every frame is accounted for
 	@$(ENV) && REPGHOST_CYCLES=1000 pytest -q --timeout 1800 test/test_cycles.py && python -m bench.soak
 
-docs: venv ## the documentation as a site, in build/site
-	@$(ENV) && pip install -qq -r tools/requirements-docs.txt && \
+docs: venv ## the documentation as a site, in build/site; needs npm once
+	@tools/fetch_mermaid.sh && $(ENV) && pip install -qq -r tools/requirements-docs.txt && \
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 clean: ## remove the environments and what was built

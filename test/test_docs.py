@@ -6,11 +6,14 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import helpers.bags as bags
@@ -24,6 +27,8 @@ README, CHINESE = ROOT / "README.md", ROOT / "README_cn.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, CHINESE, ROOT / "CONTRIBUTING.md", *DOCS]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
+SCRIPT = ROOT / "tools" / "site" / "assets" / "mermaid.min.js"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 NOT_RUN = re.compile(r"^<!-- not run: .+ -->\n```python\n.*?^```$", re.M | re.S)
 
 
@@ -152,3 +157,45 @@ def test_the_chinese_readme_has_the_same_commands_and_figures() -> None:
         set(re.findall(r"\]\((docs/[^)]+)\)", text)) for text in (english, chinese)
     )
     assert links == their_links
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site into a folder."""
+    pytest.importorskip("mkdocs", reason="`make docs` installs it")
+    if not SCRIPT.is_file():
+        pytest.skip("`make docs` downloads the script of the diagrams")
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True)
+    return folder
+
+
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
+    loaded = re.compile(
+        r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=[\"']?([^\"'\s>]+)"
+    )
+    pages = list(site.rglob("*.html"))
+    addresses = [each for page in pages for each in loaded.findall(page.read_text("utf-8"))]
+    styles = [path.read_text("utf-8") for path in site.rglob("*.css")]
+    addresses += [each for style in styles for each in re.findall(r"url\([\"']?([^\"')]+)", style)]
+    assert len(pages) > len(DOCS)
+    assert [each for each in addresses if re.match("(https?:)?//", each)] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_site_draws_its_diagrams_offline(site: Path) -> None:
+    """The theme puts a drawn diagram in place of its source, which is in a `pre`."""
+    assert CHROMIUM is not None
+    assert '<pre class="mermaid">' in (site / "architecture" / "index.html").read_text("utf-8")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
+        address = f"http://127.0.0.1:{server.server_port}/architecture/"
+        shown = [CHROMIUM, *quiet, offline, "--dump-dom", address]
+        dom = subprocess.run(shown, capture_output=True, text=True, check=True, timeout=100).stdout
+        server.shutdown()
+    assert '<div class="mermaid">' in dom
+    assert '<pre class="mermaid">' not in dom

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Sequence
 from itertools import pairwise
@@ -113,6 +114,28 @@ def test_answers_every_frame_in_order_whatever_finishes_first() -> None:
     assert inbox.values == [0, 1, 2]
     assert pipeline.close()
     assert stream.counts == Counts(received=3, answered=3)
+    backend.close()
+
+
+def test_a_signal_ends_no_idle_worker() -> None:
+    """The kernel may deliver a process's second signal to any of its threads."""
+    backend, inbox = HeldBackend(), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(inbox)
+    (worker,) = pipeline._shared.workers
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        for number in range(3):
+            submit(stream, number)
+            inbox.wait(1)
+            assert worker.ident is not None
+            signal.pthread_kill(worker.ident, signal.SIGUSR1)
+            worker.join(0.1)  # time to die
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert inbox.values == [0, 1, 2]
+    assert worker.is_alive()
+    assert pipeline.close()
     backend.close()
 
 

@@ -51,7 +51,7 @@ class Wake:
 
     def wait(self) -> None:
         """Sleep until `wake` is called; at once if it was called since the last time."""
-        os.eventfd_read(self.descriptor)
+        os.read(self.descriptor, 8)  # os.eventfd_read raises InterruptedError at a signal
 
     def wake(self) -> None:
         """Wake the worker."""

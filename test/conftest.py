@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+if os.environ.get("COLCON"):
+    # `colcon test` tests what `colcon build` installed: in front of it are the sources, in which plain
+    # `colcon build` compiles nothing. Programs that the tests start look into their folder first.
+    _ROOT = str(Path(__file__).parent.parent)
+    sys.path[:] = [*(each for each in sys.path if each not in ("", _ROOT)), _ROOT]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), _ROOT]))
+    os.chdir(Path(__file__).parent)
+
 from helpers.server import Archive
+from hypothesis import settings
 
 from emulator.board import Emulator, build, write_model
 from repghost_ros.backends import libdnn
@@ -23,6 +33,8 @@ from repghost_ros.ros.isolation import isolate
 if TYPE_CHECKING:
     from helpers.graph import Robot
 
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 # Before rclpy is imported: a domain of its own for every run, and no log files in the user's home.
 isolate()
 _LOGS = tempfile.TemporaryDirectory(prefix="repghost_ros_log_")

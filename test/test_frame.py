@@ -190,7 +190,7 @@ def test_padding_that_no_wider_rows_explain_is_named(
     assert frame.crop(0, 0, 2, 2).note == frame.note
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     encoding=st.sampled_from([*ENCODINGS, "uyvy", "8UC3", "16UC1", "x"]),
     width=st.integers(0, 2**32 - 1) | st.integers(0, 9),
@@ -462,7 +462,7 @@ def test_other_data_is_refused(data: bytes) -> None:
         from_compressed(compressed(data))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     extension=st.sampled_from([".jpg", ".png"]),
     changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=20),

@@ -32,9 +32,7 @@ SEEDS = [
 ]
 uint32 = st.integers(0, 2**32 - 1)
 small = st.integers(0, 40)
-fuzz = settings(
-    max_examples=CASES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+fuzz = settings(max_examples=CASES, database=None, suppress_health_check=list(HealthCheck))
 
 
 @fuzz

@@ -275,7 +275,7 @@ def test_a_height_that_follows_the_scan_is_refused() -> None:
         read(late)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 70),
     height=st.integers(1, 70),

@@ -162,7 +162,7 @@ def test_every_order_of_every_mixture_of_two_and_three_frames(board: Emulator, m
             check(board, models(4, True), frames, device_fails=False)
 
 
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, database=None, suppress_health_check=list(HealthCheck))
 @given(
     kinds=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(KINDS)), min_size=1, max_size=8),
     batch=st.integers(1, 8),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import emulator.board
 import repghost_ros.native as native
 
 ROOT = Path(__file__).parent.parent
@@ -76,27 +77,50 @@ def test_a_changed_source_is_compiled_again(checkout: Path, source: str) -> None
     assert "gcc" in build(checkout, CC="gcc")
 
 
-def test_it_is_right_under_the_sanitizers(checkout: Path) -> None:
-    """Nothing warned of, read or written out of bounds, or undefined, in all that its tests do."""
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
+@pytest.mark.skipif(os.environ.get("REPGHOST_NATIVE") == "0", reason="it is turned off")
+def test_it_is_built_here() -> None:
+    """Else test_native.py would be skipped unnoticed."""
+    assert native.library() is not None, "run `make venv`, or python3 setup.py build_ext --inplace"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("sanitizers", "runtimes", "tests"),
+    [
+        ("address,undefined", ["asan", "ubsan"], ["test_native.py"]),
+        # With Hypothesis's hundreds of examples it would take minutes.
+        ("thread", ["tsan"], ["test_native.py", "test_libdnn.py", "-k", "at_the_same_time"]),
+    ],
+    ids=["address", "thread"],
+)
+def test_it_is_right_under_the_sanitizers(
+    checkout: Path, sanitizers: str, runtimes: list[str], tests: list[str]
+) -> None:
+    """Nothing out of bounds, undefined or racing in all that its tests do, nor in the emulator."""
+    preloaded = [
+        subprocess.run(
+            ["gcc", f"-print-file-name=lib{name}.so"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in runtimes
+    ]
+    if not all(map(os.path.isfile, preloaded)):
+        pytest.skip(f"gcc has no {' or '.join(runtimes)} here")
     for name in ("test", "emulator", "pyproject.toml"):
         (checkout / name).symlink_to(ROOT / name)
+    compiler = ["gcc", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     sources = sorted(map(str, (checkout / "repghost_ros/native").glob("*.c")))
-    options = "-std=gnu11 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -shared -fPIC"
-    sanitizers = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    library = str(checkout / LIBRARY)
+    options = "-std=gnu11 -O1 -Wall -Wextra -Werror -ffp-contract=off -shared -fPIC"
     subprocess.run(
-        ["gcc", *options.split(), *sanitizers, "-o", library, *sources, "-lm"], check=True
+        [*compiler, *options.split(), "-o", str(checkout / LIBRARY), *sources, "-lm"], check=True
     )
-    runtimes = [
-        subprocess.run(
-            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "test/test_native.py")
-    # Python itself keeps memory until it ends.
-    environment = {"LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "detect_leaks=0"}
-    run(checkout, *tests, **environment)
+    arguments = [f"test/{each}" if each.endswith(".py") else each for each in tests]
+    environment = {
+        "LD_PRELOAD": " ".join(preloaded),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps memory until it ends
+        "REPGHOST_EMULATOR": str(emulator.board.build(checkout, compiler)),
+    }
+    run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, **environment)
 
 
 @pytest.fixture

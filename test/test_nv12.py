@@ -221,7 +221,7 @@ def test_a_bayer_frame_without_a_cell_is_refused(encoding: str) -> None:
         to_nv12(from_image(image), buffer())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     encoding=st.sampled_from(ENCODINGS),
     size=st.tuples(st.integers(2, 70), st.integers(2, 70)),
@@ -249,7 +249,7 @@ def test_padding_never_matters_and_nothing_else_is_written(
 
 
 @pytest.mark.skipif(native.library() is None, reason="the helper is not built")
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     encoding=st.sampled_from(ENCODINGS),
     size=st.tuples(st.integers(2, 130) | st.integers(600, 2000), st.integers(2, 130)),
@@ -286,7 +286,7 @@ def test_nothing_is_read_outside_the_message(encoding: str) -> None:
         to_nv12(from_image(image), buffer())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     color=st.tuples(*[st.integers(0, 255)] * 3),
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
@@ -308,7 +308,7 @@ def test_one_colour_stays_one_colour(
     assert np.abs(np.array([y[0, 0], *uv[0, 0]]) - true).max() <= 2
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(size=st.tuples(st.integers(2, 24), st.integers(2, 64)), seed=st.integers(0, 9))
 def test_a_mirrored_frame_gives_a_mirrored_answer(size: tuple[int, int], seed: int) -> None:
     # Of larger frames, points that fall between two samples would take the right one of either.

@@ -140,8 +140,14 @@ def test_a_bond_is_ended_though_the_manager_hangs(robot: Robot) -> None:
 
 def test_without_a_manager_there_is_no_bond(robot: Robot) -> None:
     with running_node():
-        robot.publisher()
-        assert "/bond" not in dict(robot.node.get_topic_names_and_types())
+        robot.answer(robot.publisher(), image(sign("stop"), stamp=1))
+
+        def published() -> dict[str, list[str]]:
+            """Of this node: a process that was killed stays in the graph for a while."""
+            return dict(robot.node.get_publisher_names_and_types_by_node("repghost", "/"))
+
+        wait_until(lambda: "/repghost/classification" in published(), "the graph to be known")
+        assert "/bond" not in published()
 
 
 def test_labels_are_latched_and_counted(robot: Robot, tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
         "#include <rcl/rcl.h>\n#include <rcutils/error_handling.h>\n"
         f"{FUNCTIONS}\nint main(void) {{\n{prints}}}\n"
     )
-    options = [f"-I{path}" for path in folders() if path.is_dir()]
+    # After the system's: below include/rmw and include/dds there is another features.h.
+    options = [f"-idirafter{path}" for path in folders() if path.is_dir()]
     program = folder / "ask.o"
     # Linked against nothing: the functions' types are compared, and the program never calls them.
     flags = ["-std=gnu11", "-Werror", "-Wl,--unresolved-symbols=ignore-all"]

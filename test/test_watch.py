@@ -201,5 +201,6 @@ def test_what_is_neither_a_file_nor_a_topic_is_refused() -> None:
         timeout=100,
     )
     assert watched.returncode == 1
-    (line,) = watched.stderr.splitlines()
-    assert "'/absent/the-road.mp4' cannot be a topic: topic name must not contain" in line
+    *_, line = watched.stderr.splitlines()  # Cyclone DDS begins with a line of its own
+    assert "Traceback" not in watched.stderr
+    assert "'/absent/the-road.mp4' cannot be a topic: topic name " in line  # is invalid, on Humble

@@ -73,7 +73,7 @@ def fastest_executor(context: Context) -> Executor:
     """Return an EventsExecutor if rclpy has it (Jazzy and later), else a SingleThreadedExecutor.
 
     A MultiThreadedExecutor with a ReentrantCallbackGroup loses most of a fast stream: see
-    docs/performance.md.
+    docs/adr/0002-an-intake-thread.md.
     """
     executor: Executor = EventsExecutor(context=context)
     return executor

@@ -14,6 +14,7 @@ from repghost_ros.engine.decision import Change, Smoothing
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.request import Request
 from repghost_ros.vision.frame import from_array
+from repghost_ros.zoo.own import Own
 
 
 def test_a_change_must_last() -> None:
@@ -41,7 +42,7 @@ def test_a_clock_that_jumps_back_begins_anew() -> None:
 
 
 LABELS = ("cat", "dog")
-MODEL = SimpleNamespace(labels=LABELS, activation="none")
+MODEL = SimpleNamespace(labels=LABELS, activation="none", own=Own())
 
 
 def smoothed(smoothing: Smoothing, cat: float, stamp: float, model: Any = MODEL) -> float:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from repghost_ros.cli import main
 from repghost_ros.errors import FrameError, SourceError
@@ -381,7 +381,8 @@ def test_a_pfm_image_is_refused(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_floating_point_values_are_refused(kind: type, tmp_path: Path) -> None:
     path = tmp_path / "float.tif"
-    cv2.imwrite(str(path), sign("stop").astype(kind) / 255)
+    if not cv2.imwrite(str(path), sign("stop").astype(kind) / 255):
+        pytest.skip("this OpenCV does not write them")
     with pytest.raises(FrameError, match="float.*convert it to 8 bits"):
         read_image(path)
 
@@ -494,8 +495,21 @@ def test_of_16_bits_the_upper_8_are_taken(tmp_path: Path) -> None:
     assert np.array_equal(read_image(path).planes[0], sign("stop"))
 
 
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).T,
+    8: np.rot90,
+}
+"""Makes the stored pixels upright, by EXIF orientation."""
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", _UPRIGHT)
 def test_the_orientation_of_every_format_is_followed(
     suffix: str, orientation: int, tmp_path: Path
 ) -> None:
@@ -510,8 +524,7 @@ def test_the_orientation_of_every_format_is_followed(
         Image.fromarray(pixels).save(path, tiffinfo={_ORIENTATION: orientation})
     else:
         Image.fromarray(pixels).save(path, exif=exif)
-    with Image.open(path) as opened:
-        wanted = np.asarray(ImageOps.exif_transpose(opened).convert("L"))
+    wanted = _UPRIGHT[orientation](pixels[..., 0])
     shown = read_image(path).planes[0]  # of a JPEG the luma
     shown = shown.max(axis=-1) if shown.ndim == 3 else shown
     assert shown.shape == wanted.shape

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, __version__
 
 from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError
@@ -30,6 +30,7 @@ if turbojpeg.library() is None:
 SAMPLINGS = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111, "4:4:0": 0x121111}
 SAMPLINGS["4:1:1"] = 0x411111
 MODEL = 224
+_OLD = int(__version__.partition(".")[0]) < 11
 
 
 def painted(width: int, height: int) -> np.ndarray:
@@ -146,7 +147,10 @@ def pillow(mode: str, **options: object) -> bytes:
     ("data", "format"),
     [
         (pillow("CMYK"), "jpeg"),
-        (pillow("RGB", keep_rgb=True), "jpeg"),
+        pytest.param(
+            *(pillow("RGB", keep_rgb=True), "jpeg"),
+            marks=pytest.mark.skipif(_OLD, reason="Pillow writes it from 10.2 on"),
+        ),
         (jpeg_of(painted(64, 48)[..., ::-1]), "rgb8; jpeg compressed rgb8"),
     ],
     ids=["CMYK", "RGB inside", "encoded from RGB taken for BGR"],

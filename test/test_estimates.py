@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,30 @@ from bench import estimates
 from bench.estimates import Estimate, Variant, estimate, page, plot, read
 from repghost_ros.backends.toolchain import Toolchain
 from repghost_ros.convert.calibration import Calibration
-from repghost_ros.convert.compilation import Job, SpeedEstimate
-from repghost_ros.errors import ConversionError
+from repghost_ros.paths import share
 from repghost_ros.zoo.catalogue import MODELS, REPGHOST
 
 pytest.importorskip("onnx")
-TOOLCHAIN = Toolchain(Path("bin"), Path("python"), "3.49.15")
+
+# It compiles nothing, leaves the files that hb_mapper leaves, and refuses cores that the X5 lacks.
+MAPPER = f"""\
+#!{sys.executable}
+import json, sys
+from pathlib import Path
+import yaml
+config = yaml.safe_load(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
+compiler, model = config["compiler_parameters"], config["model_parameters"]
+with open("levels", "a") as levels:
+    print(compiler["optimize_level"], file=levels)
+if compiler.get("core_num") == 2:
+    print("ERROR ***, error message: no such core\\nend")
+    sys.exit(1)
+work, prefix = Path(model["working_dir"]), model["output_model_file_prefix"]
+work.mkdir()
+(work / f"{{prefix}}.bin").write_bytes(bytes(1000))
+summary = {{"latency (us)": 500.0, "FPS": 2000.0, "DDR bytes per frame": 10**6}}
+(work / f"{{prefix}}_subgraph_0.json").write_text(json.dumps({{"summary": summary}}))
+"""
 
 
 def test_the_catalogue_has_what_was_predicted() -> None:
@@ -50,24 +70,15 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """Replace the compiler by a stand-in that records its jobs and refuses cores that the X5 lacks."""
-    jobs: list[Job] = []
-
-    def compile_bin(job: Job, _: Toolchain) -> Path:
-        jobs.append(job)
-        if "core_num: 2" in job.yaml.read_text():
-            said = "hb_mapper failed; 'log' ends with:\n  ERROR ***, error message: no such core\n  end"
-            raise ConversionError(said)
-        job.bin.write_bytes(bytes(1000))
-        return job.bin
-
-    model = Path(__file__).parent.parent / "models" / "demo.onnx"
+def toolchain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toolchain:
+    """Install a compiler of our own, and compile the demo model, for RepGhost needs torch."""
+    program = tmp_path / "bin" / "hb_mapper"
+    program.parent.mkdir()
+    program.write_text(MAPPER)
+    program.chmod(0o755)
     monkeypatch.setattr(estimates, "CACHE", tmp_path)
-    monkeypatch.setattr(estimates, "float_model", lambda *_: model)
-    monkeypatch.setattr(estimates, "compile_bin", compile_bin)
-    monkeypatch.setattr(estimates, "prediction", lambda _: SpeedEstimate(500.0, 2000.0, 10**6))
-    return jobs
+    monkeypatch.setattr(estimates, "float_model", lambda *_: share() / "models" / "demo.onnx")
+    return Toolchain(program.parent, Path(sys.executable), "3.49.15")
 
 
 def calibrated(folder: Path) -> Calibration:
@@ -83,20 +94,24 @@ def calibrated(folder: Path) -> Calibration:
     )
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, compiled: list[Job]) -> None:
+def test_an_interrupted_run_goes_on(tmp_path: Path, toolchain: Toolchain) -> None:
     variant = Variant("fused")
-    first = estimate("100", variant, calibrated(tmp_path), TOOLCHAIN)
+    first = estimate("100", variant, calibrated(tmp_path), toolchain)
     assert first == Estimate("100", "fused", 1, 500.0, 2000.0, 10**6, 1000)
-    assert estimate("100", variant, calibrated(tmp_path), TOOLCHAIN) == first
-    assert len(compiled) == 1
+    levels = tmp_path / "100_fused" / "levels"
+    assert levels.read_text() == "O3\n"
+    assert estimate("100", variant, calibrated(tmp_path), toolchain) == first
+    assert levels.read_text() == "O3\n"
     changed = Variant("fused", options={"compiler_parameters": {"optimize_level": "O0"}})
-    estimate("100", changed, calibrated(tmp_path), TOOLCHAIN)
-    assert len(compiled) == 2
-    assert "optimize_level: O0" in compiled[1].yaml.read_text()
+    estimate("100", changed, calibrated(tmp_path), toolchain)
+    assert levels.read_text() == "O3\nO0\n"
+    newer = replace(toolchain, compiler="3.50.1")
+    estimate("100", changed, calibrated(tmp_path), newer)
+    assert levels.read_text() == "O3\nO0\nO0\n"
 
 
-def test_what_is_refused_is_said(tmp_path: Path, compiled: list[Job]) -> None:
+def test_what_is_refused_is_said(tmp_path: Path, toolchain: Toolchain) -> None:
     variant = Variant("two", options={"compiler_parameters": {"core_num": 2}})
-    found = estimate("100", variant, calibrated(tmp_path), TOOLCHAIN)
+    found = estimate("100", variant, calibrated(tmp_path), toolchain)
     assert (found.latency_us, found.refused) == (None, "no such core")
     assert json.loads((tmp_path / "100_two" / "estimate.json").read_text())["estimate"]["refused"]

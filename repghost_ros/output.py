@@ -1,15 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and the standard streams."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from repghost_ros.errors import OutputError
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null for those of the three standard streams that the caller has closed.
+
+    Otherwise the next file opened would get their number, and what libraries print would go into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.bags import sign_bag
 from PIL import Image
 
 from repghost_ros.cli import main
@@ -190,6 +191,41 @@ def test_nothing_is_kept_that_could_not_be_written_whole(name: str, tmp_path: Pa
     assert "written" in done.stderr
     assert str(tmp_path / "out") in done.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_bag_that_cannot_be_written_whole_is_an_error(storage: str, tmp_path: Path) -> None:
+    bag = sign_bag(tmp_path / "bag", 60)
+    command = (sys.executable, "-m", "repghost_ros.cli", "replay", str(bag), "--model", "demo")
+    out = ("--out", str(tmp_path / "answers"), "--storage", storage)
+    done = subprocess.run(
+        [*command, *out], capture_output=True, text=True, preexec_fn=limit_files, check=False
+    )
+    assert done.returncode == 1
+    assert f"'{tmp_path / 'answers'}' cannot be written" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_standard_streams_may_be_closed(closed: tuple[int, ...], tmp_path: Path) -> None:
+    """What libraries print must not end in a file that got the number of a closed stream."""
+    cv2.imwrite(str(tmp_path / "a.png"), sign("stop"))
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    saved = tmp_path / "out"
+    done = run(str(tmp_path / "a.png"), "--save", str(saved), preexec_fn=close)
+    assert done.returncode == 0, done.stderr
+    assert read_image(saved / "a.png").width == 320
+    assert ("stop" in done.stdout) == (1 not in closed)
+    assert ("demo.onnx" in done.stderr) == (2 not in closed)
+
+
+def test_a_closed_standard_input_is_empty() -> None:
+    done = run("-", preexec_fn=lambda: os.close(0))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "repghost: '-': standard input is empty"
 
 
 def test_what_was_written_is_not_classified_again(tmp_path: Path, capsys: Any) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from repghost_ros.cli.terminal import INTERRUPTED, print_error, quit_when_interrupted
+from repghost_ros.output import open_standard_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def command() -> None:
     """Run the program; an interrupt never leaves a traceback."""
     quit_when_interrupted()
+    open_standard_streams()
     code = main()
     if code == INTERRUPTED:  # libraries abort if the interpreter ends while they are working
         for stream in (sys.stdout, sys.stderr):

@@ -45,6 +45,7 @@ from repghost_ros.errors import (
     need,
 )
 from repghost_ros.graphs.graph import load, refuse_quantized
+from repghost_ros.output import whole_file
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
 from repghost_ros.zoo.labels import labels_for, read_labels
@@ -372,7 +373,8 @@ def _vendor(
         _log.error(str(error))
         return {**report, "error": str(error)}
     report |= _certified(certificate, options.model)
-    certified.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    with whole_file(certified) as partial:
+        partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
     size = MODELS.get(options.model)
     write_page(page, certificate, size.published if size else None)
     report["page"] = str(page)

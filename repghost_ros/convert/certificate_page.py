@@ -11,6 +11,7 @@ import numpy as np
 
 from repghost_ros.convert.certificate import Certificate
 from repghost_ros.files import sha256
+from repghost_ros.output import whole_file
 from repghost_ros.runs.html import figure, gallery, note, table
 from repghost_ros.runs.html import page as html_page
 from repghost_ros.sources.pictures import read_image
@@ -30,10 +31,11 @@ def write_page(path: Path, certificate: Certificate, published: Published | None
         published: the vendor's figures for the same model, if any.
 
     Raises:
-        OSError: it cannot be written.
+        OutputError: it cannot be written.
 
     """
-    path.write_text(page(certificate, published), encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text(page(certificate, published), encoding="utf-8")
 
 
 def page(certificate: Certificate, published: Published | None) -> str:

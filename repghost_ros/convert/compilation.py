@@ -27,6 +27,7 @@ from repghost_ros.errors import ConversionError, need
 from repghost_ros.files import move
 from repghost_ros.graphs.ending import cut_activation
 from repghost_ros.graphs.graph import fixed_shape, load, opset, refuse_quantized, save
+from repghost_ros.output import whole_file
 from repghost_ros.zoo.binary import MARCH, RANGES
 from repghost_ros.zoo.catalogue import compiled_stem
 from repghost_ros.zoo.onnx_graph import copy_model
@@ -208,7 +209,8 @@ def prepare(
     path = out / f"{name}.yaml"
     command = (MAPPER, "makertbin", "--config", path.name, "--model-type", "onnx")
     header = f"# For NV12 of the {calibration.color_range} range: color_range of the node.\n"
-    path.write_text(header + yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text(header + yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return Job(out, path, command, out / prefix, prefix)
 
 

@@ -23,6 +23,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from repghost_ros.errors import ParameterError
+from repghost_ros.output import open_standard_streams
 
 try:
     from rclpy.experimental import EventsExecutor
@@ -46,6 +47,7 @@ def init(args: list[str] | None) -> None:
         ParameterError: rcl refuses the arguments, such as a log level or a file of parameters.
 
     """
+    open_standard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: _interrupts.append(number))
     try:

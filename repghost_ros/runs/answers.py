@@ -17,9 +17,9 @@ from typing import Any, TextIO
 from repghost_ros.backends.base import Refused
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.results import Result
-from repghost_ros.errors import SourceError, need
+from repghost_ros.errors import OutputError, SourceError, need
 from repghost_ros.files import read_text
-from repghost_ros.output import named_errors, whole_file
+from repghost_ros.output import whole_file
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bag_writer import ClassificationWriter
 from repghost_ros.sources.bags import Bag
@@ -54,18 +54,18 @@ def open_results(
         bag: the bag's name, for the column `bag` in Parquet.
 
     Raises:
-        SourceError: the bag exists already, or the name has another kind of file's suffix.
-        DependencyError: pyarrow is missing.
-        OutputError: the file cannot be written.
+        OutputError: the bag exists already, or the name has another kind of file's suffix, or the file
+            cannot be written.
+        DependencyError: pyarrow or rosbags is missing.
 
     """
     suffix = path.suffix.lower()
     if suffix in _NO_FOLDERS:
-        raise SourceError(
+        raise OutputError(
             f"'{path}' would be a folder: write {' or '.join(_SUFFIXES)}, or name a folder for a bag"
         )
     if suffix not in _SUFFIXES:
-        with named_errors(path), ClassificationWriter(path, TOPIC, storage) as recorded:
+        with ClassificationWriter(path, TOPIC, storage) as recorded:
 
             def write(answer: Answer) -> None:
                 if not answer.error:

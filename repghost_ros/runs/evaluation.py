@@ -266,7 +266,8 @@ def _read(path: Path, key: str) -> dict[tuple[str, str], Prediction]:
             f"'{path}' is not of this version of the command: choose another folder, or remove it"
         )
     if whole != text:
-        path.write_text(whole, encoding="utf-8", errors="surrogateescape", newline="")
+        with whole_file(path) as partial:
+            partial.write_bytes(whole.encode(errors="surrogateescape"))
     for row in csv.DictReader(io.StringIO(whole, newline="")):
         # Failed pictures are retried.
         if row["key"] != key or row["error"]:

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from repghost_ros.engine.results import Result
-from repghost_ros.errors import SourceError, need
-from repghost_ros.output import uninterrupted
+from repghost_ros.errors import OutputError, need
+from repghost_ros.output import named_errors, uninterrupted
 from repghost_ros.sources.types import CLASSIFICATION, HYPOTHESIS, INSTALL, typestore
 
 STORAGES = ("mcap", "sqlite3")
@@ -29,7 +30,7 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
         storage: one of STORAGES.
 
     Raises:
-        SourceError: the folder exists already.
+        OutputError: the folder exists already, or cannot be written.
         DependencyError: rosbags is missing.
 
     """
@@ -37,27 +38,36 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
     def __init__(self, path: Path, topic: str, storage: str = "mcap") -> None:
         rosbag2 = need("rosbags.rosbag2", INSTALL)
         if path.exists() or path.is_symlink():
-            raise SourceError(f"'{path}' exists already: remove it, or write elsewhere")
+            raise OutputError(f"'{path}' exists already: remove it, or write elsewhere")
         if storage == "sqlite3" and set(_NOT_IN_URIS) & set(str(path)):
-            raise SourceError(
+            raise OutputError(
                 f"'{path}' cannot be written with sqlite3, whose paths have none of {_NOT_IN_URIS}: "
                 "write elsewhere, or mcap"
             )
+        self._path = path
         self._types = typestore()
         self._writer: Any = rosbag2.Writer(
             path,
             version=_METADATA_VERSION,
             storage_plugin=rosbag2.StoragePlugin[storage.upper()],
         )
-        self._writer.open()
-        self._connection = self._writer.add_connection(topic, CLASSIFICATION, typestore=self._types)
+        with _naming(path):
+            self._writer.open()
+            self._connection = self._writer.add_connection(
+                topic, CLASSIFICATION, typestore=self._types
+            )
 
     def __exit__(self, *_: object) -> None:
-        with uninterrupted():
+        with _naming(self._path), uninterrupted():
             self._writer.close()
 
     def write(self, time_ns: int, stamp_ns: int, frame_id: str, results: Sequence[Result]) -> None:
-        """Record a classification under its image's stamp and frame_id."""
+        """Record a classification under its image's stamp and frame_id.
+
+        Raises:
+            OutputError: it cannot be written.
+
+        """
         types = self._types.types
         time_type = types["builtin_interfaces/msg/Time"]
         stamp = time_type(*divmod(stamp_ns, 1_000_000_000))
@@ -66,5 +76,16 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
             [types[HYPOTHESIS](each.class_id, each.score) for each in results],
         )
         raw = self._types.serialize_cdr(message, CLASSIFICATION)
-        with uninterrupted():  # or the bag would announce messages that it does not hold
+        # Interrupted, the bag would announce messages that it does not hold.
+        with _naming(self._path), uninterrupted():
             self._writer.write(self._connection, time_ns, raw)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Make the errors of both storages an OutputError with the bag's name."""
+    try:
+        with named_errors(path):
+            yield
+    except sqlite3.Error as error:
+        raise OutputError(f"'{path}' cannot be written: {error}") from error

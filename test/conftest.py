@@ -76,15 +76,13 @@ elif find_spec("hbm_img_msgs") is None or find_spec("ai_msgs") is None:
 libdnn._BY_NAME = "libdnn-of-no-board.so"
 
 
-@pytest.fixture
-def caplog(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> pytest.LogCaptureFixture:
-    """pytest's, also where launch_testing's plugin is loaded: `launch` makes loggers not propagate."""
+@pytest.fixture(autouse=True)
+def log_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what `launch` does to every logger that is created once it is imported."""
+    logging.setLoggerClass(logging.Logger)
     for name, logger in logging.root.manager.loggerDict.items():
         if name.split(".")[0] == "repghost_ros" and isinstance(logger, logging.Logger):
             monkeypatch.setattr(logger, "propagate", True)
-    return caplog
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ day (here: of `repghost replay`, just before).
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 import unittest
@@ -46,8 +47,9 @@ def generate_test_description() -> tuple[LaunchDescription, dict[str, Any]]:
         }.items(),
     )
     # The second subscriber is the test itself: it is ready when it listens.
+    command = [sys.executable, "-m", "repghost_ros.cli"]  # on PATH may be another installation
     player = ExecuteProcess(
-        cmd=["repghost", "play", str(BAG), "--clock", "--wait", "2"], output="screen"
+        cmd=[*command, "play", str(BAG), "--clock", "--wait", "2"], output="screen"
     )
     return (
         LaunchDescription([node, player, launch_testing.actions.ReadyToTest()]),

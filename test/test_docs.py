@@ -98,6 +98,21 @@ def test_commands_and_options_exist(page: Path) -> None:
         assert given - options()[command] == set(), command
 
 
+@pytest.mark.parametrize("page", ["formats", "conformance"])
+def test_tests_that_a_page_refers_to_exist(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    referred = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text)
+    assert len(referred) > 20
+    for file, test in referred:
+        assert f"def {test}(" in (ROOT / "test" / file).read_text(encoding="utf-8") or not test
+
+
+def test_every_line_of_formats_has_a_test() -> None:
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert not [line for line in lines if "::" not in line and line[:5] not in ("| giv", "| ---")]
+
+
 def test_every_command_has_its_section() -> None:
     assert set(COMMANDS) <= anchors(ROOT / "docs" / "cli.md")
 

@@ -81,8 +81,14 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], reason: str) -> Non
         from_image(image(**changes))
 
 
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_depth_images_are_refused(encoding: str) -> None:
+    with pytest.raises(FrameError, match=f"'{encoding}' is a depth image"):
+        from_image(image(encoding=encoding))
+
+
 @pytest.mark.skipif("cv_bridge" in sys.modules, reason="cv_bridge is installed and takes them")
-@pytest.mark.parametrize("encoding", ["mono16", "32FC1", "bayer_rggb16"])
+@pytest.mark.parametrize("encoding", ["mono16", "8UC2", "bayer_rggb16"])
 def test_other_encodings_say_what_to_install(encoding: str) -> None:
     with pytest.raises(FrameError, match="needs cv_bridge"):
         from_image(image(encoding=encoding))

@@ -405,6 +405,22 @@ def test_what_is_live() -> None:
         is_live("ftp://x/a.jpg")
 
 
+def test_odd_paths(tmp_path: Path, capsys: Any) -> None:
+    """Line breaks, 255 bytes a name, deep folders, and links that lead nowhere."""
+    deep = tmp_path.joinpath(*["d" * 200] * 4)
+    deep.mkdir(parents=True)
+    names = ["a\nb.png", "x" * 251 + ".png", str(deep / "c.png")]
+    for name in names:
+        (tmp_path / name).write_bytes(cv2.imencode(".png", sign("stop"))[1].tobytes())
+    (tmp_path / "broken.png").symlink_to(tmp_path / "absent")
+    assert main([*CLASSIFY, str(tmp_path), "--json"]) == 1
+    answers = json.loads(capsys.readouterr().out)["results"]
+    read = {answer["path"] for answer in answers if answer.get("results")}
+    assert read == {str(tmp_path / name) for name in names}
+    (error,) = [answer["error"] for answer in answers if answer.get("error")]
+    assert "No such file" in error
+
+
 @pytest.mark.parametrize("kind", ["PF", "Pf"])
 def test_a_pfm_image_is_refused(tmp_path: Path, kind: str) -> None:
     values = np.full((4, 4, 3 if kind == "PF" else 1), 0.5, "<f4")  # OpenCV would read black

@@ -263,6 +263,7 @@ def from_image(message: Any) -> Frame:
     if width <= 0 or height <= 0:
         raise FrameError(f"the image is {width}x{height}: the camera driver sent no pixels")
     if encoding not in ENCODINGS:
+        _refuse_depth(encoding.lower(), message.encoding)
         if not _FOR_CV_BRIDGE.fullmatch(encoding):
             raise FrameError(f"encoding '{encoding}' {_why_not(encoding)}")
         return _with_cv_bridge(message)
@@ -424,12 +425,22 @@ def _read_format(text: str) -> tuple[str, str]:
     raw, separator, rest = text.lower().partition(";")
     raw = raw.strip() if separator else ""
     stored = rest.partition("compressed")[2].strip()
-    if "compresseddepth" in text.lower() or raw in ("16uc1", "32fc1", "16uc", "32fc"):
-        raise FrameError(
-            f"'{text}' is a depth image, which no classifier of pictures can take: subscribe to the "
-            "camera's colour image"
-        )
+    _refuse_depth("16uc1" if "compresseddepth" in text.lower() else raw, text)
     return raw, stored
+
+
+def _refuse_depth(encoding: str, name: str) -> None:
+    """Refuse a depth image, which cv_bridge would not convert either.
+
+    Raises:
+        FrameError: it is one; the error calls it `name`.
+
+    """
+    if encoding in ("16uc1", "32fc1", "16uc", "32fc"):
+        raise FrameError(
+            f"'{name}' is a depth image, which no classifier of pictures can take: subscribe to the "
+            "camera's color image"
+        )
 
 
 def _encoding(raw: str, stored: str, is_grey: bool) -> tuple[str, str]:

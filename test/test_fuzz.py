@@ -6,16 +6,24 @@ A short run here; `python test/test_fuzz.py 100000` runs as many cases of each k
 
 from __future__ import annotations
 
+import io
 import sys
 from array import array
+from contextlib import suppress
+from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
+from helpers.bags import ROS1, ROS2, compressed, film, write_ros1, write_ros2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from repghost_ros.errors import FrameError
+from repghost_ros.errors import FrameError, SourceError
+from repghost_ros.sources.bags import Bag
+from repghost_ros.sources.pictures import decode_image
 from repghost_ros.vision.frame import ENCODINGS, from_compressed, from_image
 from repghost_ros.vision.nv12 import (
     COLOR_RANGES,
@@ -93,7 +101,59 @@ def test_compressed_images(
         assert str(error)
 
 
+def damaged(random: Random, data: bytes) -> bytes:
+    """Return the bytes with a few changed, left out, put in or cut off."""
+    changed = bytearray(data)
+    for _ in range(random.choice((1, 1, 2, 5, 20))):
+        at = int(len(changed) * random.random() ** random.choice((1, 3)))  # headers more often
+        end = at + random.choice((0, 1, 4, 64))
+        some = random.choice((b"", b"\0", b"\xff" * 4, random.randbytes(8)))
+        changed[at:end] = some
+        if random.random() < 0.1:
+            del changed[at:]
+    return bytes(changed)
+
+
+def pictures() -> dict[str, bytes]:
+    shades = Image.fromarray(np.tile(np.arange(48, dtype=np.uint8)[:, None, None] * 5, (1, 64, 3)))
+    files = {"a.pgm": b"P2\n# c\n8 4\n15\n" + b"7 " * 32}
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM", "GIF"):
+        out = io.BytesIO()
+        shades.save(out, kind)
+        files[kind] = out.getvalue()
+    return files
+
+
+def test_picture_files() -> None:
+    random, files = Random(7), pictures()
+    for _ in range(CASES):
+        data = damaged(random, random.choice(list(files.values())))
+        with suppress(FrameError):
+            decode_image(data, "a").decoded()
+
+
+def test_bags(tmp_path: Path) -> None:
+    shown = [picture for _, picture in film(3)]
+    two = [compressed(ROS2, index, picture, ".jpg") for index, picture in enumerate(shown)]
+    one = [compressed(ROS1, index, picture, ".jpg") for index, picture in enumerate(shown)]
+    bags = [
+        write_ros2(tmp_path / "a", {"/c": two}) / "a.mcap",
+        write_ros2(tmp_path / "b", {"/c": two}, storage="sqlite3") / "b.db3",
+        write_ros1(tmp_path / "c.bag", {"/c": one}),
+        write_ros1(tmp_path / "d.bag", {"/c": one}, "lz4"),
+    ]
+    random, whole = Random(7), [path.read_bytes() for path in bags]
+    for _ in range(CASES):
+        path = tmp_path / "damaged"
+        path.write_bytes(damaged(random, random.choice(whole)))
+        with suppress(SourceError), Bag(path) as bag:
+            for message in bag.messages(bag.image_topic().name):
+                with suppress(FrameError):
+                    message.frame().decoded()
+
+
 if __name__ == "__main__":
     test_images()
     test_compressed_images()
-    print(f"{CASES} images and {CASES} compressed images: each classified or refused")
+    test_picture_files()
+    print(f"{CASES} images, compressed images and picture files: each classified or refused")

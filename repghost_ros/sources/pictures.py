@@ -25,7 +25,7 @@ from repghost_ros.vision.kinds import VIDEOS as VIDEO_KINDS
 
 LARGEST = 1 << 30
 """Pixels of an image file that are decoded at most, as OpenCV does itself; messages have less."""
-_PICTURES = ("JPEG", "PNG", "BMP", "TIFF", "WebP", "PNM", "JPEG 2000")
+_PICTURES = ("JPEG", "PNG", "BMP", "TIFF", "WebP", "PNM")
 _CONVERT = "convert it to JPEG or PNG"
 _TURNED = re.compile(rb"\0\0\0\x09(irot[^\0]|imir)")
 """Properties of HEIF: a rotation other than 0, or a mirror."""
@@ -124,6 +124,8 @@ def _by_opencv(data: bytes, kind: str) -> Frame:
         raise FrameError("it is a PFM image of floating-point values: convert it to 8 bits")
     if data.startswith(LFS_POINTER):
         raise FrameError(LFS_REMEDY)
+    if kind == "JPEG 2000":  # of 4.11: one wrong byte in the header ends the process
+        raise FrameError(f"it is JPEG 2000, on which OpenCV may crash: {_CONVERT}")
     if kind in ("AVIF", "HEIC") and _TURNED.search(data[:_BOXES]):
         raise FrameError(f"it is {kind} to be turned, which OpenCV does not do: {_CONVERT}")
     # Turned here: whether OpenCV itself follows the orientation of a WebP depends on its version.

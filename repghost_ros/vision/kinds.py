@@ -33,6 +33,7 @@ _SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xffO\xffQ": "JPEG 2000",
     b"8BPS": "Photoshop",
     b"%PDF": "PDF",
     b"PK\3\4": "ZIP",

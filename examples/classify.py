@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Name what a picture shows, in five lines and without ROS: python examples/classify.py PICTURE."""
+"""Name what pictures show, without ROS: python examples/classify.py PICTURE|FOLDER|VIDEO..."""
 
 import sys
 
-import cv2
-
 import repghost_ros
 
+if not sys.argv[1:]:
+    sys.exit(__doc__)
 with repghost_ros.open_model("demo") as model:
-    for result in model.classify(cv2.imread(sys.argv[1])):
-        print(f"{result.score:.1%} {result.class_id}")
+    for results in model.classify(sys.argv[1:]):
+        print(results)

@@ -2,15 +2,16 @@
 """Classify the four quarters of a picture: python examples/regions.py PICTURE."""
 
 import sys
+from pathlib import Path
 
-import cv2
+from repghost_ros import View, open_model
+from repghost_ros.sources.pictures import read_image
 
-from repghost_ros import Reporting, View, open_model
-
-picture = cv2.imread(sys.argv[1])
-height, width = picture.shape[0] // 2, picture.shape[1] // 2
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
+picture = read_image(Path(sys.argv[1]))
+width, height = picture.width // 2, picture.height // 2
 with open_model("demo") as model:
     for x, y in ((0, 0), (width, 0), (0, height), (width, height)):
-        view = View(roi=(x, y, width, height))
-        (best,) = model.classify(picture, view, Reporting(top_k=1))
+        best = model.classify(picture, View(roi=(x, y, width, height))).best
         print(f"{x},{y}: {best.score:.1%} {best.class_id}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print a bag's classes, run by run and without ROS: python examples/replay_bag.py BAG TOPIC."""
+"""Print a bag's classes, run by run and without ROS: python examples/replay_bag.py BAG [TOPIC]."""
 
 import sys
 from itertools import groupby
@@ -15,7 +15,9 @@ def best(answer: Answer) -> str:
     return answer.results[0].class_id if answer.results else answer.error or "nothing"
 
 
-bag_path, topic = sys.argv[1:]
+if len(sys.argv) not in (2, 3):
+    sys.exit(__doc__)
+bag_path, topic = (*sys.argv[1:], "")[:2]
 with Bag(Path(bag_path)) as bag, repghost_ros.open_model("demo") as model:
     for shown, answers in groupby(replay(bag, topic, model), best):
         print(f"{len(list(answers)):5} frames: {shown}")

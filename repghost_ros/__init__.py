@@ -3,12 +3,10 @@
 
 A library without ROS:
 
-    import cv2
     import repghost_ros
 
     with repghost_ros.open_model("demo") as model:
-        for result in model.classify(cv2.imread("sign.png")):
-            print(f"{result.score:.1%} {result.class_id}")
+        print(model.classify("sign.png"))
 
 `open_model` takes a model's name (`demo`, `150`) or file. `View` chooses what of a picture the model
 sees, `Reporting` which classes are reported, `BackendOptions` how the model runs. Every error is a
@@ -22,29 +20,35 @@ from repghost_ros.version import __version__
 
 if TYPE_CHECKING:
     from repghost_ros.backends.base import BackendOptions
-    from repghost_ros.engine.model import Model, open_model
+    from repghost_ros.classifier import Classifier, open_model
+    from repghost_ros.engine.model import Model
     from repghost_ros.engine.results import Reporting, Result
     from repghost_ros.errors import RepghostError
+    from repghost_ros.runs.classified import Results
     from repghost_ros.vision.view import View
 
 __all__ = [
     "BackendOptions",
+    "Classifier",
     "Model",
     "RepghostError",
     "Reporting",
     "Result",
+    "Results",
     "View",
     "__version__",
     "open_model",
 ]
 _HOMES = {
     "BackendOptions": "backends.base",
+    "Classifier": "classifier",
     "Model": "engine.model",
     "RepghostError": "errors",
     "Reporting": "engine.results",
     "Result": "engine.results",
+    "Results": "runs.classified",
     "View": "vision.view",
-    "open_model": "engine.model",
+    "open_model": "classifier",
 }
 
 

@@ -14,9 +14,10 @@ import pytest
 from helpers.pipeline import Inbox, submit
 
 from emulator.board import Emulator, fused_timings, hash_logits, write_model
+from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
-from repghost_ros.engine.model import Answered, Outcome, open_model
+from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.engine.request import Counts, Request
 from repghost_ros.engine.results import Reporting, top_k

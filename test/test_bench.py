@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from emulator.board import Emulator, timings, write_model
+from repghost_ros import open_model
 from repghost_ros.cli import main
-from repghost_ros.engine.model import open_model
 from repghost_ros.paths import share
 from repghost_ros.runs.benchmark import MEASURED, PUBLISHED, measure, parameters_m, published
 

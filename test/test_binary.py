@@ -11,9 +11,9 @@ import pytest
 from helpers.compiled import compiled, field, graph, settings
 
 from emulator.board import write_model
+from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
-from repghost_ros.engine.model import open_model
 from repghost_ros.errors import BackendError
 from repghost_ros.paths import share
 from repghost_ros.zoo.binary import choose_color_range, read_compiled, recorded_color_range

@@ -20,6 +20,7 @@ from helpers.networks import ending_in
 from helpers.pictures import sign_folder
 from helpers.weights import scaled_apart
 
+from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import CompiledBackend, QuantizedBackend
@@ -28,7 +29,6 @@ from repghost_ros.cli import main
 from repghost_ros.convert import certificate
 from repghost_ros.convert.calibration import calibrate
 from repghost_ros.convert.compilation import METHODS, compile_bin, prepare
-from repghost_ros.engine.model import open_model
 from repghost_ros.errors import BackendError, DependencyError
 from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.paths import share

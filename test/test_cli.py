@@ -24,19 +24,13 @@ from helpers.bags import sign_bag
 from helpers.server import Archive
 from helpers.toys import write_color_model
 
-import repghost_ros
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
 from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.cli import main
 from repghost_ros.cli.program import COMMANDS
 from repghost_ros.cli.report import SCHEMA, Table, _print_rich
-from repghost_ros.engine.model import ModelSpec
-from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import (
-    BackendError,
-    ParameterError,
-    RepghostError,
     SourceError,
     without_passwords,
 )
@@ -362,27 +356,6 @@ def test_info_tells_labels_and_preprocessing(tmp_path: Path, capsys: Any) -> Non
     assert main(["info", path, "--json"]) == 0
     (about,) = json.loads(capsys.readouterr().out)["results"]
     assert (about["labels"], about["mean"], about["scale"]) == (3, "0", "0.01")
-
-
-def test_the_library_as_users_expect_it(tmp_path: Path) -> None:
-    assert set(repghost_ros.__all__) <= set(dir(repghost_ros))
-    demo = ModelSpec("demo", backend="onnx").open()
-    labels = tmp_path / "labels.txt"
-    labels.write_text("\n".join(LABELS))
-    picture = np.full((64, 64, 3), 90, np.uint8)
-    for file in (demo.path, str(demo.path)):
-        with repghost_ros.open_model(file, labels_path=labels) as model:
-            assert model.classify(picture) == demo.classify(picture)
-    assert repr(demo).startswith(
-        f"<Model demo: {len(LABELS)} classes, 224x224 pixels, ONNX Runtime"
-    )
-    with pytest.raises(ParameterError, match="reporting=Reporting"):
-        demo.classify(picture, Reporting(top_k=1))  # type: ignore[arg-type]
-    demo.close()
-    with pytest.raises(BackendError, match="'demo' is closed: open it again"):
-        demo.classify(picture)
-    with pytest.raises(RepghostError, match="151"):
-        repghost_ros.open_model(151)
 
 
 def test_what_is_typed_wrongly_is_named(capsys: Any) -> None:

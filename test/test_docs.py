@@ -151,9 +151,37 @@ EXAMPLES = [
     ("page", "code"), EXAMPLES, ids=[f"{name(page)}-{i}" for i, (page, _) in enumerate(EXAMPLES)]
 )
 def test_python_runs(page: Path, code: str, desk: Path) -> None:
+    printed(code, desk)
+
+
+def printed(code: str, folder: Path) -> list[str]:
+    """Run an example in a folder and return the lines that it prints."""
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=desk, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def library_example(word: str) -> str:
+    """Return the example of docs/python.md in which a word stands."""
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    return next(block for block in blocks(page, "python") if word in block)
+
+
+def test_the_librarys_first_example_prints_what_stands_below_it(desk: Path) -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    shown = blocks(page)[1].splitlines()
+    lines = printed(library_example("print(model.classify("), desk)
+    assert lines[: len(shown)] == shown
+    assert len(lines) == len(shown) + 3
+
+
+def test_the_librarys_bags_may_hold_compressed_images(tmp_path: Path) -> None:
+    store = bags.ROS2
+    messages = [bags.compressed(store, i, pixels) for i, (_, pixels) in enumerate(bags.film(6))]
+    bags.write_ros2(tmp_path / "drive", {"/camera/image_raw/compressed": messages})
+    lines = printed(library_example("replay("), tmp_path)
+    assert [line.split(" ", 1)[1] for line in lines] == [shown for shown, _ in bags.film(6)]
 
 
 def test_the_repositorys_address_is_in_package_xml_alone() -> None:

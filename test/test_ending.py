@@ -11,9 +11,9 @@ import pytest
 from helpers.compiled import compiled
 from helpers.networks import ending_in
 
+from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.convert.compilation import without_activation
-from repghost_ros.engine.model import open_model
 from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import BackendError
 from repghost_ros.graphs.ending import SIGMOID_LOGITS, cut_activation

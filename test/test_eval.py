@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from helpers.toys import write_color_model
 
+from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
-from repghost_ros.engine.model import ModelSpec, open_model
+from repghost_ros.engine.model import ModelSpec
 from repghost_ros.errors import SourceError
 from repghost_ros.runs.evaluation import EvalProtocol, accuracy, predict
 from repghost_ros.runs.identity import answers_key

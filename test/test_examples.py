@@ -40,8 +40,9 @@ def sign(label: str, width: int = 320, height: int = 240) -> np.ndarray:
 
 def test_classify(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "sign.png"), sign("yield"))
-    first = run("classify.py", str(tmp_path / "sign.png")).splitlines()[0]
-    assert first.endswith("% yield")
+    name, first, *_ = run("classify.py", str(tmp_path)).splitlines()
+    assert name == str(tmp_path / "sign.png")
+    assert first.endswith("%  yield")
 
 
 def test_regions(tmp_path: Path) -> None:
@@ -57,8 +58,20 @@ def test_regions(tmp_path: Path) -> None:
 
 def test_replay_bag(tmp_path: Path) -> None:
     sign_bag(tmp_path / "drive", frames=6)
-    lines = run("replay_bag.py", str(tmp_path / "drive"), "/camera/image_raw").splitlines()
-    assert lines == ["    3 frames: priority road", "    3 frames: stop"]
+    for arguments in ((), ("/camera/image_raw",)):
+        lines = run("replay_bag.py", str(tmp_path / "drive"), *arguments).splitlines()
+        assert lines == ["    3 frames: priority road", "    3 frames: stop"]
+
+
+@pytest.mark.parametrize("name", ["classify.py", "regions.py", "replay_bag.py"])
+def test_without_arguments_an_example_says_how_it_is_called(name: str) -> None:
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+    )
+    assert done.returncode == 1
+    assert f"python examples/{name} " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_composed() -> None:

@@ -24,9 +24,9 @@ import pytest
 
 from repghost_ros import open_model
 from repghost_ros.backends.toolchain import find_toolchain
+from repghost_ros.classifier import Classifier
 from repghost_ros.convert.calibration import calibrate
 from repghost_ros.convert.compilation import METHODS, compile_bin, prepare
-from repghost_ros.engine.model import Model
 from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import DependencyError
 from repghost_ros.vision import turbojpeg
@@ -77,12 +77,12 @@ def exported(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(exported: Path) -> Iterator[Model]:
+def model(exported: Path) -> Iterator[Classifier]:
     with open_model("", model_path=str(exported)) as opened:
         yield opened
 
 
-def best(model: Model, picture: Any, view: View = CROP) -> dict[str, float]:
+def best(model: Classifier, picture: Any, view: View = CROP) -> dict[str, float]:
     return {r.class_id: r.score for r in model.classify(picture, view, Reporting(top_k=5))}
 
 
@@ -100,12 +100,12 @@ def check(name: str, scores: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_photographs_are_named(model: Model, name: str) -> None:
+def test_photographs_are_named(model: Classifier, name: str) -> None:
     check(name, best(model, read(name)))
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_the_scores_are_those_of_torch(model: Model, network: Any, name: str) -> None:
+def test_the_scores_are_those_of_torch(model: Classifier, network: Any, name: str) -> None:
     from PIL import Image
 
     picture = Image.fromarray(read(name)[..., ::-1])
@@ -178,7 +178,7 @@ def raw(encoding: str) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("encoding", RAW)
-def test_each_encoding_shows_the_same(model: Model, encoding: str) -> None:
+def test_each_encoding_shows_the_same(model: Classifier, encoding: str) -> None:
     scores = best(model, from_image(raw(encoding)))
     assert next(iter(scores)) == "espresso", scores
     # Grey coffee is less certain.
@@ -197,7 +197,7 @@ PACKED = {
 
 
 @pytest.mark.parametrize("format", PACKED)
-def test_each_compression_shows_the_same(model: Model, format: str) -> None:
+def test_each_compression_shows_the_same(model: Classifier, format: str) -> None:
     data = cv2.imencode(*PACKED[format])[1].tobytes() + bytes(5000)
     frame: Frame = from_compressed(SimpleNamespace(format=format, data=data))
     scores = best(model, frame)
@@ -313,7 +313,7 @@ def test_eight_bits_keep_the_meaning(exported: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("quality", [60, 95])
 @pytest.mark.parametrize("name", SHOWN)
 def test_either_jpeg_decoder_names_photographs(
-    model: Model, name: str, quality: int, monkeypatch: pytest.MonkeyPatch
+    model: Classifier, name: str, quality: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = cv2.imencode(".jpg", read(name), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
     message = SimpleNamespace(format="jpeg", data=data)

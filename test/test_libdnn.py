@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from emulator.board import Emulator, demo_timings, fused_timings, hash_logits, timings, write_model
+from repghost_ros import open_model
 from repghost_ros.backends import libdnn
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.libdnn import LibdnnBackend
 from repghost_ros.backends.onnx import OnnxBackend
-from repghost_ros.engine.model import open_model
 from repghost_ros.engine.results import top_k
 from repghost_ros.errors import BackendError
 from repghost_ros.paths import share

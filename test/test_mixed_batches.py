@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emulator.board import Emulator, hash_logits, write_model
-from repghost_ros.engine.model import Answered, Model, Outcome, open_model
+from repghost_ros import open_model
+from repghost_ros.engine.model import Answered, Model, Outcome
 from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.engine.request import Request
 from repghost_ros.vision.cdr import Serialized

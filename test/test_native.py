@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
+from repghost_ros import open_model
 from repghost_ros.backends.base import Failed
-from repghost_ros.engine.model import Answered, Model, Outcome, open_model
+from repghost_ros.engine.model import Answered, Model, Outcome
 from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting, top_k

@@ -44,8 +44,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from repghost_ros import open_model
 from repghost_ros.cli import main
-from repghost_ros.engine.model import open_model
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError
 from repghost_ros.runs.answers import open_results, read_results

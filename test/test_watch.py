@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 import pytest
 
+from repghost_ros import open_model
 from repghost_ros.cli import main
-from repghost_ros.engine.model import open_model
 from repghost_ros.engine.request import Request
 from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.signs import render

@@ -13,7 +13,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from repghost_ros.engine.model import Answered, Model, Outcome
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import UsageError
 from repghost_ros.runs.batch import classify_each
+from repghost_ros.runs.classified import Results
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import Picture, find, is_video, pictures
 
@@ -146,8 +146,7 @@ def _line(answered: Answered[Request[Picture]], rate: str) -> str:
 def _text(answered: Answered[Request[Picture]]) -> str:
     note = f", {answered.note}" if answered.note else ""
     head = f"{answered.request.message.name}  ({_inference_ms(answered):.2f} ms){note}"
-    lines = (f"  {each.score:7.2%}  {each.class_id}" for each in answered.results)
-    return "\n".join([head, *lines])
+    return "\n".join([head, *Results.of(answered).lines()])
 
 
 def _inference_ms(answered: Answered[Request[Picture]]) -> float:
@@ -155,16 +154,10 @@ def _inference_ms(answered: Answered[Request[Picture]]) -> float:
 
 
 def _as_json(outcome: Classified) -> dict[str, Any]:
-    shown = outcome.request.message
-    about = {"path": shown.source, "frame": shown.index}
-    if not isinstance(outcome, Answered):
-        return {**about, "error": str(outcome.error)}
-    return {
-        **about,
-        **({"note": outcome.note} if outcome.note else {}),
-        "inference_ms": round(_inference_ms(outcome), 3),
-        "results": [asdict(result) for result in outcome.results],
-    }
+    entry = Results.of(outcome).to_dict()
+    if isinstance(outcome, Answered):
+        entry["inference_ms"] = round(_inference_ms(outcome), 3)
+    return entry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from repghost_ros.classifier import open_model
 from repghost_ros.cli.terminal import download_bar
-from repghost_ros.engine.model import open_model
 from repghost_ros.zoo.catalogue import DEFAULT
 
 HELP = "list a model's classes"

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from repghost_ros.engine.model import Answered
-from repghost_ros.engine.overlay import draw_overlay, picture
+from repghost_ros.engine.overlay import annotated
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import OutputError
 from repghost_ros.output import named_errors, whole_file
@@ -53,9 +53,7 @@ class Saver:
             OutputError: it cannot be written.
 
         """
-        shown, rgb = answered.request.message, picture(answered.frame)
-        draw_overlay(rgb, answered.results)
-        bgr = np.ascontiguousarray(rgb[..., ::-1])
+        shown, bgr = answered.request.message, annotated(answered.frame, answered.results)
         if shown.index is not None:
             if self._video is None or self._video.source != shown.source:
                 self.close()

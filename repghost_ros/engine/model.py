@@ -28,11 +28,10 @@ from repghost_ros.backends.base import (
 from repghost_ros.backends.registry import choose
 from repghost_ros.engine.activation import find_activation
 from repghost_ros.engine.request import Request
-from repghost_ros.engine.results import Reporting, Result
-from repghost_ros.errors import BackendError, LabelsError, ParameterError
-from repghost_ros.vision.frame import Frame, from_array
+from repghost_ros.engine.results import Result
+from repghost_ros.errors import BackendError, LabelsError
+from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
-from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
@@ -40,7 +39,6 @@ from repghost_ros.zoo.labels import labels_for, read_labels
 from repghost_ros.zoo.own import Own, read_own
 from repghost_ros.zoo.store import resolve
 
-_SUFFIXES = (".onnx", ".bin")
 AnyRequest = TypeVar("AnyRequest", bound=Request[Any])
 
 
@@ -81,11 +79,11 @@ Outcome = Answered[AnyRequest] | Refused[AnyRequest] | Failed[AnyRequest]
 """How a request ended; `kind` names the field of Counts that counts it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model(AbstractContextManager["Model"]):
     """A backend and its class names; close it, or use it in a `with` statement.
 
-    Any number of threads may call `classify`; each needs device buffers, which later calls reuse.
+    Any number of threads may call `run_one`; each needs device buffers, which later calls reuse.
     """
 
     name: str
@@ -109,12 +107,6 @@ class Model(AbstractContextManager["Model"]):
     _closed: threading.Event = field(
         default_factory=threading.Event, init=False, repr=False, compare=False
     )
-
-    def __repr__(self) -> str:
-        return (
-            f"<Model {self.name}: {self.classes} classes, {self.width}x{self.height} pixels, "
-            f"{self.runtime}>"
-        )
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -149,45 +141,28 @@ class Model(AbstractContextManager["Model"]):
         """The resize policy where a view does not give one."""
         return self.own.resize or "stretch"
 
-    def classify(
-        self,
-        picture: Frame | np.ndarray,
-        view: View = View(),
-        reporting: Reporting = Reporting(),
-    ) -> tuple[Result, ...]:
-        """Classify a picture.
+    def __repr__(self) -> str:
+        size = f"{self.width}x{self.height}"
+        return (
+            f"<{type(self).__name__} {self.name}: {self.classes} classes, {size}, {self.runtime}>"
+        )
 
-        Args:
-            picture: a frame, or a uint8 BGR (height, width, 3) or grey (height, width) array.
-            view: which part the model sees.
-            reporting: which classes are reported.
-
-        Returns:
-            the best classes, best first.
+    def run_one(self, request: AnyRequest) -> Outcome[AnyRequest]:
+        """Take one request from message to results, in a slot that later calls reuse.
 
         Raises:
-            FrameError: the picture cannot be classified.
-            BackendError: the device failed.
-            ParameterError: the model lacks a class that `reporting` names, or an argument is of
-                another type.
+            BackendError: the model is closed, or the device has no room for another slot.
 
         """
-        if not (isinstance(view, View) and isinstance(reporting, Reporting)):
-            raise ParameterError(
-                f"classify takes a View and a Reporting, not {view!r} and {reporting!r}: name them, "
-                "classify(picture, view=View(...), reporting=Reporting(...))"
-            )
         with self._lock:
             slot = self._idle.pop() if self._idle else None
         slot = slot or self.open_slot()
         try:
-            (outcome,) = self.run([Request(picture, _as_frame, view, reporting)], slot)
+            (outcome,) = self.run([request], slot)
         finally:
             with self._lock:
                 self._idle.append(slot)
-        if isinstance(outcome, Answered):
-            return outcome.results
-        raise outcome.error
+        return outcome
 
     def run(self, batch: Sequence[AnyRequest], slot: Slot) -> Iterator[Outcome[AnyRequest]]:
         """Take requests from message to results in one inference: read, convert, infer, rank.
@@ -218,12 +193,21 @@ class Model(AbstractContextManager["Model"]):
         """Allocate the buffers of one worker; its owner closes it before the model.
 
         Raises:
-            BackendError: the device has no room, or the model is closed.
+            BackendError: the model is closed, or the device has no room for another slot.
+
+        """
+        self.check_open()
+        return self.backend.open_slot()
+
+    def check_open(self) -> None:
+        """Check that the model is not closed.
+
+        Raises:
+            BackendError: it is.
 
         """
         if self._closed.is_set():
-            raise BackendError(f"the model '{self.name}' is closed: open it again")
-        return self.backend.open_slot()
+            raise BackendError(f"the model '{self.name}' is closed: open it again with open_model")
 
     def close(self) -> None:
         """Unload the model; further calls do nothing."""
@@ -328,44 +312,3 @@ class ModelSpec:
                 "name its labels file in labels_path"
             )
         return own.labels or backend.labels or labels_for(named, backend.classes)
-
-
-def open_model(
-    model: str | int | Path = "demo",
-    *,
-    model_path: str | Path = "",
-    labels_path: str | Path = "",
-    backend: str = "auto",
-    options: BackendOptions = DEFAULTS,
-    progress: Progress | None = None,
-) -> Model:
-    """Open a model, downloaded if necessary; close it, or use it in a `with` statement.
-
-    Args:
-        model: a name such as `demo`, `150` or `repvit_m0_9`, or a model file (.onnx, .bin).
-        model_path: a model file of your own under any name; `model` is then ignored.
-        labels_path: file of class names, one per line; empty: those in the model file, or else
-            ImageNet's.
-        backend: `auto`, `bpu`, `onnx` or `sim`.
-        options: how to run it.
-        progress: called during a download with bytes so far and in all.
-
-    Raises:
-        BackendError: no usable runtime, or the model is corrupt or not a classifier.
-        StoreError: the model is neither here nor available.
-        LabelsError: the labels cannot be read or do not fit the model.
-
-    """
-    name, path = named_model(model)
-    spec = ModelSpec(name, str(model_path or path), str(labels_path), backend, options)
-    return spec.open(progress)
-
-
-def named_model(model: str | int | Path) -> tuple[str, str]:
-    """Return a model's name and file, of which one is empty."""
-    is_file = isinstance(model, Path) or Path(str(model)).suffix.lower() in _SUFFIXES
-    return ("", str(model)) if is_file else (str(model), "")
-
-
-def _as_frame(picture: Frame | np.ndarray) -> Frame:
-    return picture if isinstance(picture, Frame) else from_array(picture)

@@ -34,6 +34,15 @@ def picture(frame: Frame, source_color_range: ColorRange = "limited") -> np.ndar
     return np.ascontiguousarray(to_rgb(nv12, "full")[: frame.height, : frame.width])
 
 
+def annotated(
+    frame: Frame, results: Iterable[Result], source_color_range: ColorRange = "limited"
+) -> np.ndarray:
+    """Return a copy of the frame with `draw_overlay`'s lines, as BGR uint8 (height, width, 3)."""
+    rgb = picture(frame, source_color_range)
+    draw_overlay(rgb, results)
+    return np.ascontiguousarray(rgb[..., ::-1])
+
+
 def draw_overlay(rgb: np.ndarray, results: Iterable[Result]) -> None:
     """Write `score class_id` lines onto a uint8 (height, width, 3) picture, best on top.
 

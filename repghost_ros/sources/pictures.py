@@ -47,8 +47,8 @@ class Picture:
     """Path of the file, or name of what else it comes from."""
     index: int | None = None
     """Number of the frame among those read, from 0; None for an image."""
-    pixels: np.ndarray | None = None
-    """BGR uint8 (height, width, 3) of a frame; None for an image, which is decoded late."""
+    pixels: np.ndarray | Frame | None = None
+    """BGR uint8 (height, width, 3), or a frame; None for an image, which is decoded late."""
     data: bytes | None = None
     """An encoded image that is in no file."""
     error: str = ""
@@ -75,7 +75,7 @@ class Picture:
         if self.error:
             raise FrameError(self.error)
         if self.pixels is not None:
-            return from_array(self.pixels)
+            return self.pixels if isinstance(self.pixels, Frame) else from_array(self.pixels)
         if self.data is not None:
             return decode_image(self.data, self.source)
         return read_image(self.path)

@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.base import BackendOptions
-from repghost_ros.engine.model import Answered, open_model
+from repghost_ros.engine.model import Answered
 from repghost_ros.engine.overlay import picture
 from repghost_ros.engine.results import Reporting
+from repghost_ros.engine.trunk import open_trunk
 from repghost_ros.errors import ConversionError
-from repghost_ros.graphs.graph import save
-from repghost_ros.graphs.head import Trunk, copy_with_metadata
+from repghost_ros.graphs.head import Trunk
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.frame import Frame, from_array
@@ -115,18 +113,12 @@ def features(
     """
     looks = [Look(path, number, mirrors) for path in paths for number in range(1 + copies)]
     made = np.empty((len(looks), trunk.features), np.float32)
-    with TemporaryDirectory(prefix="repghost_") as folder:
-        path = Path(folder, "trunk.onnx")
-        names = "\n".join(f"feature {number}" for number in range(trunk.features))
-        save(copy_with_metadata(trunk.model, {"labels": names}), path)
-        # Softmax, so that features are not taken for probabilities.
-        options = BackendOptions(activation="softmax", onnx_threads=1)
-        with open_model("", model_path=str(path), backend="onnx", options=options) as model:
-            seen = View(resize=resize)
-            outcomes = classify_each(model, looks, Look.frame, seen, Reporting(top_k=1))
-            for at, outcome in enumerate(work(outcomes, len(looks))):
-                if not isinstance(outcome, Answered):
-                    path = outcome.request.message.path
-                    raise ConversionError(f"'{path}' cannot be used: {outcome.error}")
-                made[at] = outcome.logits
+    with open_trunk(trunk) as model:
+        seen = View(resize=resize)
+        outcomes = classify_each(model, looks, Look.frame, seen, Reporting(top_k=1))
+        for at, outcome in enumerate(work(outcomes, len(looks))):
+            if not isinstance(outcome, Answered):
+                path = outcome.request.message.path
+                raise ConversionError(f"'{path}' cannot be used: {outcome.error}")
+            made[at] = outcome.logits
     return made.reshape(len(paths), 1 + copies, trunk.features)

@@ -61,6 +61,8 @@ _NODE_TESTS = (
     "node_faults",
     "node_managed",
     "node_rdk",
+    "node_regions",
+    "node_regions_options",
     "node_start",
     "launch",
     "launch_files",

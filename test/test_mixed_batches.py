@@ -122,7 +122,7 @@ def outcomes(model: Model, frames: list[Sent]) -> dict[Sent, Outcome[Request[Ser
     requests = {sent.request(): sent for sent in frames}
     with pipeline._shared.lock:
         for request, sent in requests.items():
-            streams[sent.camera].submit(request)
+            streams[sent.camera].submit([request])
     pipeline.bell.ring()
     inbox.wait(len(frames))
     assert pipeline.close()

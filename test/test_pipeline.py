@@ -161,7 +161,7 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
     release, backend = threading.Event(), HeldBackend()
     delivered: list[int] = []
 
-    def deliver(outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+    def deliver(_: Any, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
         (outcome,) = outcomes
         assert release.wait(WAIT)
         delivered.append(outcome.request.message)
@@ -196,9 +196,9 @@ def test_a_bad_frame_and_a_failed_inference_cost_only_themselves() -> None:
 def test_a_consumer_that_raises_loses_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox()
 
-    def deliver(outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+    def deliver(_: Any, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
         (outcome,) = outcomes
-        inbox(outcomes)
+        inbox(_, outcomes)
         if outcome.request.message == 0:
             raise RuntimeError("consumer broke")
 
@@ -292,9 +292,9 @@ def test_streams_take_turns() -> None:
     order: list[Any] = []
     inbox = Inbox()
 
-    def deliver(outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+    def deliver(_: Any, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
         order.extend(outcome.request.message for outcome in outcomes)
-        inbox(outcomes)
+        inbox(_, outcomes)
 
     pipeline = Pipeline(hosted(backend), workers=1)
     greedy = pipeline.open_stream(deliver, queue_depth=8)
@@ -574,7 +574,7 @@ def test_every_frame_of_many_cameras_ends_once() -> None:
 
 def regions(stream: Stream[Any], *numbers: Any) -> None:
     """Submit a frame with several regions, each of which is a picture of that number."""
-    stream.submit(*(Request(number, read) for number in numbers))
+    stream.submit([Request(number, read) for number in numbers])
     stream._shared.bell.ring()
 
 
@@ -586,7 +586,7 @@ class Frames:
         self.messages: list[list[Any]] = []
         self.came = threading.Semaphore(0)
 
-    def __call__(self, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+    def __call__(self, _: Any, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
         self.kinds.append([outcome.kind for outcome in outcomes])
         self.messages.append([outcome.request.message for outcome in outcomes])
         self.came.release()

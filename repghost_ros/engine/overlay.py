@@ -20,6 +20,7 @@ from repghost_ros.vision.nv12 import ColorRange, to_nv12, to_rgb
 _LEAST = 11  # pixels a line's letters are high at least
 _LINES = 24  # that the picture has room for, where it is large enough
 _SHADE = 0.35  # of the picture's light that is left behind the text
+_NAMED, _UNNAMED = (60, 220, 60), (160, 160, 160)  # RGB of a box with and without a class
 _FONTS = (
     "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
     "/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf",
@@ -54,18 +55,53 @@ def draw_overlay(rgb: np.ndarray, results: Iterable[Result]) -> None:
     margin = size // 3
     line = size + margin
     rows = max(1, (height // 2 - margin) // line)
-    texts = [f"{result.score:4.0%} {result.class_id}" for result in list(results)[:rows]]
-    masks = [_fitting(text, size, width - 2 * margin) for text in texts]
+    masks = [_fitting(_line(result), size, width - 2 * margin) for result in list(results)[:rows]]
     if not masks:
         return
     right = 2 * margin + max(mask.shape[1] for mask in masks)
-    box = rgb[: len(masks) * line + margin, :right]
-    box[...] = cv2.convertScaleAbs(box, alpha=_SHADE)
+    _shade(rgb[: len(masks) * line + margin, :right])
     for row, mask in enumerate(masks):
-        top = margin + row * line
-        place = rgb[top : top + mask.shape[0], margin : margin + mask.shape[1]]
-        mask = mask[: place.shape[0], : place.shape[1], None].astype(np.float32) / 255
-        place[...] = place * (1 - mask) + 255 * mask
+        _write(rgb, mask, margin, margin + row * line)
+
+
+def draw_boxes(
+    rgb: np.ndarray, answers: Iterable[tuple[tuple[int, int, int, int], Result | None]]
+) -> None:
+    """Draw regions onto a uint8 (height, width, 3) picture, with their best classes.
+
+    Args:
+        rgb: the picture.
+        answers: x, y, width, height of a region in pixels, and its best class, None if it has none.
+
+    """
+    size = max(_LEAST, rgb.shape[0] // (2 * _LINES))
+    for (x, y, width, height), best in answers:
+        color = _NAMED if best is not None else _UNNAMED
+        thickness = max(1, size // 8)
+        cv2.rectangle(rgb, (x, y), (x + width - 1, y + height - 1), color, thickness)
+        if best is None:
+            continue
+        mask = _fitting(_line(best), size, rgb.shape[1])
+        left = max(0, min(x, rgb.shape[1] - mask.shape[1]))
+        top = max(0, y - mask.shape[0])  # above the region, if there is room
+        _shade(rgb[top : top + mask.shape[0], left : left + mask.shape[1]])
+        _write(rgb, mask, left, top)
+
+
+def _line(result: Result) -> str:
+    return f"{result.score:4.0%} {result.class_id}"
+
+
+def _shade(part: np.ndarray) -> None:
+    """Darken a part of a picture."""
+    part[...] = cv2.convertScaleAbs(part, alpha=_SHADE)
+
+
+def _write(rgb: np.ndarray, mask: np.ndarray, left: int, top: int) -> None:
+    """Write white letters onto a picture, cut at its edges."""
+    part = rgb[top : top + mask.shape[0], left : left + mask.shape[1]]
+    weight = mask[: part.shape[0], : part.shape[1], None].astype(np.float32) / 255
+    part[...] = part * (1 - weight) + 255 * weight
 
 
 def _fitting(text: str, size: int, width: int) -> np.ndarray:

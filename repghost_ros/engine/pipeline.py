@@ -34,8 +34,9 @@ from repghost_ros.engine.request import Counts
 from repghost_ros.errors import BackendError
 
 _log = logging.getLogger(__name__)
-Deliver = Callable[[Sequence[Outcome[AnyRequest]]], None]
-"""Called with the outcomes of a frame's requests, in order; where it raises, the frame has failed."""
+Deliver = Callable[[Sequence[AnyRequest], Sequence[Outcome[AnyRequest]]], None]
+"""Called with a frame's requests, as they were submitted, and their outcomes, in their order; where it
+raises, the frame has failed."""
 
 
 class Wake:
@@ -179,7 +180,7 @@ class Stream(Generic[AnyRequest]):
         with self._shared.lock:
             return Counts(self._received, **self._ended)
 
-    def submit(self, *requests: AnyRequest) -> None:
+    def submit(self, requests: Sequence[AnyRequest]) -> None:
         """Queue a frame for the pipeline's bell to be rung; a full queue drops its oldest frame.
 
         Args:
@@ -268,7 +269,7 @@ class Stream(Generic[AnyRequest]):
     def _try_to_deliver(self, ended: _Ticket[AnyRequest]) -> str:
         outcomes = [ended.outcomes[request] for request in ended.requests]
         try:
-            self._deliver(outcomes)
+            self._deliver(ended.requests, outcomes)
         except Exception:
             _log.exception("an answer could not be delivered")
             return Failed.kind

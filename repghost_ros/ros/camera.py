@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.logging import LoggingSeverity
 from rclpy.qos import QoSProfile
@@ -24,7 +26,7 @@ from repghost_ros.ros import messages, perception, rcl
 from repghost_ros.ros.compat import QOS_OVERRIDES
 from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
-from repghost_ros.ros.topics import candidate_topics
+from repghost_ros.ros.topics import Topic, candidate_topics
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_message
 
@@ -38,8 +40,16 @@ class ImageRequest(Request[Serialized]):
     parameters: Parameters = field(kw_only=True)
 
 
-class Camera:
-    """Publishes `~/classification` and `~/overlay` for the images on `image`.
+class Input(NamedTuple):
+    """A topic that a camera subscribes to."""
+
+    candidates: Sequence[Topic]
+    """Where its messages may come from, the likeliest first."""
+    callback: Callable[[Any], None]
+
+
+class Camera(ABC):
+    """Takes the images on `image` through a pipeline; publishes `~/overlay` while somebody watches.
 
     Args:
         node: the publisher.
@@ -61,7 +71,7 @@ class Camera:
         self._node = node
         self._parameters = parameters
         self._enabled = enabled
-        self._stream: Stream[ImageRequest] | None = None
+        self._stream: Stream[Any] | None = None
         self._due = 0.0
         self._prefix = f"{name}/" if name else ""
         self._note = ""
@@ -73,27 +83,13 @@ class Camera:
         now = parameters()
         self.sources = candidate_topics(node, f"{self._prefix}image", now.image_transport)
         """The topics that its images may come from, the likeliest first."""
-        self.subscription: Subscription | None = None
-        """The subscription to its images, while the node is active."""
+        self.subscriptions: list[Subscription] = []
+        """The subscriptions to its inputs, while the node is active."""
         self._publishers: list[Any] = []
-        self._classifications = self._advertise(
-            messages.Classification, "classification", now.output_qos
-        )
-        self._best = rcl.BestPublisher(self._classifications)
         self._overlay = self._advertise(Image, "overlay", QoSProfile(depth=1))
         self._packed_overlay = self._advertise(
             CompressedImage, "overlay/compressed", QoSProfile(depth=1)
         )
-        self._smoothing = Smoothing()
-        self._change = Change()
-        self._said_unstamped = False
-        self._changed: Any = None
-        if now.hold:
-            self._changed = self._advertise(messages.Classification, "changed", now.output_qos)
-        self._perception: Any = None
-        if now.perception:
-            message_type = perception.message_type()
-            self._perception = self._advertise(message_type, "perception", now.output_qos)
 
     def _advertise(self, message_type: Any, name: str, qos: QoSProfile) -> Any:
         publisher = self._node.create_lifecycle_publisher(
@@ -106,9 +102,14 @@ class Camera:
         return publisher
 
     @property
+    @abstractmethod
     def answers_topic(self) -> str:
         """Full name of the topic with its answers."""
-        return str(self._classifications.topic_name)
+
+    @property
+    def inputs(self) -> list[Input]:
+        """The topics that it subscribes to, the images first."""
+        return [Input(self.sources, self.submit)]
 
     def open(self, pipeline: Pipeline) -> None:
         """Accept frames from now on, through this pipeline."""
@@ -116,15 +117,21 @@ class Camera:
         self._stream = pipeline.open_stream(self._deliver, self._parameters().queue_depth)
 
     def submit(self, message: Serialized) -> None:
-        """Take a frame, unless none is wanted or it arrives sooner than `max_rate` allows."""
+        """Take an image, unless none is wanted or it arrives sooner than `max_rate` allows."""
         assert self._stream is not None
         now = self._parameters()
         if not self._enabled() or (now.max_rate and self._is_early(now.max_rate)):
             self._stream.skip()
         else:
-            self._stream.submit(
-                ImageRequest(message, self._read, now.view, now.reporting, parameters=now)
-            )
+            self._submit(self._stream, message, now)
+
+    @abstractmethod
+    def _submit(self, stream: Stream[Any], image: Serialized, now: Parameters) -> None:
+        """Let a wanted image be classified, with the node's current parameters."""
+
+    @abstractmethod
+    def _deliver(self, requests: Sequence[Any], outcomes: Sequence[Outcome[Any]]) -> None:
+        """Publish the answers to an image."""
 
     def _is_early(self, rate: float) -> bool:
         now = time.monotonic()
@@ -149,8 +156,13 @@ class Camera:
         """The reason that images are not classified, empty while they are."""
         if not self._enabled():
             return "disabled by ~/enable"
-        is_paused = self.subscription is not None and self.subscription.paused
+        is_paused = any(subscription.paused for subscription in self.subscriptions)
         return "lazy: nobody listens" if is_paused else ""
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What /diagnostics tells of it beside the statistics."""
+        return {}
 
     def report(self) -> Report:
         """Return the statistics since the last report."""
@@ -161,67 +173,48 @@ class Camera:
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def _deliver(self, outcomes: Sequence[Outcome[ImageRequest]]) -> None:
-        (outcome,) = outcomes
-        topic = f"frame of '{self.sources[0].topic}'"
+    def _record(self, outcome: Outcome[Any], about: str) -> None:
+        """Log how a request ended, and count it in the statistics.
+
+        Args:
+            outcome: after it was published.
+            about: the request in words.
+
+        """
+        log = self._node.get_logger()
         if isinstance(outcome, Answered):
-            self._publish(outcome)
             if outcome.note != self._note:
                 self._note = outcome.note
                 if self._note:
-                    self._node.get_logger().warning(
-                        f"{topic}: {self._note}", throttle_duration_sec=1.0
-                    )
+                    log.warning(f"{about}: {self._note}", throttle_duration_sec=1.0)
         else:
-            self._node.get_logger().error(
-                f"{topic} {outcome.kind}: {outcome.error}", throttle_duration_sec=1.0
-            )
+            log.error(f"{about} {outcome.kind}: {outcome.error}", throttle_duration_sec=1.0)
         self._monitor.record(outcome)
         if self._debugs:
-            self._node.get_logger().debug(
-                f"{topic}: {_summary(outcome)}", throttle_duration_sec=1.0
-            )
+            log.debug(f"{about}: {_summary(outcome)}", throttle_duration_sec=1.0)
 
-    def _publish(self, answered: Answered[ImageRequest]) -> None:
-        request = answered.request
-        image, parameters = request.message, request.parameters
-        if parameters.smoothing:
-            moment = self._moment(request)
-            answered = self._smoothing.update(answered, moment, parameters.smoothing)
-        if not self._best.publish(answered):
-            answer = messages.serialized_classification(image, answered.results)
-            rcl.publish(self._classifications, answer)
-        if self._changed is not None:
-            top = answered.results[0].class_id if answered.results else None
-            if self._change.update(top, self._moment(request), parameters.hold):
-                answer = messages.serialized_classification(image, answered.results)
-                rcl.publish(self._changed, answer)
-        if self._perception is not None:
-            now = self._node.get_clock().now()
-            self._perception.publish(perception.targets(answered, messages.header(image), now))
+    def _show(
+        self, image: Serialized, frame: Callable[[], Frame], draw: Callable[[np.ndarray], None]
+    ) -> None:
+        """Publish the overlay, if somebody watches.
+
+        Args:
+            image: the message; the overlay gets its header.
+            frame: returns what to show of it.
+            draw: draws the answers onto uint8 (height, width, 3) RGB.
+
+        """
         self._look()
         raw, packed = self._watchers
-        if raw or packed:
-            rgb = picture(answered.frame, request.view.source_color_range)
-            draw_overlay(rgb, answered.results)
-            header = messages.header(image)
-            if raw:
-                self._overlay.publish(messages.image(header, rgb))
-            if packed:
-                self._packed_overlay.publish(messages.compressed_image(header, rgb))
-
-    def _moment(self, request: ImageRequest) -> float:
-        """Return an image's stamp or, where the driver sets none, its arrival, in seconds."""
-        stamp = request.message.header.stamp
-        if stamp.sec or stamp.nanosec:
-            return stamp.sec + stamp.nanosec / 1e9
-        if not self._said_unstamped:
-            self._said_unstamped = True
-            self._node.get_logger().warning(
-                f"images on '{self.sources[0].topic}' have a header.stamp of zero: smoothing and hold "
-                "use the time of their arrival"
-            )
-        return request.received
+        if not (raw or packed):
+            return
+        rgb = picture(frame(), self._parameters().source_color_range)
+        draw(rgb)
+        header = messages.header(image)
+        if raw:
+            self._overlay.publish(messages.image(header, rgb))
+        if packed:
+            self._packed_overlay.publish(messages.compressed_image(header, rgb))
 
     def _look(self) -> None:
         """See, now and then, who watches the overlay and whether the log wants each frame."""
@@ -240,6 +233,80 @@ class Camera:
         # The overlay needs the whole picture: decode it once.
         self._look()
         return frame.decoded() if any(self._watchers) else frame
+
+
+class ImageCamera(Camera):
+    """Publishes `~/classification`, for each image as a whole."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        parameters: Callable[[], Parameters],
+        enabled: Callable[[], bool],
+    ) -> None:
+        super().__init__(node, name, parameters, enabled)
+        now = parameters()
+        self._classifications = self._advertise(
+            messages.Classification, "classification", now.output_qos
+        )
+        self._best = rcl.BestPublisher(self._classifications)
+        self._smoothing = Smoothing()
+        self._change = Change()
+        self._said_unstamped = False
+        self._changed: Any = None
+        if now.hold:
+            self._changed = self._advertise(messages.Classification, "changed", now.output_qos)
+        self._perception: Any = None
+        if now.perception:
+            message_type = perception.message_type()
+            self._perception = self._advertise(message_type, "perception", now.output_qos)
+
+    @property
+    def answers_topic(self) -> str:
+        """Full name of the topic with its answers."""
+        return str(self._classifications.topic_name)
+
+    def _submit(self, stream: Stream[Any], image: Serialized, now: Parameters) -> None:
+        stream.submit([ImageRequest(image, self._read, now.view, now.reporting, parameters=now)])
+
+    def _deliver(self, _: Sequence[Any], outcomes: Sequence[Outcome[ImageRequest]]) -> None:
+        (outcome,) = outcomes
+        if isinstance(outcome, Answered):
+            self._publish(outcome)
+        self._record(outcome, f"frame of '{self.sources[0].topic}'")
+
+    def _publish(self, answered: Answered[ImageRequest]) -> None:
+        request = answered.request
+        image, parameters = request.message, request.parameters
+        if parameters.smoothing:
+            moment = self._moment(request)
+            answered = self._smoothing.update(answered, moment, parameters.smoothing)
+        if not self._best.publish(answered):
+            answer = messages.serialized_classification(image, answered.results)
+            rcl.publish(self._classifications, answer)
+        if self._changed is not None:
+            top = answered.results[0].class_id if answered.results else None
+            if self._change.update(top, self._moment(request), parameters.hold):
+                answer = messages.serialized_classification(image, answered.results)
+                rcl.publish(self._changed, answer)
+        if self._perception is not None:
+            now = self._node.get_clock().now()
+            self._perception.publish(perception.targets(answered, messages.header(image), now))
+        self._show(image, lambda: answered.frame, lambda rgb: draw_overlay(rgb, answered.results))
+
+    def _moment(self, request: ImageRequest) -> float:
+        """Return an image's stamp or, where the driver sets none, its arrival, in seconds."""
+        stamp = request.message.header.stamp
+        if stamp.sec or stamp.nanosec:
+            return stamp.sec + stamp.nanosec / 1e9
+        if not self._said_unstamped:
+            self._said_unstamped = True
+            self._node.get_logger().warning(
+                f"images on '{self.sources[0].topic}' have a header.stamp of zero: smoothing and hold "
+                "use the time of their arrival"
+            )
+        return request.received
 
 
 def _summary(outcome: Outcome[ImageRequest]) -> str:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
@@ -64,7 +65,12 @@ class Thresholds:
 
 
 def camera_status(
-    name: str, hardware_id: str, report: Report, thresholds: Thresholds, paused: str = ""
+    name: str,
+    hardware_id: str,
+    report: Report,
+    thresholds: Thresholds,
+    paused: str = "",
+    values: Mapping[str, str] = MappingProxyType({}),
 ) -> DiagnosticStatus:
     """Return a camera's status.
 
@@ -74,6 +80,7 @@ def camera_status(
         report: the statistics of the period that just ended.
         thresholds: limits beyond which it is no longer OK.
         paused: why no image is classified, empty if they are.
+        values: what else is told.
 
     """
     level, message = _judge(report, thresholds, paused)
@@ -89,6 +96,7 @@ def camera_status(
             **_latency("convert", report.convert),
             **_latency("inference", report.infer),
             **_latency("end-to-end", report.end_to_end),
+            **values,
             "last error": report.last_error,
         },
     )

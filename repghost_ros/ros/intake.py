@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Receive images from the ROS graph on a dedicated thread.
+"""Receive images and boxes from the ROS graph on a dedicated thread.
 
 The subscriptions are the node's own, in a callback group that executors skip: a thread waits for
 them and takes every message, still serialized. So parameter requests, model loading and lifecycle
@@ -10,7 +10,7 @@ message costs no more than the middleware needs, on Humble as on newer distribut
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -20,10 +20,10 @@ from repghost_ros.engine.pipeline import Bell
 from repghost_ros.ros.compat import subscribe_aside, unsubscribe
 from repghost_ros.ros.rcl import Receiver, Taken
 from repghost_ros.ros.threads import WaitingThread
-from repghost_ros.ros.topics import ImageTopic, complaint, published, silence
-from repghost_ros.vision.cdr import Serialized
+from repghost_ros.ros.topics import Topic, complaint, published, silence
 
-Take = Callable[[Serialized], None]
+Take = Callable[[Any], None]
+"""Called with a message, as its topic reads it."""
 _PERIOD = 0.5  # seconds between checks of what is published
 _PATIENCE = 2.0  # seconds without a frame until the cause is checked
 
@@ -46,7 +46,7 @@ class Intake:
         self._thread.start()
 
     def subscribe(
-        self, candidates: list[ImageTopic], qos: QoSProfile, callback: Take
+        self, candidates: Sequence[Topic], qos: QoSProfile, callback: Take
     ) -> Subscription:
         """Call back with each message of whichever source is published; callbacks must be quick."""
         subscription = Subscription(self._node, qos, candidates, callback)
@@ -100,7 +100,7 @@ class Subscription:
         self,
         node: Node,
         qos: QoSProfile,
-        candidates: list[ImageTopic],
+        candidates: Sequence[Topic],
         callback: Take,
     ) -> None:
         self._node = node
@@ -111,7 +111,7 @@ class Subscription:
         """True while nobody wants the images; there is no subscription then."""
         self._said = ""
         self._has_received = False
-        self._seen: ImageTopic | None = None
+        self._seen: Topic | None = None
         self._last = self._looked = time.monotonic()
         self.source = published(node, candidates) or candidates[0]
         self.handle: Any = None
@@ -165,5 +165,5 @@ class Subscription:
             if not said and not self._has_received:  # a slow or paused camera is not complained of
                 said = silence(self._node, self.source, self.qos)
             if said and said != self._said:
-                self._node.get_logger().warning(f"no image for {idle:.0f} s: {said}")
+                self._node.get_logger().warning(f"no {self.source.noun} for {idle:.0f} s: {said}")
             self._said = said

@@ -27,6 +27,7 @@ from repghost_ros.engine.results import CLASS_IDS, UNKNOWN_AS, ClassId, Reportin
 from repghost_ros.engine.threads import threads_beside
 from repghost_ros.errors import ParameterError
 from repghost_ros.ros.diagnostics import Thresholds
+from repghost_ros.vision.boxes import BoxChoice
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import AUTO
@@ -233,6 +234,29 @@ class Parameters:
         "Prefixes of the image topics, such as front, rear; empty: one camera, on image.",
         read_only=True,
     )
+    detections: str = _parameter(
+        "",
+        "Topic with a detector's boxes, which are classified instead of whole images "
+        "(vision_msgs/Detection2DArray or ai_msgs/PerceptionTargets); empty: none.",
+        read_only=True,
+    )
+    detections_tolerance: float = _parameter(
+        0.0,
+        "Seconds by which the stamps of an image and its boxes may differ; 0: they are equal.",
+        bounds=(0.0, 10.0),
+        read_only=True,
+    )
+    detections_scale: float = _parameter(
+        1.0,
+        "What the sides of a box are multiplied by: above 1.0 the model sees some surroundings.",
+        bounds=(0.1, 10.0),
+    )
+    detections_classes: tuple[str, ...] = _parameter(
+        ("",), "Classes of the detector whose boxes are classified; empty: all."
+    )
+    detections_max: int = _parameter(
+        32, "How many boxes of an image are classified at most.", bounds=(1, 1000)
+    )
     image_transport: str = _parameter(
         "auto",
         "Topic to subscribe to: image (raw, hbmem), image/compressed, or the published one (auto).",
@@ -297,8 +321,12 @@ class Parameters:
                     f"parameter '{declared.name}' cannot be '{value}': {meant}choose one of "
                     f"{', '.join(declared.choices)}"
                 )
+        if self.detections and any(self.roi):
+            raise ParameterError(
+                "parameter 'roi' is for whole images: leave it at zeros where 'detections' is set"
+            )
         # Their constructors check the rest.
-        _ = self.view, self.reporting
+        _ = self.view, self.reporting, self.box_choice
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -331,6 +359,15 @@ class Parameters:
         return Reporting(
             *(self.top_k, self.score_threshold, self.class_id, self.temperature, allow, deny),
             unknown=self.unknown,
+        )
+
+    @cached_property
+    def box_choice(self) -> BoxChoice:
+        """The boxes of a detector to classify."""
+        return BoxChoice(
+            self.detections_scale,
+            frozenset(filter(None, self.detections_classes)),
+            self.detections_max,
         )
 
     @property

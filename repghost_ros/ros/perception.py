@@ -9,6 +9,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from repghost_ros.engine.model import Answered
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import need
 
 
@@ -62,14 +63,23 @@ def targets(answered: Answered[Any], header: Header, now: Time) -> Any:
         ai.Target(
             type=result.class_id,
             rois=[ai.Roi(type="classification", confidence=result.score)],
-            attributes=[
-                ai.Attribute(
-                    type="classification",
-                    value=float(-1 if result.index is None else result.index),
-                    confidence=result.score,
-                )
-            ],
+            attributes=[attribute(result, "classification")],
         )
         for result in answered.results
     ]
     return found
+
+
+def attribute(result: Result, kind: str = "") -> Any:
+    """Return a class as an ai_msgs/Attribute, whose value is the class index, -1 if that is unknown.
+
+    Args:
+        result: the class.
+        kind: the attribute's type; empty: the class's name.
+
+    """
+    return _messages().Attribute(
+        type=kind or result.class_id,
+        value=float(-1 if result.index is None else result.index),
+        confidence=result.score,
+    )

@@ -12,11 +12,12 @@ from repghost_ros.engine.model import Model
 from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.engine.request import Counts
 from repghost_ros.ros.announcement import Announcement
-from repghost_ros.ros.camera import Camera
+from repghost_ros.ros.camera import Camera, ImageCamera
 from repghost_ros.ros.diagnostics import camera_status
 from repghost_ros.ros.intake import Intake
 from repghost_ros.ros.lifecycle import LifecycleNode
 from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.regions import RegionCamera
 
 
 class CameraRig:
@@ -46,11 +47,13 @@ class CameraRig:
 
     def advertise(self) -> None:
         """Create the cameras and advertise the topics."""
-        names = [name for name in self._parameters().cameras if name] or [""]
+        now = self._parameters()
+        names = [name for name in now.cameras if name] or [""]
+        kind = RegionCamera if now.detections else ImageCamera
         with self._changing:
             self._announcement = Announcement(self._node)
             for name in names:
-                self._cameras.append(Camera(self._node, name, self._parameters, self._enabled))
+                self._cameras.append(kind(self._node, name, self._parameters, self._enabled))
 
     def open(self, pipeline: Pipeline, model: Model | None) -> None:
         """Announce the model, then subscribe to the images."""
@@ -61,10 +64,11 @@ class CameraRig:
                 camera.open(pipeline)
             self._intake = Intake(self._node, pipeline.bell)
             for camera in self._cameras:
-                camera.subscription = self._intake.subscribe(
-                    camera.sources, now.image_qos, camera.submit
-                )
-                qos = camera.subscription.qos
+                camera.subscriptions = [
+                    self._intake.subscribe(candidates, now.image_qos, callback)
+                    for candidates, callback in camera.inputs
+                ]
+                qos = camera.subscriptions[0].qos
                 self._node.get_logger().info(
                     f"serving {camera.sources[0]}, {qos.reliability.name.lower()}, depth {qos.depth}, "
                     f"on {camera.answers_topic}"
@@ -95,9 +99,9 @@ class CameraRig:
                 return
             self._announce(model)
             for camera in self._cameras:
-                assert camera.subscription is not None
                 wanted = not lazy or camera.has_listeners
-                self._intake.pause(camera.subscription, paused=not wanted)
+                for subscription in camera.subscriptions:
+                    self._intake.pause(subscription, paused=not wanted)
 
     def _announce(self, model: Model | None) -> None:
         if model is not None and self._announcement is not None:
@@ -124,6 +128,7 @@ class CameraRig:
                 camera.report(),
                 thresholds,
                 camera.paused,
+                camera.values,
             )
             for camera in self._cameras
         ]

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import rclpy
 from rclpy.node import Node
@@ -24,6 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from repghost_ros.errors import SourceError, need
 from repghost_ros.vision.cdr import Memory, Serialized, SerializedHbm
 
+AnyTopic = TypeVar("AnyTopic", bound="Topic")
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 _HBM_SIZES = ("HbmMsg1080P", "HbmMsg540P", "HbmMsg480P")  # the RDK camera's default first
 _LISTED = 5  # topics that are proposed at most
@@ -31,11 +34,17 @@ _QUIET_S, _MOST_S = 2.0, 8.0  # discovery is over after this long without news, 
 
 
 @dataclass(frozen=True)
-class ImageTopic:
-    """A fully resolved topic and the type of image that is expected on it."""
+class Topic(ABC):
+    """A fully resolved topic and the type of message that is expected on it."""
 
     topic: str
     message_type: Any
+    noun: ClassVar[str]
+    """What a message is, for the log."""
+    accepted: ClassVar[tuple[str, ...]]
+    """Names of the types that could be read instead."""
+    remedy: ClassVar[str] = ""
+    """What lets the node read these."""
 
     @property
     def type_name(self) -> str:
@@ -46,8 +55,21 @@ class ImageTopic:
     def __str__(self) -> str:
         return f"'{self.topic}' ({self.type_name})"
 
-    def read(self, raw: bytes | memoryview | Memory) -> Serialized:
+    @abstractmethod
+    def read(self, raw: bytes | memoryview | Memory) -> Any:
         """Return a message of this type from the bytes that DDS delivered."""
+
+
+@dataclass(frozen=True)
+class ImageTopic(Topic):
+    """A topic with images."""
+
+    noun: ClassVar[str] = "image"
+    accepted: ClassVar[tuple[str, ...]] = _IMAGES
+    remedy: ClassVar[str] = ": set image_transport to auto"
+
+    def read(self, raw: bytes | memoryview | Memory) -> Serialized:
+        """Return an image from the bytes that DDS delivered."""
         if self.message_type in (Image, CompressedImage):
             return Serialized(raw, compressed=self.message_type is CompressedImage)
         return SerializedHbm(raw)
@@ -102,7 +124,7 @@ def _hbm_types() -> list[Any]:
     return [getattr(module, name) for name in _HBM_SIZES]
 
 
-def published(node: Node, candidates: list[ImageTopic]) -> ImageTopic | None:
+def published(node: Node, candidates: Sequence[AnyTopic]) -> AnyTopic | None:
     """Return the first candidate that somebody publishes, or None."""
     types = {topic: _types(node, topic) for topic in {source.topic for source in candidates}}
     return next(
@@ -111,21 +133,21 @@ def published(node: Node, candidates: list[ImageTopic]) -> ImageTopic | None:
     )
 
 
-def complaint(node: Node, source: ImageTopic, qos: QoSProfile) -> str:
-    """Return why no image can arrive from a source, empty if one can."""
+def complaint(node: Node, source: Topic, qos: QoSProfile) -> str:
+    """Return why no message can arrive from a source, empty if one can."""
     endpoints = node.get_publishers_info_by_topic(source.topic)
     if not endpoints:
         others = sorted(
             topic
             for topic, types in node.get_topic_names_and_types()
-            if set(types) & set(_IMAGES) and not _is_own(node, topic)
+            if set(types) & set(source.accepted) and not _is_own(node, topic)
         )
-        where = f": images are published on {', '.join(others[:_LISTED])}" if others else ""
+        where = f": {source.noun}s are published on {', '.join(others[:_LISTED])}" if others else ""
         return f"nobody publishes {source}{where}"
     fitting = [e for e in endpoints if e.topic_type == source.type_name]
     if not fitting:
         types = {endpoint.topic_type for endpoint in endpoints}
-        remedy = ": set image_transport to auto" if types & set(_IMAGES) else ""
+        remedy = source.remedy if types & set(source.accepted) else ""
         return (
             f"nobody publishes {source}, the topic has the type {', '.join(sorted(types))}{remedy}"
         )
@@ -133,7 +155,7 @@ def complaint(node: Node, source: ImageTopic, qos: QoSProfile) -> str:
     return "" if "" in reasons else f"the publisher of {source} {reasons[0]}"
 
 
-def silence(node: Node, source: ImageTopic, qos: QoSProfile) -> str:
+def silence(node: Node, source: Topic, qos: QoSProfile) -> str:
     """Return who publishes a source that has sent nothing, and what latched images need."""
     publishers = [
         endpoint

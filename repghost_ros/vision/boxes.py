@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from repghost_ros.errors import FrameError, ParameterError
@@ -56,9 +55,7 @@ class Box:
         right = min(width, _ceil(self.x + half_width))
         bottom = min(height, _ceil(self.y + half_height))
         if left >= right or top >= bottom:
-            raise FrameError(
-                f"the box around ({self.x:g}, {self.y:g}) lies outside the image of {width}x{height}"
-            )
+            raise FrameError(f"the box around ({self.x:g}, {self.y:g}) lies outside the image")
         return left, top, right - left, bottom - top
 
 
@@ -85,7 +82,7 @@ class BoxChoice:
 
     scale: float = 1.0
     """What a box's sides are multiplied by: above 1.0 the model sees some surroundings."""
-    classes: Collection[str] = ()
+    classes: frozenset[str] = frozenset()
     """The detector's classes whose boxes are classified; empty: all."""
     most: int = 32
     """How many boxes of an image are classified at most, the first ones of the array."""

@@ -104,6 +104,11 @@ class Serialized:
         return self._raw
 
     @property
+    def size(self) -> int:
+        """How many bytes they are."""
+        return len(self.raw) if self.memory is None else self.memory.size
+
+    @property
     def message(self) -> ImageView | CompressedImageView:
         """The message.
 

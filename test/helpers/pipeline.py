@@ -25,7 +25,7 @@ class Inbox:
         self.outcomes: list[Outcome[Request[Any]]] = []
         self.came = threading.Semaphore(0)
 
-    def __call__(self, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
+    def __call__(self, _: Any, outcomes: Sequence[Outcome[Request[Any]]]) -> None:
         self.outcomes += outcomes
         for _ in outcomes:
             self.came.release()
@@ -56,5 +56,5 @@ def read(message: Any) -> Frame:
 
 def submit(stream: Stream[Any], message: Any, read: Any = read, **how: Any) -> None:
     """Submit a frame and wake a worker for it."""
-    stream.submit(Request(message, read, **how))
+    stream.submit([Request(message, read, **how)])
     stream._shared.bell.ring()

@@ -180,8 +180,8 @@ class Bag(AbstractContextManager["Bag"]):
                 continue
             yield channel.topic, time_ns, bytes(cdr)
         if left_out:
-            told = ", ".join(f"{count} messages on {topic}" for topic, count in left_out.items())
-            raise SourceError(f"bag '{self.path}': {told} were left out, for they cannot be read")
+            lost = ", ".join(f"{count} messages on {topic}" for topic, count in left_out.items())
+            raise SourceError(f"bag '{self.path}': {lost} were left out, for they cannot be read")
 
     @cached_property
     def _ros1_types(self) -> Any:
@@ -211,14 +211,14 @@ class Bag(AbstractContextManager["Bag"]):
             if raw.startswith(ZSTD_MAGIC) and channel.encoding == "cdr":  # rosbag2's message mode
                 raw = decompressed("zstd", raw)
             yield channel, time_ns, raw
-        told = [
+        losses = [
             *(self._difference(topic, channels, read[topic]) for topic in topics),
             *self._storage.damage[:_SHOWN],
         ]
         if len(self._storage.damage) > _SHOWN:
-            told.append(f"{len(self._storage.damage) - _SHOWN} more damages")
-        if any(told):
-            reasons = "; ".join(filter(None, told))
+            losses.append(f"and {len(self._storage.damage) - _SHOWN} more")
+        if any(losses):
+            reasons = "; ".join(filter(None, losses))
             raise SourceError(f"bag '{self.path}' is damaged: {reasons}; {_RESCUE}")
 
     def _difference(self, topic: str, channels: list[Channel], read: int) -> str:

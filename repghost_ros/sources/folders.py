@@ -63,9 +63,9 @@ def files_in(
             else:
                 passed_over[path.suffix.lower() or "no ending"] += 1
     if passed_over:
-        told = ", ".join(f"{n} {end}" for end, n in passed_over.most_common(_SHOWN))
+        counts = ", ".join(f"{n} {end}" for end, n in passed_over.most_common(_SHOWN))
         more = ", and others" if len(passed_over) > _SHOWN else ""
-        _log.warning("'%s': passed over %s%s", folder, told, more)
+        _log.warning("'%s': passed over %s%s", folder, counts, more)
     return sorted(found)
 
 

@@ -107,9 +107,12 @@ class McapFile:
             statistics.message_count
         ):
             return False
-        if (len(schemas), len(channels), len(blocks)) != (
-            *(statistics.schema_count, statistics.channel_count, statistics.chunk_count),
-        ) or (statistics.message_count and not blocks):
+        is_complete = (
+            len(schemas) == statistics.schema_count
+            and len(channels) == statistics.channel_count
+            and len(blocks) == statistics.chunk_count
+        )
+        if not is_complete or (statistics.message_count and not blocks):
             return False
         self._schemas, self._channels, self._blocks = schemas, channels, blocks
         self._counts.update(statistics.channel_message_counts)
@@ -178,19 +181,19 @@ class McapFile:
         except (ValueError, struct.error, self._end_of_file()) as error:
             self._damaged(offset, str(error) or "it breaks off")
             return
-        place = 0
-        while place + _HEAD.size <= len(data):
-            opcode, length = _HEAD.unpack_from(data, place)
-            place += _HEAD.size
-            if place + length > len(data):
+        at = 0
+        while at + _HEAD.size <= len(data):
+            opcode, length = _HEAD.unpack_from(data, at)
+            at += _HEAD.size
+            if at + length > len(data):
                 return
-            yield opcode, data[place : place + length]
-            place += length
+            yield opcode, data[at : at + length]
+            at += length
 
     def _damaged(self, offset: int, reason: str) -> None:
-        told = f"the chunk at byte {offset} cannot be read: {reason}"
-        if told not in self.damage:  # without an index, blocks are read twice
-            self.damage.append(told)
+        damage = f"the chunk at byte {offset} cannot be read: {reason}"
+        if damage not in self.damage:  # without an index, blocks are read twice
+            self.damage.append(damage)
 
     def _record_at(self, offset: int) -> tuple[int, bytes]:
         opcode, length = self._head_at(offset)

@@ -52,8 +52,8 @@ class Ros1File:
         if not self._read_index(header):
             self.damage.append("it has no usable index: its recorder did not end, or it is cut")
             self._scan()
-        for each, (topic, kind) in self._connections.items():
-            self.channels.append(Channel(each, topic, kind, "ros1", self._counts[each]))
+        for number, (topic, kind) in self._connections.items():
+            self.channels.append(Channel(number, topic, kind, "ros1", self._counts[number]))
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:
         """Yield the messages of these channels in recording order, as far as they can be read."""
@@ -145,20 +145,20 @@ class Ros1File:
             # A truncated chunk is valid up to the cut.
             if following <= self._size and len(content) != whole:
                 raise ValueError("it cannot be decompressed")
-            place = 0
-            while place < len(content):
+            at = 0
+            while at < len(content):
                 try:
-                    header, place = _sized(content, place)
-                    data, place = _sized(content, place)
+                    header, at = _sized(content, at)
+                    data, at = _sized(content, at)
                 except ValueError:
                     if following <= self._size:
                         raise
                     return
                 yield _fields(header), data
         except (ValueError, KeyError, struct.error) as error:
-            told = f"the chunk at byte {offset} cannot be read: {error}"
-            if told not in self.damage:  # without an index, blocks are read twice
-                self.damage.append(told)
+            reason = f"the chunk at byte {offset} cannot be read: {error}"
+            if reason not in self.damage:  # without an index, blocks are read twice
+                self.damage.append(reason)
 
     def _record_at(self, offset: int, *, partly: bool = False) -> tuple[Fields, bytes, int]:
         """Header and data of a record, and where it ends; `partly`: its data may be cut off.
@@ -184,20 +184,20 @@ class Ros1File:
         return min(length, self._size)
 
 
-def _sized(data: bytes, place: int) -> tuple[bytes, int]:
+def _sized(data: bytes, at: int) -> tuple[bytes, int]:
     """Return the bytes behind a length field, and the offset of their end."""
-    if place + _UINT32.size > len(data):
+    if at + _UINT32.size > len(data):
         raise ValueError("it breaks off")
-    end = place + _UINT32.size + _UINT32.unpack_from(data, place)[0]
+    end = at + _UINT32.size + _UINT32.unpack_from(data, at)[0]
     if end > len(data):
         raise ValueError("it breaks off")
-    return data[place + _UINT32.size : end], end
+    return data[at + _UINT32.size : end], end
 
 
 def _fields(header: bytes) -> Fields:
-    fields, place = {}, 0
-    while place < len(header):
-        field, place = _sized(header, place)
+    fields, at = {}, 0
+    while at < len(header):
+        field, at = _sized(header, at)
         name, equals, value = field.partition(b"=")
         if not equals:
             raise ValueError("a header makes no sense")

@@ -74,7 +74,8 @@ def _unpacked(path: Path, opened: ExitStack) -> Path:
                 unpacked.write(piece)
     except OSError as error:
         reason = (
-            f"cannot be unpacked to {folder.name}: {error.strerror}; TMPDIR names another place"
+            f"cannot be unpacked to {folder.name}: {error.strerror}; set TMPDIR to a folder with "
+            "more space"
         )
         raise OSError(error.errno, reason) from error
     except need("zstandard", COMPRESSION).ZstdError as error:

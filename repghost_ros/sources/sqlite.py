@@ -42,7 +42,7 @@ class SqliteFile:
                 raise OSError(
                     error.errno,
                     f"its recorder did not end, so it must be copied to {self._copy.name}: "
-                    f"{error.strerror}; TMPDIR names a folder with more space",
+                    f"{error.strerror}; set TMPDIR to a folder with more space",
                 ) from error
             path = Path(self._copy.name, path.name)
         # immutable: nothing is locked or created beside it, so that it may lie in a read-only folder.

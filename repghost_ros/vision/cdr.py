@@ -83,13 +83,13 @@ class Serialized:
     __slots__ = ("_end", "_message", "_order", "_raw", "compressed", "memory")
 
     def __init__(self, raw: bytes | memoryview | Memory, *, compressed: bool) -> None:
-        self._raw: memoryview | None = None
+        self._raw: memoryview | Memory
         self.memory: Memory | None = None
         """What holds it, where the compiled helper may read it there."""
         if isinstance(raw, (bytes, memoryview)):
             self._raw = memoryview(raw)
         else:
-            self.memory = raw
+            self._raw = self.memory = raw
         self.compressed = compressed
         self._message: ImageView | CompressedImageView | None = None
         self._end = 0
@@ -98,9 +98,8 @@ class Serialized:
     @property
     def raw(self) -> memoryview:
         """Its bytes, with the encapsulation header."""
-        if self._raw is None:
-            assert self.memory is not None
-            self._raw = self.memory.view()
+        if not isinstance(self._raw, memoryview):
+            self._raw = self._raw.view()
         return self._raw
 
     @property

@@ -15,6 +15,7 @@ import pytest
 from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend, providers
+from repghost_ros.cli import main
 from repghost_ros.engine.results import Reporting
 from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import BackendError
@@ -187,6 +188,10 @@ def test_one_output_is_a_score_of_its_own(tmp_path: Path) -> None:
             )
         assert red.score > 0.9
         assert blue.score < 0.1
+    # Its top-1 would always be right.
+    (tmp_path / "set" / "fire").mkdir(parents=True)
+    command = ["eval", str(tmp_path / "set"), "--model", path, "--labels", labels]
+    assert main(command) == 2
 
 
 def test_what_the_graph_does_not_tell_the_answers_do(tmp_path: Path) -> None:

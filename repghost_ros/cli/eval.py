@@ -191,6 +191,11 @@ def run(options: argparse.Namespace) -> EvalReport:
                 raise SourceError(
                     f"'{candidate.name}' has other classes than '{evaluated[0].name}'"
                 )
+            if model.classes == 1:  # its best class is always the same one
+                raise UsageError(
+                    f"'{candidate.name}' has one output, so top-1 says nothing of it: repghost "
+                    "classify --json gives the scores to choose a threshold by"
+                )
             samples = _samples(options, model, alone=len(candidates) == 1)
             made = _predict(options, model, samples)
             evaluated.append(Evaluated(candidate.name, model.runtime, model.labels, made))

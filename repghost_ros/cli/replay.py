@@ -38,6 +38,7 @@ from repghost_ros.engine.results import CLASS_IDS
 from repghost_ros.errors import SourceError, UsageError
 from repghost_ros.runs.answers import is_results, open_results, read_results
 from repghost_ros.runs.difference import Difference, compare
+from repghost_ros.runs.html import count
 from repghost_ros.runs.pages import write_replay
 from repghost_ros.runs.plots import plot_timeline
 from repghost_ros.runs.replay import Answer, ReplayOptions, Summary, replay
@@ -170,7 +171,7 @@ class ReplayReport:
         about, summary = self.replayed.about, self.replayed.summary
         if about:
             yield (
-                f"{about['topic']}: {summary.frames} frames, {summary.refused} refused, "
+                f"{about['topic']}: {count(summary.frames, 'frame')}, {summary.refused} refused, "
                 f"{summary.failed} failed, in {about['seconds']:.1f} s ({about['fps']} fps) with "
                 f"{Path(about['model']).name} on {about['backend']}"
             )

@@ -27,6 +27,7 @@ from repghost_ros.cli.common import (
 from repghost_ros.engine.model import Model
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import OutputError, UsageError, need, without_passwords
+from repghost_ros.runs.html import count
 from repghost_ros.runs.watching import Watched, serve
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
@@ -60,7 +61,7 @@ class WatchReport:
     def text(self) -> Iterator[str]:
         """Yield the page's address and, at the end, the number of frames."""
         yield from self._watch()
-        yield f"{self._watched.state()['number']} frames"
+        yield count(self._watched.state()["number"], "frame")
 
     def as_json(self) -> dict[str, Any]:
         """Return the last state of the page."""

@@ -220,7 +220,7 @@ def test_classify_names_every_picture(signs: Path, tmp_path: Path, capsys: Any) 
         assert len(picture["results"]) == 2
     assert main([*command, "--save", str(tmp_path / "out")]) == 0
     assert "%  roundabout" in capsys.readouterr().out
-    for name in ("stop.png", "yield.jpg", "roundabout.jpg"):
+    for name in ("stop.png", "yield.jpg", "more/roundabout.jpg"):
         assert pixels(tmp_path / "out" / name).shape == (240, 320, 3)
     difference = pixels(signs / "stop.png") - pixels(tmp_path / "out" / "stop.png")
     changed = np.abs(difference).max(-1) > 100
@@ -358,7 +358,8 @@ def test_info_tells_labels_and_preprocessing(tmp_path: Path, capsys: Any) -> Non
     assert (about["labels"], about["mean"], about["scale"]) == (3, "0", "0.01")
 
 
-def test_what_is_typed_wrongly_is_named(capsys: Any) -> None:
+def test_what_is_typed_wrongly_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(ROOT)
     assert main([]) == 0
     assert "COMMAND" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="0"):

@@ -252,10 +252,10 @@ def test_a_change_of_the_top_class_that_lasts_is_told(robot: Robot) -> None:
         changed = robot.collect(messages.Classification, "/repghost/changed")
         robot.publisher("image")
         film = ["stop", "stop", "stop", "yield", "stop", "yield", "yield", "yield"]
-        for stamp, name in enumerate(film):
+        for stamp, name in enumerate(film, 1):  # a stamp of 0 is none
             robot.answer(publisher, image(sign(name), stamp=stamp))
         wait_until(lambda: len(changed) >= 2, "both changes")
-    assert [(best(each), each.header.stamp.sec) for each in changed] == [("stop", 2), ("yield", 7)]
+    assert [(best(each), each.header.stamp.sec) for each in changed] == [("stop", 3), ("yield", 8)]
 
 
 def test_images_without_stamps_are_held_by_their_arrival(robot: Robot) -> None:

@@ -256,7 +256,7 @@ def test_endings_that_opencv_reads_are_taken_and_others_counted(
     jpeg = cv2.imencode(".jpg", sign("stop"))[1].tobytes()
     for name in ("a.jpg", "b.jfif", "c.jpe", "d.JPEG"):
         (tmp_path / name).write_bytes(jpeg)
-    for suffix in (".tif", ".tiff", ".bmp", ".webp", ".ppm"):
+    for suffix in (".jp2", ".tif", ".tiff", ".bmp", ".webp", ".ppm"):
         assert suffix in IMAGES
         cv2.imwrite(str(tmp_path / f"e{suffix}"), sign("stop"))
     write_film(tmp_path / "f.ts", "mp4v", 2)
@@ -264,11 +264,11 @@ def test_endings_that_opencv_reads_are_taken_and_others_counted(
     for name in ("x.heic", "y.heic", "z.txt", "README"):
         (tmp_path / name).write_bytes(b"something")
     found = files_in(tmp_path, (*IMAGES, *VIDEOS))
-    assert len(found) == 11
+    assert len(found) == 12
     assert "passed over 2 .heic, 1 " in caplog.text
     done = run(str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(" ms)") == 13
+    assert done.stdout.count(" ms)") == 14
     assert "2 .heic" in done.stderr
 
 
@@ -405,6 +405,16 @@ def test_what_is_live() -> None:
         is_live("ftp://x/a.jpg")
 
 
+def test_a_damaged_jpeg_2000_crashes_nothing(tmp_path: Path) -> None:
+    """OpenCV 4.11 itself crashes on most of these."""
+    path = tmp_path / "a.jp2"
+    whole = cv2.imencode(".jp2", sign("stop"))[1].tobytes()
+    for size in (155, 160, 200):
+        path.write_bytes(whole[:size])
+        with pytest.raises(FrameError, match="JPEG 2000.*truncated or damaged"):
+            read_image(path)
+
+
 def test_odd_paths(tmp_path: Path, capsys: Any) -> None:
     """Line breaks, 255 bytes a name, deep folders, and links that lead nowhere."""
     deep = tmp_path.joinpath(*["d" * 200] * 4)
@@ -481,7 +491,7 @@ def test_photographs_may_be_larger_than_messages(tmp_path: Path) -> None:
         ("x.avif", b"\0\0\0\x1cftypavif", "AVIF.*convert it"),
         ("turned.avif", b"\0\0\0\x1cftypavif\0\0\0\x09irot\1", "AVIF to be turned"),
         ("x.jxl", b"\xff\x0a\xfa\x1f", "JPEG XL.*convert it"),
-        ("x.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000.*may crash: convert it"),
+        ("x.jp2", b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000 of 12 bytes.*truncated"),
         ("x.cr2", b"II*\0\x10\0\0\0CR\2\0", "camera raw.*convert it"),
         ("page.jpg", b"<!DOCTYPE html>", "HTML"),
         ("clip.jpg", b"\0\0\0\x18ftypmp42", "a video.*MP4"),

@@ -13,7 +13,7 @@ import cv2
 
 _log = logging.getLogger(__name__)
 # What OpenCV can read depends on its build; a build that reads these formats also writes them.
-_WHERE_BUILT_IN = (".avif",) if cv2.haveImageWriter("a.avif") else ()
+_WHERE_BUILT_IN = tuple(end for end in (".jp2", ".avif") if cv2.haveImageWriter("a" + end))
 IMAGES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", *_WHERE_BUILT_IN),

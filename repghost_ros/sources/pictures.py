@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +28,7 @@ from repghost_ros.vision.kinds import VIDEOS as VIDEO_KINDS
 
 LARGEST = 1 << 30
 """Pixels of an image file that are decoded at most, as OpenCV does itself; messages have less."""
-_PICTURES = ("JPEG", "PNG", "BMP", "TIFF", "WebP", "PNM")
+_PICTURES = ("JPEG", "PNG", "BMP", "TIFF", "WebP", "PNM", "JPEG 2000")
 _CONVERT = "convert it to JPEG or PNG"
 _TURNED = re.compile(rb"\0\0\0\x09(irot[^\0]|imir)")
 """Properties of HEIF: a rotation other than 0, or a mirror."""
@@ -124,15 +127,16 @@ def _by_opencv(data: bytes, kind: str) -> Frame:
         raise FrameError("it is a PFM image of floating-point values: convert it to 8 bits")
     if data.startswith(LFS_POINTER):
         raise FrameError(LFS_REMEDY)
-    if kind == "JPEG 2000":  # of 4.11: one wrong byte in the header ends the process
-        raise FrameError(f"it is JPEG 2000, on which OpenCV may crash: {_CONVERT}")
     if kind in ("AVIF", "HEIC") and _TURNED.search(data[:_BOXES]):
         raise FrameError(f"it is {kind} to be turned, which OpenCV does not do: {_CONVERT}")
     # Turned here: whether OpenCV itself follows the orientation of a WebP depends on its version.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     flags |= cv2.IMREAD_IGNORE_ORIENTATION if kind == "WebP" else 0
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if kind == "JPEG 2000":
+            pixels = _in_another_process(data, flags)
+        else:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
@@ -147,6 +151,20 @@ def _by_opencv(data: bytes, kind: str) -> Frame:
     frame = from_array(pixels)
     orientation = _webp_orientation(data) if kind == "WebP" else 1
     return frame if orientation == 1 else turned(frame, orientation)
+
+
+def _in_another_process(data: bytes, flags: int) -> np.ndarray | None:
+    """Decode what OpenCV 4.11 may crash on: one wrong byte in the header of a JPEG 2000 suffices."""
+    code = (
+        "import io, sys, cv2, numpy as np\n"
+        "data = np.frombuffer(sys.stdin.buffer.read(), np.uint8)\n"
+        "out = io.BytesIO()\n"
+        "np.save(out, cv2.imdecode(data, int(sys.argv[1])), allow_pickle=False)\n"
+        "sys.stdout.buffer.write(out.getvalue())"
+    )
+    command = [sys.executable, "-c", code, str(flags)]
+    done = subprocess.run(command, input=data, capture_output=True, check=False)
+    return None if done.returncode else np.load(io.BytesIO(done.stdout))
 
 
 def _unreadable(data: bytes, kind: str) -> str:

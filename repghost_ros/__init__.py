@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from repghost_ros.engine.results import Reporting, Result
     from repghost_ros.errors import RepghostError
     from repghost_ros.runs.classified import Results
+    from repghost_ros.vision.boxes import Box, BoxChoice
     from repghost_ros.vision.view import View
 
 __all__ = [
     "BackendOptions",
+    "Box",
+    "BoxChoice",
     "Classifier",
     "Model",
     "RepghostError",
@@ -42,6 +45,8 @@ __all__ = [
 _HOMES = {
     "BackendOptions": "backends.base",
     "Classifier": "classifier",
+    "Box": "vision.boxes",
+    "BoxChoice": "vision.boxes",
     "Model": "engine.model",
     "RepghostError": "errors",
     "Reporting": "engine.results",

@@ -53,7 +53,7 @@ def test_regions(tmp_path: Path) -> None:
     )
     lines = run("regions.py", str(tmp_path / "four.png")).splitlines()
     assert [line.split("% ")[1] for line in lines] == shown
-    assert lines[3].startswith("320,240: ")
+    assert lines[3].startswith("around 480,360: ")
 
 
 def test_replay_bag(tmp_path: Path) -> None:

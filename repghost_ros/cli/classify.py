@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from repghost_ros.cli import classify_boxes
 from repghost_ros.cli.common import (
     add_model,
     add_reporting,
@@ -166,6 +167,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_view(parser)
     add_reporting(parser)
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="classify the boxes of images: COCO's .json, YOLO's .txt or a folder of such",
+    )
     parser.add_argument("--save", type=Path, metavar="DIR", help="write annotated pictures there")
     parser.add_argument(
         "--every", type=positive, default=1, metavar="N", help="classify only every Nth frame"
@@ -178,13 +185,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> ClassifyReport:
+def run(options: argparse.Namespace) -> ClassifyReport | classify_boxes.BoxesReport:
     """Find the pictures and open the model."""
     live = [source for source in options.source if is_live(source)]
     if live and len(options.source) > 1:
         raise UsageError(f"'{live[0]}' may have no end: name it alone")
     if options.max_rate and not live:
         raise UsageError("--max-rate is of a camera or stream; of videos there is --every")
+    if options.boxes:
+        if live:
+            raise UsageError(f"--boxes is of files: '{live[0]}' has none")
+        if any(options.roi):
+            raise UsageError("--roi is for whole pictures: leave it out beside --boxes")
+        return classify_boxes.run(options)
     files: list[Path] = []
     if not live:
         written = {options.save.resolve()} if options.save else set()

@@ -53,7 +53,20 @@ class Saver:
             OutputError: it cannot be written.
 
         """
-        shown, bgr = answered.request.message, annotated(answered.frame, answered.results)
+        shown = answered.request.message
+        return self.write(shown, annotated(answered.frame, answered.results))
+
+    def write(self, shown: Picture, bgr: np.ndarray) -> Path:
+        """Write one picture, and return its file.
+
+        Args:
+            shown: the original.
+            bgr: uint8 (height, width, 3).
+
+        Raises:
+            OutputError: it cannot be written.
+
+        """
         if shown.index is not None:
             if self._video is None or self._video.source != shown.source:
                 self.close()

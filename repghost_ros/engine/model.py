@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +28,12 @@ from repghost_ros.backends.base import (
 from repghost_ros.backends.registry import choose
 from repghost_ros.engine.activation import find_activation
 from repghost_ros.engine.request import Request
-from repghost_ros.engine.results import Result
-from repghost_ros.errors import BackendError, LabelsError
-from repghost_ros.vision.frame import Frame
+from repghost_ros.engine.results import Reporting, Result
+from repghost_ros.errors import BackendError, FrameError, LabelsError, ParameterError
+from repghost_ros.vision.boxes import Box, BoxChoice
+from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
@@ -77,6 +79,25 @@ class Answered(Generic[AnyRequest]):
 
 Outcome = Answered[AnyRequest] | Refused[AnyRequest] | Failed[AnyRequest]
 """How a request ended; `kind` names the field of Counts that counts it."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A detector's box, and what the model says of it."""
+
+    box: Box
+    outcome: Answered[Request[Frame]] | Refused[Request[Frame]] | None = None
+    """None for a box that was not chosen."""
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """Best first; empty for a box that was not chosen or shows nothing."""
+        return self.outcome.results if isinstance(self.outcome, Answered) else ()
+
+    @property
+    def error(self) -> str:
+        """Why the box shows nothing; empty if it was answered or not chosen."""
+        return str(self.outcome.error) if isinstance(self.outcome, Refused) else ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,15 +175,71 @@ class Model(AbstractContextManager["Model"]):
             BackendError: the model is closed, or the device has no room for another slot.
 
         """
+        with self._idle_slot() as slot:
+            (outcome,) = self.run([request], slot)
+        return outcome
+
+    def classify_regions(
+        self,
+        picture: Frame | np.ndarray,
+        boxes: Sequence[Box],
+        view: View = View(),
+        reporting: Reporting = Reporting(),
+        choice: BoxChoice = BoxChoice(),
+    ) -> tuple[Region, ...]:
+        """Classify boxes of a picture, in as few inferences as the batch allows.
+
+        Args:
+            picture: a frame, or a uint8 BGR (height, width, 3) or gray (height, width) array.
+            boxes: in pixels of the picture.
+            view: how each box is fitted to the model; without a region.
+            reporting: which classes are reported.
+            choice: which boxes are classified, and how much around them.
+
+        Returns:
+            a region for each box, in their order.
+
+        Raises:
+            FrameError: the picture cannot be read.
+            BackendError: the device failed.
+            ParameterError: the view has a region, or the model lacks a class that `reporting` names.
+
+        """
+        if any(view.roi):
+            raise ParameterError(
+                "roi is for whole pictures: leave it out where boxes are classified"
+            )
+        frame = (picture if isinstance(picture, Frame) else from_array(picture)).decoded()
+        regions = {number: Region(box) for number, box in enumerate(boxes)}
+        numbers: dict[Request[Frame], int] = {}
+        for number, roi in choice.rois(boxes, frame.width, frame.height).items():
+            if isinstance(roi, FrameError):
+                request = Request(frame, _itself, view, reporting)
+                regions[number] = Region(boxes[number], Refused(request, roi))
+            else:
+                request = Request(frame, _itself, replace(view, roi=roi), reporting)
+                numbers[request] = number
+        requests = list(numbers)
+        with self._idle_slot() as slot:
+            for start in range(0, len(requests), self.batch):
+                for outcome in list(self.run(requests[start : start + self.batch], slot)):
+                    if isinstance(outcome, Failed):
+                        raise outcome.error
+                    number = numbers[outcome.request]
+                    regions[number] = Region(boxes[number], outcome)
+        return tuple(regions.values())
+
+    @contextmanager
+    def _idle_slot(self) -> Iterator[Slot]:
+        """Yield a slot that no other call uses."""
         with self._lock:
             slot = self._idle.pop() if self._idle else None
         slot = slot or self.open_slot()
         try:
-            (outcome,) = self.run([request], slot)
+            yield slot
         finally:
             with self._lock:
                 self._idle.append(slot)
-        return outcome
 
     def run(self, batch: Sequence[AnyRequest], slot: Slot) -> Iterator[Outcome[AnyRequest]]:
         """Take requests from message to results in one inference: read, convert, infer, rank.
@@ -312,3 +389,8 @@ class ModelSpec:
                 "name its labels file in labels_path"
             )
         return own.labels or backend.labels or labels_for(named, backend.classes)
+
+
+def _itself(frame: Frame) -> Frame:
+    """Return a frame that was read before."""
+    return frame

@@ -188,13 +188,10 @@ class RegionCamera(Camera):
         frame, choice = SharedFrame(image, self._read), now.box_choice
         requests: list[RegionRequest] = []
         refused: dict[int, Exception] = {}
-        for number, box in enumerate(boxes):
-            if not choice.takes(box, len(requests) + len(refused)):
-                continue
-            try:
-                roi = box.roi(_UNBOUNDED, _UNBOUNDED, choice.scale)
-            except FrameError as error:
-                refused[number] = error
+        for number, roi in choice.rois(boxes, _UNBOUNDED, _UNBOUNDED).items():
+            box = boxes[number]
+            if isinstance(roi, FrameError):
+                refused[number] = roi
             else:
                 read = partial(_read_box, frame, box, choice.scale)
                 view = replace(now.view, roi=roi)

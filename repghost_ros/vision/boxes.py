@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repghost_ros.errors import FrameError, ParameterError
@@ -104,3 +105,26 @@ class BoxChoice:
 
         """
         return taken < self.most and (not self.classes or box.class_id in self.classes)
+
+    def rois(
+        self, boxes: Sequence[Box], width: int, height: int
+    ) -> dict[int, tuple[int, int, int, int] | FrameError]:
+        """Return the regions of the boxes that are classified, by their numbers.
+
+        Args:
+            boxes: of an image.
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+
+        Returns:
+            x, y, width, height in pixels, or why the box shows nothing.
+
+        """
+        rois: dict[int, tuple[int, int, int, int] | FrameError] = {}
+        for number, box in enumerate(boxes):
+            if self.takes(box, len(rois)):
+                try:
+                    rois[number] = box.roi(width, height, self.scale)
+                except FrameError as error:
+                    rois[number] = error
+        return rois

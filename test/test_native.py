@@ -235,7 +235,7 @@ def test_workers_run_it_at_the_same_time(pair: tuple[Model, Model], board: Emula
     inbox, pipeline = Inbox(), Pipeline(pair[0], workers=4)
     stream = pipeline.open_stream(inbox, queue_depth=400)
     for number in range(400):
-        stream.submit(request(messages[number % 8]))
+        stream.submit([request(messages[number % 8])])
         pipeline.bell.ring()
     inbox.wait(400)
     assert pipeline.close()

@@ -64,7 +64,7 @@ def watch(source: str, *more: str) -> Iterator[str]:
         process.send_signal(signal.SIGINT)
         told, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
-    assert "frames" in told
+    assert re.fullmatch(r"(1 frame|\d+ frames)\n", told)
 
 
 def state_of(address: str) -> dict[str, Any]:

@@ -18,10 +18,9 @@ from repghost_ros.output import replacing
 
 SMALLEST = 4096
 """Bytes; no model is smaller."""
-_POINTER = b"version https://git-lfs.github.com/spec/"
 LARGEST = 1 << 30
 """Bytes; no model is larger."""
-LFS_POINTER = b"version https://git-lfs"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """What stands in the place of a large file in a clone without Git LFS; its first bytes."""
 LFS_REMEDY = "it is a Git LFS pointer, not the file itself: run git lfs pull in its repository"
 
@@ -98,7 +97,7 @@ def is_pointer(path: Path) -> bool:
     """Return whether a file is a Git LFS pointer; one that cannot be read is not."""
     try:
         with path.open("rb") as file:
-            return file.read(len(_POINTER)) == _POINTER
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
     except OSError:
         return False
 

@@ -166,7 +166,9 @@ class Watched:
         return cv2.imencode(".jpg", bgr)[1].tobytes()
 
 
-class _Server(ThreadingHTTPServer):
+class PageServer(ThreadingHTTPServer):
+    """Serves a page to browsers, which may leave at any moment."""
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Pass over a browser that closes its tab in the middle of an answer."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
@@ -217,7 +219,7 @@ def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: Any) -> None:
             """Do not log ten requests per second."""
 
-    server = _Server((host, port), Handler)
+    server = PageServer((host, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="watch", daemon=True).start()
     return server

@@ -21,6 +21,7 @@ import numpy as np
 from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError, RepghostError, SourceError
 from repghost_ros.output import named_errors
+from repghost_ros.runs.watching import PageServer
 from repghost_ros.sources.folders import IMAGES, files_in, is_data
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.teach.labeled import UNLABELED, class_folders
@@ -283,7 +284,7 @@ def serve(labeling: Labeling, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: Any) -> None:
             """Do not log every request."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = PageServer((host, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="label", daemon=True).start()
     return server

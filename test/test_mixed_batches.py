@@ -87,7 +87,7 @@ def logits_alone(sent: Sent) -> np.ndarray:
     """Compute the answer to a frame's own pixels without batch, slot or device."""
     request = sent.request()
     nv12 = np.empty((HEIGHT * 3 // 2, WIDTH), np.uint8)
-    request.view.fill(read(request.message), nv12, "full")
+    request.view.plan(read(request.message), nv12, "full").run()
     return answer(nv12)
 
 
@@ -119,6 +119,12 @@ def outcomes(model: Model, frames: list[Sent]) -> dict[Sent, Outcome[Request[Ser
     """Run frames that all wait through a pipeline with one worker; return their outcomes."""
     pipeline, inbox = Pipeline(model, workers=1), Inbox()
     streams = [pipeline.open_stream(inbox, queue_depth=8) for _ in range(3)]
+    # So that the worker has seen each kind before.
+    for kind in ("copied", "padded", "limited", "mono", "jpeg"):
+        streams[0].submit([Sent(0, kind, 99).request()])
+        pipeline.bell.ring()
+    inbox.wait(5)
+    inbox.outcomes.clear()
     requests = {sent.request(): sent for sent in frames}
     with pipeline._shared.lock:
         for request, sent in requests.items():

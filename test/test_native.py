@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 import repghost_ros.native as native
 from emulator.board import Emulator, write_model
 from repghost_ros import open_model
+from repghost_ros.backends import conversions
 from repghost_ros.backends.base import Failed
 from repghost_ros.engine.model import Answered, Model, Outcome
 from repghost_ros.engine.pipeline import Pipeline
@@ -31,8 +32,9 @@ from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting, top_k
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.cdr import Serialized
-from repghost_ros.vision.frame import from_image
-from repghost_ros.vision.view import View
+from repghost_ros.vision.frame import ENCODINGS, PACKED, from_image
+from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.vision.view import WHOLE, View
 
 HELPER = native.library()
 if HELPER is None:  # test_native_build.py fails then, if there is a C compiler
@@ -72,16 +74,17 @@ def read(message: Serialized) -> Any:
 
 
 def both(
-    models: tuple[Model, Model], requests: list[Request[Serialized]]
+    models: tuple[Model, Model], requests: list[Request[Serialized]], before: bytes | None = None
 ) -> list[Outcome[Request[Serialized]]]:
-    """Return the helper's outcomes, having checked that Python comes to the same."""
+    """Return the outcomes of a helper that has learned, after a check that Python has the same."""
     assert HELPER is not None
     ours, theirs = models
     copies = [replace(each, message=copied(each.message)) for each in requests]
-    done = run(ours, requests)
+    before = before or serialized()
+    first, done = run(ours, requests, before)
     with without_helper():
-        expected = run(theirs, copies)
-    for outcome, python in zip(done, expected, strict=True):
+        expected, _ = run(theirs, copies, before)
+    for outcome, python in zip(first + done, expected + expected, strict=True):
         assert outcome.kind == python.kind
         if isinstance(outcome, Answered) and isinstance(python, Answered):
             np.testing.assert_array_equal(outcome.logits, python.logits)
@@ -97,14 +100,24 @@ def both(
     return done
 
 
-def run(model: Model, requests: list[Request[Serialized]]) -> list[Outcome[Request[Serialized]]]:
-    """Return the outcomes in the order of the requests."""
-    slot = model.open_slot()
+def run(
+    model: Model, requests: list[Request[Serialized]], before: bytes
+) -> list[list[Outcome[Request[Serialized]]]]:
+    """Return the outcomes in the order of the requests, of the first time and of the second.
+
+    The slot sees the message `before` with each request's view first.
+    """
+    slot, rounds = model.open_slot(), []
     try:
-        outcomes = {outcome.request: outcome for outcome in model.run(requests, slot)}
+        for each in requests:
+            message = Serialized(Guarded(before), compressed=False)
+            list(model.run([replace(each, message=message)], slot))
+        for _ in range(2):
+            outcomes = {outcome.request: outcome for outcome in model.run(requests, slot)}
+            rounds.append([outcomes[request] for request in requests])
     finally:
         slot.close()
-    return [outcomes[request] for request in requests]
+    return rounds
 
 
 def copied(message: Serialized) -> Serialized:
@@ -124,6 +137,9 @@ def test_structures_are_those_of_c(tmp_path: Path, pair: tuple[Model, Model]) ->
         "repghost_program": type(slot._native[1][0]),
         "repghost_receiver": native.Receiver,
         "repghost_labels": native.Labels,
+        "repghost_part": native.Part,
+        "repghost_jpeg": native.Jpeg,
+        "repghost_conversion": native.Conversion,
     }
     slot.close()
     names = [(struct, name) for struct, ours in structs.items() for name, _ in ours._fields_]
@@ -227,6 +243,64 @@ def test_every_message_is_taken_or_refused_alike(
     pair: tuple[Model, Model], message: dict[str, Any]
 ) -> None:
     both(pair, [request(serialized(**message))])
+
+
+@settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    encoding=st.sampled_from(ENCODINGS),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 40)),
+    padding=st.sampled_from([0, 0, 1, 7]),
+    view=st.builds(
+        View,
+        roi=st.just(WHOLE) | st.tuples(*[st.integers(0, 30)] * 2, *[st.integers(1, 40)] * 2),
+        resize=st.sampled_from(RESIZE_POLICIES),
+        source_color_range=st.sampled_from(COLOR_RANGES),
+    ),
+    damage=st.sampled_from(["none", "cut", "short", "long", "step", "more"]),
+    amount=st.integers(1, 3000),
+)
+def test_every_encoding_size_and_view_is_converted_alike(
+    pair: tuple[Model, Model],
+    encoding: str,
+    size: tuple[int, int],
+    padding: int,
+    view: View,
+    damage: str,
+    amount: int,
+) -> None:
+    width, height = size
+    even = width + width % 2
+    yuv = {"yuv422": 2 * even, "yuv422_yuy2": 2 * even, "nv12": even, "nv21": even}
+    step = yuv.get(encoding, width * PACKED.get(encoding, 1)) + padding
+    rows = height + (height + 1) // 2 if encoding in ("nv12", "nv21") else height
+    data = np.random.default_rng(step).bytes(step * rows)
+    fields: dict[str, Any] = {"encoding": encoding, "width": width, "height": height, "step": step}
+    whole = serialized(**fields, data=data)
+    length_at = len(whole) - len(data) - 4
+    damaged = {
+        "none": whole,
+        "cut": whole[: max(0, len(whole) - amount)],
+        "short": serialized(**fields, data=data[: max(0, len(data) - amount)]),
+        "long": whole[:length_at] + (len(data) + amount).to_bytes(4, "little") + data,
+        "step": serialized(**{**fields, "step": step + amount}, data=data),
+        "more": whole + bytes(amount),
+    }[damage]
+    (done,) = both(pair, [request(damaged, view)], before=whole)
+    if isinstance(done, Answered):
+        assert done.seen is None, "it went through Python"
+
+
+def test_a_driver_that_changes_its_fields_all_the_time_is_served(
+    pair: tuple[Model, Model],
+) -> None:
+    slot: Any = pair[0].open_slot()
+    for _ in range(2):
+        for padding in range(3 * conversions._MOST):
+            raw = serialized(step=WIDTH + padding)
+            (done,) = pair[0].run([request(raw)], slot)
+            assert isinstance(done, Answered)
+    assert len(slot._conversions._known) <= conversions._MOST
+    slot.close()
 
 
 def test_workers_run_it_at_the_same_time(pair: tuple[Model, Model], board: Emulator) -> None:

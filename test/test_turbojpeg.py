@@ -63,7 +63,7 @@ def by_opencv(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Frame:
 def seen(frame: Frame, view: View = View(), color_range: ColorRange = "full") -> np.ndarray:
     """Return the model's NV12 of a frame, as integers that may be subtracted."""
     nv12 = np.empty((MODEL * 3 // 2, MODEL), np.uint8)
-    view.fill(view.crop(frame), nv12, color_range)
+    view.plan(view.crop(frame), nv12, color_range).run()
     return nv12.astype(int)
 
 

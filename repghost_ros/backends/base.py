@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVa
 import numpy as np
 
 from repghost_ros.errors import BackendError
+from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
+from repghost_ros.vision.nv12 import ColorRange, Plan, ResizePolicy
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
@@ -50,6 +51,10 @@ class Query(Protocol):
         """Makes a frame of the message."""
 
     @property
+    def serialized(self) -> Serialized | None:
+        """The message in memory, where the frame is that of any message with the same bytes."""
+
+    @property
     def view(self) -> View:
         """The part of the frame that the model sees."""
 
@@ -80,7 +85,7 @@ class Inferred(Generic[AnyQuery]):
     """float32 (classes,); probabilities where the model ends in a softmax."""
     times: Times
     seen: Frame | None
-    """What of the message the model saw, before it was scaled; None: NV12, copied as it is."""
+    """What of the message the model saw, before it was scaled; None: nobody has read it in Python."""
     best: Iterable[tuple[int, float]] | None = None
     """Index and probability of the best classes, best first; None where the slot ranked none."""
 
@@ -169,7 +174,7 @@ class Slot(ABC):
         for request in batch:
             number, started = len(converted), time.monotonic()
             try:
-                frame = convert(request, self.inputs[number], color_range, resize)
+                frame, _ = convert(request, self.inputs[number], color_range, resize)
             except Exception as error:
                 yield Refused(request, error)
             else:
@@ -202,19 +207,20 @@ class _Converted(Generic[AnyQuery]):
 
 def convert(
     request: Query, nv12: np.ndarray, color_range: ColorRange, resize: ResizePolicy
-) -> Frame:
+) -> tuple[Frame, Plan]:
     """Write what the model sees of a request's frame into an input.
 
     Returns:
-        that part of the frame, before it was scaled.
+        that part of the frame, before it was scaled, and how it was converted.
 
     Raises:
         Exception: whatever its `read` raised, or FrameError from its `view`.
 
     """
     frame = request.view.crop(request.read(request.message))
-    request.view.fill(frame, nv12, color_range, auto=resize)
-    return frame
+    plan = request.view.plan(frame, nv12, color_range, auto=resize)
+    plan.run()
+    return frame, plan
 
 
 class SingleSlot(Slot):

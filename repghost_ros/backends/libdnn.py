@@ -47,7 +47,6 @@ from repghost_ros.backends.base import (
     BackendOptions,
     Failed,
     Inferred,
-    Query,
     Ranking,
     Refused,
     Runtime,
@@ -57,8 +56,9 @@ from repghost_ros.backends.base import (
     image_size,
     why_not,
 )
+from repghost_ros.backends.conversions import Conversion, Conversions
 from repghost_ros.errors import BackendError
-from repghost_ros.vision.cdr import Memory, Serialized
+from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.zoo.binary import look_at
@@ -514,7 +514,7 @@ class LibdnnSlot(Slot):
     """One worker's tensors; everything an inference needs is made once.
 
     Frames are written into the same buffers whichever program takes them. Where the compiled helper is
-    built, it copies frames, infers and ranks classes in one call.
+    built, it converts frames, infers and ranks classes in one call.
     """
 
     def __init__(self, backend: LibdnnBackend) -> None:
@@ -537,6 +537,7 @@ class LibdnnSlot(Slot):
             if self._helper is not None
             else {}
         )
+        self._conversions = Conversions()
         self._pass_type = native.pass_type(backend.classes)
 
     def _allocate(self, size: int) -> SysMem:
@@ -612,9 +613,10 @@ class LibdnnSlot(Slot):
         running: list[_Running[AnyQuery]] = []
         for request in batch:
             one = _Running(request, self._pass(len(running), request.ranking if rank else None))
-            memory = _copied(request, color_range, resize)
-            if memory is not None:
-                one.native.message, one.native.length = memory.address, memory.size
+            message = request.serialized
+            known = self._conversions.first((request.view, color_range, resize))
+            if known is not None and message is not None:
+                one.leave(message, known)
             elif (reason := self._convert(one, color_range, resize)) is not None:
                 yield Refused(request, reason)
                 continue
@@ -645,20 +647,23 @@ class LibdnnSlot(Slot):
         self, one: _Running[AnyQuery], color_range: ColorRange, resize: ResizePolicy
     ) -> Exception | None:
         """Fill a frame's own input in Python, or return why that cannot be done."""
-        one.native.message = None
+        one.native.message, request = None, one.request
         try:
-            one.seen = convert(one.request, self.inputs[one.native.number], color_range, resize)
+            one.seen, plan = convert(request, self.inputs[one.native.number], color_range, resize)
         except Exception as error:
             return error
         one.native.converted = time.monotonic()
+        if request.serialized is not None:
+            view = (request.view, color_range, resize)
+            self._conversions.learn(view, request.serialized, one.seen, plan)
         return None
 
     def _run(self, running: Sequence[_Running[AnyQuery]]) -> _Running[AnyQuery] | None:
         """Fill the inputs of those that still have a message, infer, and rank what is wanted.
 
         Returns:
-            None once all is done, or whose message is not NV12 of the model's size: it is to be
-            converted, and then this is to be called again.
+            None once all is done, or the frame whose message the helper cannot convert: that is to be
+            done in Python, and then this is to be called again.
 
         Raises:
             BackendError: the BPU refused, failed or timed out.
@@ -707,9 +712,6 @@ class LibdnnSlot(Slot):
                 ("class_step", c_int64, program.class_step),
                 ("batch", c_int32, program.batch),
                 ("timeout_ms", c_int32, self.backend.timeout_ms),
-                ("width", c_int32, program.width),
-                ("height", c_int32, program.height),
-                ("stride", c_int32, program.stride),
                 ("classes", c_int32, program.classes),
                 ("element", c_int32, program.output.tensorType),
                 ("status", c_int32, 0),
@@ -736,8 +738,17 @@ class _Running(Generic[AnyQuery]):
     request: AnyQuery
     native: native.Pass
     """Its own input and answer."""
+    known: Conversion | None = None
+    """Kept while the compiled helper may try it."""
     seen: Frame | None = None
     started: float = field(default_factory=time.monotonic)
+
+    def leave(self, message: Serialized, known: Conversion) -> None:
+        """Leave the conversion to the compiled helper."""
+        assert message.memory is not None
+        self.known = known
+        self.native.conversions = known.address
+        self.native.message, self.native.length = message.memory.address, message.memory.size
 
     def inferred(self) -> Inferred[AnyQuery]:
         """Return its answer."""
@@ -746,19 +757,6 @@ class _Running(Generic[AnyQuery]):
         ranked = done.wanted and done.best.count >= 0
         best = done.best if ranked else None
         return Inferred(self.request, done.read_logits(), times, self.seen, best)
-
-
-def _copied(request: Query, color_range: ColorRange, resize: ResizePolicy) -> Memory | None:
-    """Return where a message lies whose NV12 the model sees as it is, if that has the model's size."""
-    view, message = request.view, request.message
-    copied = (
-        isinstance(message, Serialized)
-        and not message.compressed
-        and view.policy(resize) != "crop"
-        and view.source_color_range == color_range
-        and not any(view.roi)
-    )
-    return message.memory if copied else None
 
 
 def has_helper() -> bool:

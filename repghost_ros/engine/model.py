@@ -58,7 +58,7 @@ class Answered(Generic[AnyRequest]):
     """float32 (classes,), as the model gave them."""
     times: Times
     seen: Frame | None
-    """What of the message the model saw; None where nobody has read it: NV12, copied as it is."""
+    """What of the message the model saw; None where nobody has read it in Python."""
 
     @cached_property
     def results(self) -> tuple[Result, ...]:

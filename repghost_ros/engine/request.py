@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from repghost_ros.backends.base import Ranking, Read
 from repghost_ros.engine.results import Reporting
+from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.view import View
 
 Message = TypeVar("Message")
@@ -26,6 +27,12 @@ class Request(Generic[Message]):
     reporting: Reporting = Reporting()
     received: float = field(default_factory=time.monotonic)
     """Seconds on the monotonic clock."""
+
+    @property
+    def serialized(self) -> Serialized | None:
+        """The message in memory, where the compiled helper may read it."""
+        message = self.message
+        return message if isinstance(message, Serialized) and message.memory is not None else None
 
     @property
     def ranking(self) -> Ranking | None:

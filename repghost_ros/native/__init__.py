@@ -6,10 +6,10 @@ does the same; test/test_native.py and test/test_rcl.py compare the two.
 
 | C                | in Python                           | runs                                        |
 | ---------------- | ----------------------------------- | ------------------------------------------- |
-| repghost_run     | Slot.run, LibdnnSlot.infer_batch    | libdnn: in C; the frame itself is read and  |
-|                  |                                     | converted in Python unless it is a          |
-|                  |                                     | serialized NV12 image of the model's size   |
-|                  |                                     | and color range, seen whole                 |
+| repghost_run     | Slot.run, LibdnnSlot.infer_batch    | libdnn, always                              |
+| repghost_convert | from_message, View.plan, Plan.run   | by repghost_run, for a serialized message   |
+|                  |                                     | whose fields, length of data and view are   |
+|                  |                                     | those of one that Python has converted      |
 | repghost_rank    | Reporting.best                      | by repghost_run, for up to MOST_CLASSES of  |
 |                  |                                     | a softmax without temperature or lists      |
 | repghost_publish | serialized_classification, publish  | the node, where the classes were ranked in  |
@@ -50,7 +50,7 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 _NAME = "compiled"  # as in setup.py
-_INTERFACE = 3
+_INTERFACE = 4
 MOST_CLASSES = 16
 """How many classes of a frame it ranks."""
 
@@ -74,6 +74,7 @@ class Pass(Structure):
     _fields_ = (
         ("message", c_void_p),
         ("length", c_uint64),
+        ("conversions", c_void_p),
         ("nv12", c_void_p),
         ("converted", c_double),
         ("inferred", c_double),
@@ -148,7 +149,55 @@ class Scaling(Structure):
     )
 
 
-_STRUCTURES: tuple[type[Structure], ...] = (Best, Pass, Receiver, Labels, Scaling)
+PARTS = 2
+"""Parts of a Conversion, at most."""
+
+
+class Part(Structure):
+    """struct repghost_part."""
+
+    _fields_ = (
+        ("scaling", c_void_p),
+        ("planes", c_void_p * 2),
+        *((name, c_int64 * 2) for name in ("offsets", "steps")),
+        *((name, c_int64) for name in ("y", "uv")),
+    )
+
+
+class Jpeg(Structure):
+    """struct repghost_jpeg."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("open", "close", "read_header", "decode")),
+        ("frame", c_char_p),
+        *((name, c_uint64) for name in ("frame_size", "interval")),
+        ("planes", c_void_p * 3),
+        *((name, c_int32) for name in ("width", "height", "sampling", "colors")),
+        *((name, c_int32) for name in ("decoded_width", "decoded_height")),
+        ("restarts", c_uint32),
+    )
+
+
+class Conversion(Structure):
+    """struct repghost_conversion."""
+
+    _fields_ = (
+        ("next", c_void_p),
+        ("fields", c_char_p),
+        ("fields_size", c_uint64),
+        ("jpeg", c_void_p),
+        ("parts", Part * PARTS),
+        ("stride", c_int64),
+        ("height", c_int32),
+        *((name, c_uint32) for name in ("step", "size")),
+        *((name, c_int32) for name in ("count", "black", "gray")),
+    )
+
+
+_STRUCTURES: tuple[type[Structure], ...] = (
+    *(Best, Pass, Receiver, Labels, Scaling),
+    *(Conversion, Jpeg),
+)
 _LAYOUT = [_INTERFACE, *(sizeof(structure) for structure in _STRUCTURES)]
 _ARGUMENTS = {
     "repghost_run": (c_void_p, c_void_p, c_int32),

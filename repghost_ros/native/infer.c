@@ -2,10 +2,8 @@
 // Serialized images -> NV12 -> libdnn -> the best classes, without Python.
 
 #include <math.h>
-#include <stdbool.h>
 #include <time.h>
 
-#include "cdr.h"
 #include "native.h"
 
 enum { CLEAN = 2, INVALIDATE = 1 };                       // HB_SYS_MEM_CACHE_*
@@ -18,29 +16,15 @@ static double now(void) {
   return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-// Copies a serialized NV12 image of the model's size; false if it is anything else.
-static bool fill(const struct repghost_program *p, const uint8_t *raw, size_t length, uint8_t *nv12) {
-  static const char encoding[] = "nv12";
-  size_t place = cdr_header_end(raw, length);
-  if (!place) return false;
-  place = cdr_aligned(place, 4);
-  // Height, width, encoding and its length, is_bigendian, step and the length of the data.
-  const size_t pixels = cdr_aligned(place + 12 + sizeof encoding + 1, 4) + 8;
-  if (length < pixels || cdr_uint32(raw + place) != (uint32_t)p->height ||
-      cdr_uint32(raw + place + 4) != (uint32_t)p->width || cdr_uint32(raw + place + 8) != sizeof encoding ||
-      memcmp(raw + place + 12, encoding, sizeof encoding) != 0)
-    return false;
-  const size_t step = cdr_uint32(raw + pixels - 8), size = cdr_uint32(raw + pixels - 4);
-  const size_t width = (size_t)p->width, rows = (size_t)p->height * 3 / 2;
-  // The last row need not be padded.
-  if (step < width || size > rows * step || size < (rows - 1) * step + width || size > length - pixels) return false;
-  const uint8_t *from = raw + pixels;
-  if (step == width && (size_t)p->stride == width) {
-    memcpy(nv12, from, rows * width);
-  } else {
-    for (size_t row = 0; row < rows; ++row) memcpy(nv12 + row * (size_t)p->stride, from + row * step, width);
+// Fills a pass's input from its message; false if no conversion is for it.
+static bool fill(struct repghost_pass *pass) {
+  for (const struct repghost_conversion *c = pass->conversions; c; c = c->next) {
+    if (!repghost_convert(c, pass->message, pass->length, pass->nv12)) continue;
+    pass->message = NULL;
+    pass->converted = now();
+    return true;
   }
-  return true;
+  return false;
 }
 
 // The same as engine/results.py: softmax in double, the best first, of equal ones the lower index.
@@ -98,15 +82,10 @@ static int32_t infer(struct repghost_program *p) {
 }
 
 // Fills the inputs, infers once for all, and ranks the classes of each. Returns DONE, the step that failed, or
-// -1 - n where message n is no plain NV12: fill its input, set its message to NULL, call again.
+// -1 - n where no conversion is for message n: fill its input, set its message to NULL, call again.
 int32_t repghost_run(struct repghost_program *p, struct repghost_pass *const *passes, int32_t count) {
-  for (int32_t i = 0; i < count; ++i) {
-    struct repghost_pass *pass = passes[i];
-    if (!pass->message) continue;
-    if (!fill(p, pass->message, pass->length, pass->nv12)) return -1 - i;
-    pass->message = NULL;
-    pass->converted = now();
-  }
+  for (int32_t i = 0; i < count; ++i)
+    if (passes[i]->message && !fill(passes[i])) return -1 - i;
   const int32_t step = infer(p);
   if (step != DONE) return step;
   const double inferred = now();
@@ -127,5 +106,7 @@ const int32_t repghost_layout[] = {
     sizeof(struct repghost_receiver),
     sizeof(struct repghost_labels),
     sizeof(struct repghost_scaling),
+    sizeof(struct repghost_conversion),
+    sizeof(struct repghost_jpeg),
 };
 const int32_t repghost_program_size = sizeof(struct repghost_program);

@@ -4,10 +4,11 @@
 #ifndef REPGHOST_NATIVE_H
 #define REPGHOST_NATIVE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { REPGHOST_INTERFACE = 3, REPGHOST_MOST_CLASSES = 16 };
+enum { REPGHOST_INTERFACE = 4, REPGHOST_MOST_CLASSES = 16 };
 
 // The most probable classes, best first.
 struct repghost_best {
@@ -18,8 +19,9 @@ struct repghost_best {
 
 // A frame's pass through the device: the request and its answer.
 struct repghost_pass {
-  const uint8_t *message;  // a serialized Image to fill the input from; NULL: the input is filled
+  const uint8_t *message;  // a serialized image to fill the input from; NULL: the input is filled
   uint64_t length;
+  const struct repghost_conversion *conversions;  // of which one may be for it
   uint8_t *nv12;  // the pixels of its input
   double converted, inferred;  // seconds on the monotonic clock
   double threshold;
@@ -42,7 +44,7 @@ struct repghost_program {
   const float *factors, *offsets;  // one a class: logit = (value - offset) * factor
   double *scores;  // room for those of all classes
   int64_t image_step, class_step;
-  int32_t batch, timeout_ms, width, height, stride, classes, element;
+  int32_t batch, timeout_ms, classes, element;
   int32_t status;  // of libdnn, where a step failed
 };
 
@@ -68,6 +70,52 @@ struct repghost_scaling {
   int32_t bytes;        // of a row
   int32_t height;       // rows
 };
+
+int32_t repghost_scale(const struct repghost_scaling *scaling, const uint8_t *const *lines, const int64_t *steps,
+                       uint8_t *y, uint8_t *uv, int64_t stride);
+
+// One or two planes of a picture, and the part of the model's input that they become.
+struct repghost_part {
+  const struct repghost_scaling *scaling;
+  const uint8_t *planes[2];  // first rows: of a JPEG
+  int64_t offsets[2];        // of another image, in its data
+  int64_t steps[2];          // bytes from one row to the next
+  int64_t y, uv;             // offsets in the input
+};
+
+// How JPEGs framed like the first one are decoded, by libturbojpeg.
+struct repghost_jpeg {
+  void *(*open)(void);
+  int32_t (*close)(void *decoder);
+  int32_t (*read_header)(void *decoder, const uint8_t *data, unsigned long size, int32_t *width, int32_t *height,
+                         int32_t *sampling, int32_t *colors);
+  int32_t (*decode)(void *decoder, const uint8_t *data, unsigned long size, uint8_t *const *planes, int32_t width,
+                    int32_t *steps, int32_t height, int32_t flags);
+  const uint8_t *frame;  // the frame header: size and sampling
+  uint64_t frame_size;
+  uint64_t interval;   // MCUs between two restart markers; 0: there are none
+  uint8_t *planes[3];  // into which it is decoded
+  int32_t width, height, sampling, colors, decoded_width, decoded_height;
+  uint32_t restarts;  // markers, at least
+};
+
+// How messages with the same fields become the model's input, in offsets from their data and from that input.
+struct repghost_conversion {
+  const struct repghost_conversion *next;
+  const uint8_t *fields;  // an Image's height, width, encoding and is_bigendian; a CompressedImage's format
+  uint64_t fields_size;
+  const struct repghost_jpeg *jpeg;  // NULL: for an Image
+  struct repghost_part parts[2];
+  int64_t stride;
+  int32_t height;
+  uint32_t step, size;  // an Image's, and that of its data
+  int32_t count;        // of the parts
+  int32_t black;        // luma of letterbox's bars, or -1
+  int32_t gray;         // whether there is chroma that no part makes
+};
+
+bool repghost_convert(const struct repghost_conversion *conversion, const uint8_t *message, size_t length,
+                      uint8_t *nv12);
 
 // What rcl_wait_set_t begins with.
 struct repghost_wait_set {

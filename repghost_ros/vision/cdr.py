@@ -80,7 +80,7 @@ class Serialized:
 
     """
 
-    __slots__ = ("_end", "_message", "_order", "_raw", "compressed", "memory")
+    __slots__ = ("_end", "_fields_end", "_message", "_order", "_raw", "compressed", "memory")
 
     def __init__(self, raw: bytes | memoryview | Memory, *, compressed: bool) -> None:
         self._raw: memoryview | Memory
@@ -92,8 +92,8 @@ class Serialized:
             self._raw = self.memory = raw
         self.compressed = compressed
         self._message: ImageView | CompressedImageView | None = None
-        self._end = 0
-        """Of the header."""
+        self._end = self._fields_end = 0
+        """Of the header, and of the fields that follow it."""
 
     @property
     def raw(self) -> memoryview:
@@ -148,6 +148,13 @@ class Serialized:
         text = frame_id.encode() + b"\0"
         return _STAMP["<"].pack(stamp.sec, stamp.nanosec, len(text)) + text
 
+    @property
+    def fields(self) -> bytes:
+        """The fields behind the header as they lie there: of a raw image height, width, encoding and
+        is_bigendian; of a compressed one its format. Empty before `message` was read.
+        """
+        return bytes(self.raw[_aligned(self._end) : self._fields_end])
+
     def _read(self) -> ImageView | CompressedImageView:
         raw = self.raw
         order = self._order = _ORDERS.get(bytes(raw[:2]), "")
@@ -160,12 +167,14 @@ class Serialized:
         header = Header(Time(sec, nanosec), _text(raw, HEADER + 12, end))
         if self.compressed:
             (length,) = _ONE[order].unpack_from(raw, place := _aligned(end))
-            format = _text(raw, place + 4, place + 4 + length)
-            return CompressedImageView(header, format, self._data(place + 4 + length))
+            self._fields_end = place + 4 + length
+            format = _text(raw, place + 4, self._fields_end)
+            return CompressedImageView(header, format, self._data(self._fields_end))
         height, width, length = _THREE[order].unpack_from(raw, place := _aligned(end))
         end = place + 12 + length
         encoding = _text(raw, place + 12, end)
         # One byte, then the next number at its alignment.
+        self._fields_end = end + 1
         place = _aligned(end + 1)
         step, _ = _TWO[order].unpack_from(raw, place)
         is_bigendian = raw[end]

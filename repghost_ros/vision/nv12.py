@@ -12,6 +12,7 @@ Colors are BT.601. `full`: Y, U, V 0..255 (JPEG). `limited`: Y 16..235, U and V 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
@@ -93,7 +94,69 @@ def to_nv12(
         FrameError: a Bayer frame smaller than one cell, or a JPEG that cannot be decoded.
 
     """
-    y, uv = _planes(out)
+    plan(
+        frame,
+        out,
+        resize=resize,
+        color_range=color_range,
+        source_color_range=source_color_range,
+        interpolation=interpolation,
+    ).run()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Luma, chroma or both of an NV12 image, and what of a frame they are made of."""
+
+    scaling: Scaling
+    lines: Sequence[np.ndarray]
+    """One or two uint8 (rows, bytes)."""
+    y: np.ndarray
+    """uint8 (height, width)."""
+    uv: np.ndarray
+    """uint8 (height // 2, width)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps that turn a frame into NV12; frames of the same layout take the same ones."""
+
+    y: np.ndarray
+    """uint8 (height, width), all of the luma."""
+    uv: np.ndarray
+    """uint8 (height // 2, width)."""
+    black: int | None
+    """Luma to begin with, if the parts leave bars."""
+    gray: bool
+    """Whether there is chroma that no part makes."""
+    parts: tuple[Part, ...]
+
+    def run(self) -> None:
+        """Write the NV12 image.
+
+        Raises:
+            MemoryError: there is not enough memory.
+
+        """
+        if self.black is not None:
+            self.y[...] = self.black
+        if self.gray:
+            self.uv[...] = 128
+        for part in self.parts:
+            part.scaling.fill(part.lines, part.y, part.uv)
+
+
+def plan(
+    frame: Frame,
+    out: np.ndarray,
+    *,
+    resize: ResizePolicy = "stretch",
+    color_range: ColorRange = "full",
+    source_color_range: ColorRange = "limited",
+    interpolation: Interpolation = "bicubic",
+) -> Plan:
+    """Return how `to_nv12` converts a frame; arguments and errors are those of `to_nv12`."""
+    whole_y, whole_uv = y, uv = _planes(out)
     if color_range not in COLOR_RANGES or source_color_range not in COLOR_RANGES:
         raise ValueError(f"color ranges are {' and '.join(COLOR_RANGES)}")
     if interpolation not in INTERPOLATIONS:
@@ -104,8 +167,6 @@ def to_nv12(
     if resize == "crop":
         frame = _centre(frame, width, height)
     elif resize == "letterbox":
-        y[...] = 0 if color_range == "full" else 16
-        uv[...] = 128
         scale = min(width / frame.width, height / frame.height)
         # Even sizes and offsets keep luma and chroma together.
         inner_width = min(width, max(2, 2 * round(frame.width * scale / 2)))
@@ -117,15 +178,18 @@ def to_nv12(
         raise ValueError(f"resize '{resize}' is unknown: choose {', '.join(RESIZE_POLICIES)}")
     if frame.encoding in BAYER and min(frame.width, frame.height) < 2:
         raise FrameError(f"a Bayer image of {frame.width}x{frame.height} has no whole 2x2 cell")
-    if frame.encoding == "mono8":
-        uv[...] = 128
     if frame.encoding in (YCBCR, "mono8"):
         source_color_range = "full"
+    parts = []
     for layout in LAYOUTS[frame.encoding]:
         lines, width = _lines(frame, layout)
         size = (width, len(lines[0]), y.shape[1], y.shape[0])
         ranges = (source_color_range, color_range)
-        _scaling(layout, size, ranges, interpolation == "bilinear").fill(lines, y, uv)
+        scaling = _scaling(layout, size, ranges, interpolation == "bilinear")
+        parts.append(Part(scaling, lines, y, uv))
+    has_bars = resize == "letterbox"
+    black = (0 if color_range == "full" else 16) if has_bars else None
+    return Plan(whole_y, whole_uv, black, has_bars or frame.encoding == "mono8", tuple(parts))
 
 
 def to_rgb(nv12: np.ndarray, color_range: ColorRange = "full") -> np.ndarray:

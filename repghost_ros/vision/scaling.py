@@ -197,6 +197,11 @@ class Scaling:
             uv[:, ::2] = _mixed(values, self.gains[1])
             uv[:, 1::2] = _mixed(values, self.gains[2])
 
+    @property
+    def address(self) -> int:
+        """Of the compiled helper's structure, which lives as long as this object."""
+        return ctypes.addressof(self._native[0])
+
     @cached_property
     def _native(self) -> tuple[native.Scaling, tuple[np.ndarray, ...]]:
         """Return the compiled helper's structure, and the memory to which it points."""

@@ -15,8 +15,9 @@ from repghost_ros.vision.nv12 import (
     COLOR_RANGES,
     RESIZE_POLICIES,
     ColorRange,
+    Plan,
     ResizePolicy,
-    to_nv12,
+    plan,
 )
 
 WHOLE = (0, 0, 0, 0)
@@ -41,6 +42,7 @@ class View:
 
     def __post_init__(self) -> None:
         roi = tuple(self.roi)
+        object.__setattr__(self, "roi", roi)
         if len(roi) != 4 or min(roi) < 0 or (any(roi) and not all(roi[2:])):
             raise ParameterError(
                 f"roi cannot be {list(roi)}: give x, y, width, height in pixels, or four zeros for "
@@ -69,15 +71,15 @@ class View:
         """Return how frames are fitted to the input of a model for which `auto` means this policy."""
         return auto if self.resize == "auto" else self.resize
 
-    def fill(
+    def plan(
         self,
         frame: Frame,
         nv12: np.ndarray,
         color_range: ColorRange = "full",
         *,
         auto: ResizePolicy = "stretch",
-    ) -> None:
-        """Scale and convert a frame that `crop` returned into the model's input.
+    ) -> Plan:
+        """Return how a frame that `crop` returned becomes the model's input.
 
         Args:
             frame: any encoding, any size.
@@ -86,10 +88,10 @@ class View:
             auto: what the resize policy `auto` means.
 
         Raises:
-            FrameError: a Bayer frame smaller than one cell.
+            FrameError: a Bayer frame smaller than one cell, or a JPEG that cannot be decoded.
 
         """
-        to_nv12(
+        return plan(
             frame,
             nv12,
             resize=self.policy(auto),

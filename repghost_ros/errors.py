@@ -11,8 +11,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_URL = re.compile(r"\w://[^\s'\"<>]+")
-_USER = re.compile(r"(?<=://)[^/?#]*@")
+_URL = re.compile(r"\w\w:/{1,2}[^\s'\"<>]+")  # pathlib leaves one slash of two
+_USER = re.compile(r"(:/{1,2})[^/?#]*@")
 _SECRET = re.compile(
     r"([\w-]*(?:pas|pwd|pw|token|secret|key|auth|sig|cred|session)[\w-]*=)[^&;/?#]+", re.IGNORECASE
 )
@@ -22,7 +22,7 @@ def without_passwords(text: str) -> str:
     """Return a text whose URLs have no user names, passwords, keys and tokens."""
 
     def shown(url: re.Match[str]) -> str:
-        return _SECRET.sub(r"\1***", _USER.sub("", url[0]))
+        return _SECRET.sub(r"\1***", _USER.sub(r"\1", url[0]))
 
     return _URL.sub(shown, text)
 

@@ -84,7 +84,7 @@ def test_resumes_where_it_broke_off(folder: Path, tmp_path: Path) -> None:
     assert made[1] == len(samples)  # another question is not answered from it
     (tmp_path / "predictions.csv").write_text("something,else\n")
     with pytest.raises(SourceError, match="choose another folder"):
-        predict(classifier, samples, EvalProtocol(), folder=tmp_path)
+        predict(classifier, samples, EvalProtocol("crop"), folder=tmp_path)
     classifier.close()
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from repghost_ros.cli import main
 from repghost_ros.engine.results import Reporting, log_probabilities
+from repghost_ros.files import sha256
+from repghost_ros.paths import share
 from repghost_ros.runs import html
 from repghost_ros.runs.evaluation import Evaluated, Prediction
 from repghost_ros.runs.pages import write_evaluation, write_replay
@@ -75,7 +77,10 @@ def test_an_evaluation(tmp_path: Path, capsys: Any) -> None:
     text = path.read_text()
     assert text.count("<figcaption>") == 1
     assert "<title>Evaluation of demo</title>" in text
-    assert f"pictures in {folder}; repghost_ros " in text
+    model = share() / "models" / "demo.onnx"
+    about = f"Pictures in {folder}; {model}, SHA-256 {sha256(model)}; repghost_ros "
+    assert text.count(about) == 2  # in the head and below the heading
+    assert "by resize: stretch (default)" in text
     assert '<img src="data:image/jpeg;base64,' in text
     assert not re.search(r'<img [^>]*alt=""', text)
     assert text.count('<svg role="img" aria-label=') == text.count("<svg ")
@@ -106,7 +111,10 @@ def test_a_temperature_has_an_interval(tmp_path: Path) -> None:
     ]
     labels = tuple(f"class {index}" for index in range(10))
     write_evaluation(
-        tmp_path / "a.html", [Evaluated("m", "r", labels, predictions)], "crop", tmp_path
+        tmp_path / "a.html",
+        [Evaluated("m", share() / "models" / "demo.onnx", "r", labels, predictions)],
+        "crop",
+        tmp_path,
     )
     wanted = f"--temperature {fitted:.2f} (95 % interval {low:.2f} to {high:.2f})"
     assert wanted in (tmp_path / "a.html").read_text()
@@ -119,7 +127,10 @@ def test_a_replay_of_a_hundred_classes_can_be_read(tmp_path: Path) -> None:
         summary.frames += 1
         summary.classes[name] += 1
         summary.best.append(Best(frame * 10**7, name, 0.5))
-    write_replay(tmp_path / "a.html", {"bag": "<b>"}, summary)
+    about = {"bag": "<b>", "topic": "http://me:s3cret@camera/?pwd=s3cret", "model_sha256": "1f"}
+    write_replay(tmp_path / "a.html", about, summary)
+    assert "s3cret" not in (tmp_path / "a.html").read_text()
+    assert "topic http://camera/?pwd=***" in (tmp_path / "a.html").read_text()
     page = Page(tmp_path / "a.html")
     assert ["bag", "<b>"] in page.rows
     assert ["class 99", "30", "1", "0.500"] in page.rows

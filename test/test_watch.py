@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,9 @@ def test_the_page_keeps_the_last_picture(tmp_path: Path) -> None:
     with watch(str(tmp_path)) as address:
         state = wait_for(address, lambda state: state["ended"])
         assert (state["number"], state["results"][0]["class_id"]) == (1, "stop")
+        assert state["model"].startswith("demo.onnx on ONNX Runtime")
+        assert state["model"].endswith("resize: stretch (default)")
+        assert (state["earlier"], state["later"]) == (False, False)
         with urllib.request.urlopen(f"{address}frame?1") as answer:
             assert answer.read(2) == b"\xff\xd8"
 
@@ -124,10 +127,38 @@ def test_pausing_and_stepping(tmp_path: Path) -> None:
         assert state_of(address)["number"] == number
         post(f"{address}step")
         wait_for(address, lambda state: state["number"] == number + 1)
+        for back in (1, 2):
+            post(f"{address}back")
+            state = state_of(address)
+            assert (state["number"], state["earlier"]) == (number + 1 - back, True)
+        for _ in range(3):  # the last of them is a new one
+            post(f"{address}step")
+        wait_for(address, lambda state: state["number"] == number + 2)
         post(f"{address}pause")
         wait_for(address, lambda state: state["number"] > number + 3)
         with pytest.raises(urllib.error.HTTPError, match="404"):
             post(f"{address}quit")
+
+
+def test_stepping_back_keeps_little_memory() -> None:
+    watched = Watched("a", "b")
+    with open_model("demo") as model, closing(model.open_slot()) as slot:
+        for shade in range(5):
+            pixels = np.full((5000, 5000, 3), shade, np.uint8)
+            watched.show(*model.run([Request(pixels, from_array)], slot))
+        watched.show(*model.run([Request(np.zeros(3, np.uint8), from_array)], slot))
+    assert (watched.state()["number"], watched.state()["results"]) == (6, [])
+    assert "expected uint8" in watched.state()["error"]
+    watched.back()
+    assert (watched.state()["number"], watched.state()["error"]) == (5, "")
+    watched.back()  # 4 is not kept any more
+    assert (watched.state()["number"], watched.state()["earlier"]) == (5, False)
+    watched.pause()  # goes on
+    assert watched.state()["number"] == 6
+    watched.end()
+    watched.back()
+    watched.step()
+    assert (watched.state()["number"], watched.state()["paused"]) == (6, False)
 
 
 def test_a_closed_tab_prints_no_traceback(tmp_path: Path, capfd: Any) -> None:

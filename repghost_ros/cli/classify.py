@@ -37,6 +37,7 @@ from repghost_ros.runs.batch import classify_each
 from repghost_ros.runs.classified import Results
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import Picture, find, is_video, pictures
+from repghost_ros.vision.view import View
 
 Classified = Outcome[Request[Picture]]
 HELP = "classify images, folders, videos, cameras and streams"
@@ -50,6 +51,7 @@ class ClassifyReport:
     Args:
         model: the opened model; closed at the end.
         outcomes: one per picture, in order.
+        view: how the model sees pictures.
         saver: writes them, or None.
         is_live: whether an interrupt is the normal end and a terminal shows only the last answer.
 
@@ -59,6 +61,7 @@ class ClassifyReport:
         self,
         model: Model,
         outcomes: Iterable[Classified],
+        view: View,
         saver: Saver | None,
         *,
         is_live: bool = False,
@@ -67,6 +70,7 @@ class ClassifyReport:
         self.is_endless = is_live
         self._model = model
         self._outcomes = outcomes
+        self._view = view
         self._saver = saver
         self._saved: Path | None = None
         """Where the latest picture was drawn."""
@@ -84,6 +88,7 @@ class ClassifyReport:
         return {
             "model": str(self._model.path),
             "backend": self._model.runtime,
+            "resize": self._view.policy(self._model.resize),
             "results": self._answers(),
         }
 
@@ -116,7 +121,7 @@ class ClassifyReport:
                     self._saver.close()
             finally:
                 self._model.close()
-        _log.info("%s on %s", self._model.path.name, self._model.runtime)
+        _log.info(self._model.about(self._view))
 
     def _refuse(self, shown: Picture, reason: str) -> None:
         self.failed = True
@@ -203,13 +208,14 @@ def run(options: argparse.Namespace) -> ClassifyReport | classify_boxes.BoxesRep
         written = {options.save.resolve()} if options.save else set()
         files = find(map(Path, options.source), without=written)
     model = model_from(options)
+    seen = view(options)
     outcomes: Iterable[Classified] = classify_each(
         model,
         live_pictures(live[0], every=options.every, max_rate=options.max_rate or 0.0)
         if live
         else pictures(files, every=options.every),
         Picture.frame,
-        view(options),
+        seen,
         reporting(options),
         # A live camera's answers must not lag behind frames queued for other workers.
         workers=options.workers or (1 if live else None),
@@ -220,4 +226,4 @@ def run(options: argparse.Namespace) -> ClassifyReport | classify_boxes.BoxesRep
         outcomes = with_bar(outcomes, total, "picture")
     sources = map(Path, options.source)
     saver = Saver(options.save, files, sources) if options.save else None
-    return ClassifyReport(model, outcomes, saver, is_live=bool(live))
+    return ClassifyReport(model, outcomes, seen, saver, is_live=bool(live))

@@ -81,7 +81,12 @@ class BoxesReport:
                 rows.append({**about, "error": boxed.error})
             for number, region in enumerate(boxed.regions):
                 rows.append({**about, "number": number, **_as_json(region)})
-        return {"model": str(self._model.path), "backend": self._model.runtime, "results": rows}
+        return {
+            "model": str(self._model.path),
+            "backend": self._model.runtime,
+            "resize": self._view.policy(self._model.resize),
+            "results": rows,
+        }
 
     def _classified(self) -> Iterator[_Boxed]:
         try:
@@ -97,6 +102,7 @@ class BoxesReport:
                     self._saver.close()
             finally:
                 self._model.close()
+        _log.info(self._model.about(self._view))
 
     def _classify(self, shown: Picture) -> _Boxed:
         try:

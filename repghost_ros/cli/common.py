@@ -33,17 +33,11 @@ _OPTIONS = {
 }
 
 
-def add_model(
-    parser: argparse.ArgumentParser,
-    *,
-    resize: str = "as the model was trained, else stretch",
-    pictures: bool = True,
-) -> None:
+def add_model(parser: argparse.ArgumentParser, *, pictures: bool = True) -> None:
     """Add --model and how it is run.
 
     Args:
         parser: the command's.
-        resize: what `auto` means, in words.
         pictures: whether pictures are classified, so that --resize and --workers apply; else several
             models may be given.
 
@@ -71,7 +65,7 @@ def add_model(
         help="NV12 range that the model was compiled for (auto: from its file)",
     )
     if pictures:
-        _add_pictures(parser, resize)
+        _add_pictures(parser)
     else:
         parser.set_defaults(workers=None)  # in total one per core, as the runtime's own threads
 
@@ -100,12 +94,12 @@ def _add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_pictures(parser: argparse.ArgumentParser, resize: str) -> None:
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize",
         choices=(AUTO, *RESIZE_POLICIES),
         default=AUTO,
-        help=f"how pictures are fitted to the model's input (auto: {resize})",
+        help="how pictures are fitted to the model's input (auto: as its file says, else stretch)",
     )
     parser.add_argument(
         "--temperature",

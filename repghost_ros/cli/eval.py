@@ -42,7 +42,7 @@ from repghost_ros.runs.samples import (
     subfolders,
     unknown_folders,
 )
-from repghost_ros.zoo.binary import AUTO
+from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODELS
 
 HELP = "top-1 and top-5 over a folder, float against quantized"
@@ -66,6 +66,8 @@ class EvalReport:
 
     evaluated: list[Evaluated]
     resize: str
+    fitting: str
+    """The resize policy and its origin, in words."""
     agreement: Agreement | None
     """Of two models."""
 
@@ -78,7 +80,7 @@ class EvalReport:
         """Yield a table of accuracies, and some of the pictures on which two models differ."""
         shown = [row for row in map(_row, self.evaluated) if row["pictures"]]
         if shown:
-            yield f"pictures fitted to the model by --resize {self.resize}"
+            yield f"resize: {self.fitting}"
             yield Table(
                 (
                     *("model", "backend", "pictures", "top-1", "top-5"),
@@ -138,7 +140,7 @@ def _row(evaluated: Evaluated) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `repghost eval`."""
     parser.add_argument("folder", type=Path, metavar="DIR")
-    add_model(parser, resize="as the model was trained, else crop")
+    add_model(parser)
     parser.add_argument(
         "--against", metavar="MODEL", help="a second model, such as the quantized .bin or .onnx"
     )
@@ -183,10 +185,12 @@ def run(options: argparse.Namespace) -> EvalReport:
     check_report(options.report)
     candidates = _candidates(options)
     evaluated: list[Evaluated] = []
+    asked = View(resize=options.resize)
     for candidate in candidates:
         with model_from(options, candidate.model, candidate.backend) as model:
-            if options.resize == AUTO:
-                options.resize = model.own.resize or "crop"
+            if not evaluated:  # a second model sees the same
+                fitting = model.fitting(asked)
+                protocol = EvalProtocol(asked.policy(model.resize), options.temperature)
             if evaluated and model.labels != evaluated[0].labels:
                 raise SourceError(
                     f"'{candidate.name}' has other classes than '{evaluated[0].name}'"
@@ -197,15 +201,16 @@ def run(options: argparse.Namespace) -> EvalReport:
                     "classify --json gives the scores to choose a threshold by"
                 )
             samples = _samples(options, model, alone=len(candidates) == 1)
-            made = _predict(options, model, samples)
-            evaluated.append(Evaluated(candidate.name, model.runtime, model.labels, made))
+            made = _predict(options, protocol, model, samples)
+            about = (candidate.name, model.path, model.runtime, model.labels)
+            evaluated.append(Evaluated(*about, made))
     _log_errors([p for each in evaluated for p in each.predictions if p.error])
     if options.out and any(each.accuracy.pictures for each in evaluated):
         write_per_class(options.out / "per_class.csv", evaluated)
     if options.report:
-        write_evaluation(options.report, evaluated, options.resize, options.folder)
+        write_evaluation(options.report, evaluated, fitting, options.folder)
     both = agreement(*(each.predictions for each in evaluated)) if len(evaluated) == 2 else None
-    return EvalReport(evaluated, options.resize, both)
+    return EvalReport(evaluated, protocol.resize, fitting, both)
 
 
 def _candidates(options: argparse.Namespace) -> list[Candidate]:
@@ -255,7 +260,7 @@ def _samples(options: argparse.Namespace, model: Model, *, alone: bool) -> list[
 
 
 def _predict(
-    options: argparse.Namespace, model: Model, samples: Sequence[Sample]
+    options: argparse.Namespace, protocol: EvalProtocol, model: Model, samples: Sequence[Sample]
 ) -> list[Prediction]:
     """Predict in this process, or on the fleet of --on."""
     started = closing(open_fleet(options.on, options.workers)) if options.on else nullcontext()
@@ -263,7 +268,7 @@ def _predict(
         return predict(
             model,
             samples,
-            EvalProtocol(options.resize, options.temperature),
+            protocol,
             keep_log_scores=options.report is not None,
             workers=options.workers,
             folder=options.out,

@@ -24,12 +24,14 @@ _FORMATS = ("bin", "onnx")
 _SORTS = ("fps", "top1", "params", "name")
 _PLOTS = (".png", ".svg", ".pdf")
 _LEGEND = """
-* on the front: no other is faster and more accurate in int8
-M: millions of parameters; float, int8: ImageNet top-1 in percent; ms: latency with one thread; FPS:
-frames a second with four. Published by the RDK model zoo for the RDK X5; (a) by the authors, where the
-zoo has no figure. fused, batch 4: frames a second predicted by the vendor's compiler after `repghost
-fuse`, one at a time and in batches of four; no board.
-bin, onnx: megabytes in {store}; '{demo}', which names road signs, is built in"""
+*: on the front, no other model is both faster and more accurate in int8
+M: millions of parameters
+float, int8: ImageNet top-1 in percent, published by the RDK model zoo, or (a) by the authors
+ms, FPS: latency with one thread, frames a second with four, published for the RDK X5
+fused, batch 4: frames a second after `repghost fuse`, singly and in batches of four, predicted by the \
+vendor's compiler, no board
+bin, onnx: megabytes in {store}
+'{demo}', which knows road signs, is built in"""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from repghost_ros.sources.bag_writer import STORAGES
 from repghost_ros.sources.bags import Bag, Topic
 from repghost_ros.sources.types import COMPRESSED, IMAGE
 from repghost_ros.vision.nv12 import COLOR_RANGES
+from repghost_ros.zoo.onnx_graph import model_sha256
 
 HELP = "classify a bag offline; compare with an earlier result"
 _SHOWN = 5  # refused, failed or changed frames listed
@@ -146,6 +147,8 @@ class Replayed:
     summary: Summary
     about: dict[str, Any] = field(default_factory=dict)
     """Bag, topic, model, backend and speed; empty where the answers come from a result."""
+    answered_by: str = ""
+    """The model in words; empty likewise."""
     error: str = ""
     """Why the bag broke off; empty if it did not."""
 
@@ -173,7 +176,7 @@ class ReplayReport:
             yield (
                 f"{about['topic']}: {count(summary.frames, 'frame')}, {summary.refused} refused, "
                 f"{summary.failed} failed, in {about['seconds']:.1f} s ({about['fps']} fps) with "
-                f"{Path(about['model']).name} on {about['backend']}"
+                f"{self.replayed.answered_by}"
             )
             rows = [tuple(row.values()) for row in self._classes()]
             yield Table(("best class", "frames", "runs"), rows)
@@ -348,11 +351,13 @@ def _replay(path: Path, wanted: ReplayOptions, options: argparse.Namespace) -> R
         "bag": str(path),
         "topic": topic.name,
         "model": str(model.path),
+        "model_sha256": model_sha256(model.path),
         "backend": model.runtime,
+        "resize": wanted.view.policy(model.resize),
         "seconds": round(seconds, 3),
         "fps": round(summary.frames / seconds, 1),
     }
-    return Replayed(answers, summary, about, str(broken or ""))
+    return Replayed(answers, summary, about, model.about(wanted.view), str(broken or ""))
 
 
 def _log_errors(answers: list[Answer]) -> None:

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from itertools import zip_longest
 from typing import Any, Protocol
 
+from repghost_ros.cli.terminal import fitted, terminal_width
 from repghost_ros.errors import without_passwords
 
 SCHEMA = 2
 """Version of the JSON that `repghost COMMAND --json` prints; rises when a field changes its meaning."""
+_NARROW = 12  # characters: text columns do not shrink below
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,56 @@ class Table:
 
     def __str__(self) -> str:
         """Plain columns of minimal width."""
-        rows = [list(self.head), *self.cells()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return self.fitted(None)
+
+    def fitted(self, width: int | None) -> str:
+        """Return the table as text at most so wide: cells wrapped between words, numbers never.
+
+        Where even that is too wide, return a block of lines for every row.
+        """
+        rows, numeric = self.cells(), self.numeric()
+        columns = list(zip(self.head, *rows, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        gap = "  "
+        if width is not None and sum(widths) + len(gap) * (len(widths) - 1) > width:
+            gap = " "
+            room = width - (len(widths) - 1)
+            least = [
+                max(
+                    _longest_word(head), *(len(c) if right else min(len(c), _NARROW) for c in cells)
+                )
+                for (head, *cells), right in zip(columns, numeric, strict=True)
+            ]
+            if sum(least) > room:
+                return "\n\n".join(self._block(row, width) for row in rows)
+            while sum(widths) > room:  # the widest that may shrink gives way
+                spare = [(have, at) for at, have in enumerate(widths) if have > least[at]]
+                widths[max(spare)[1]] -= 1
         lines = (
-            "  ".join(
+            gap.join(
                 cell.rjust(width) if right else cell.ljust(width)
-                for cell, width, right in zip(row, widths, self.numeric(), strict=True)
+                for cell, width, right in zip(line, widths, numeric, strict=True)
             )
-            for row in rows
+            for row in (list(self.head), *rows)
+            for line in zip_longest(*map(_wrapped, row, widths), fillvalue="")
         )
         return "\n".join(line.rstrip() for line in lines)
+
+    def _block(self, row: Sequence[str], width: int) -> str:
+        indent = max(map(len, self.head)) + 2
+        lines = (
+            f"{name:{indent}}{cell}" if name else cell
+            for name, cell in zip(self.head, row, strict=True)
+        )
+        return "\n".join(fitted(line, width) for line in lines if line.strip())
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    return textwrap.wrap(cell, max(1, width), break_on_hyphens=False) or [""]
 
 
 @dataclass(frozen=True)
@@ -93,29 +136,11 @@ def print_report(command: str, report: Report, *, as_json: bool) -> None:
         envelope = {"schema": SCHEMA, "command": command, **report.as_json()}
         print(without_passwords(json.dumps(envelope, indent=1, ensure_ascii=False)))
         return
-    is_terminal = sys.stdout.isatty()
+    width = terminal_width(sys.stdout)
     for piece in report.text():
-        if isinstance(piece, Table) and is_terminal and find_spec("rich") is not None:
-            _print_rich(piece)
-        elif isinstance(piece, Latest):
-            shown = f"\r\x1b[K{piece.line}" if is_terminal else f"{piece.text}\n"
+        if isinstance(piece, Latest):
+            shown = f"{piece.text}\n" if width is None else f"\r\x1b[K{piece.line}"
             print(without_passwords(shown), end="", flush=True)
         else:
-            print(without_passwords(str(piece)), flush=True)
-
-
-def _print_rich(table: Table) -> None:
-    """Return the table at the terminal's width, long cells wrapped."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, is_numeric in zip(table.head, table.numeric(), strict=True):
-        shown.add_column(name, justify="right" if is_numeric else "left", overflow="fold")
-    for row in table.cells():
-        shown.add_row(
-            *map(Text, map(without_passwords, row))
-        )  # file and class names are not markup
-    Console().print(shown)
+            text = piece.fitted(width) if isinstance(piece, Table) else fitted(piece, width)
+            print(without_passwords(text), flush=True)

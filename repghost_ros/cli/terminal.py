@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from repghost_ros.errors import need, without_passwords
 
@@ -22,9 +25,43 @@ Advance = Callable[[int, int], None]
 """Called with what is done and the total; moves a progress bar."""
 
 
+def terminal_width(stream: TextIO) -> int | None:
+    """Return the characters of a line on the terminal behind a stream; None of a file or pipe."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fitted(text: str, width: int | None) -> str:
+    """Return a text whose longer lines are wrapped between words, so that no number is split.
+
+    A line goes on below its last column; two spaces or more are between columns.
+
+    Args:
+        text: lines; addresses and paths stay whole.
+        width: characters of a line; None: any number.
+
+    """
+    return "\n".join(line if width is None else _fitted(line, width) for line in text.split("\n"))
+
+
+def _fitted(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    columns = re.match(r"(.*\S)? {2,}(?=\S)", line)
+    indent = len(columns[0]) if columns else 0
+    if indent > width // 2:
+        indent = 2
+    return textwrap.fill(
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def print_error(text: str) -> None:
     """Print one message on stderr, above a progress bar if there is one."""
-    line = without_passwords(f"repghost: {text}")
+    line = fitted(without_passwords(f"repghost: {text}"), terminal_width(sys.stderr))
     tqdm = sys.modules.get("tqdm")
     if tqdm is None:
         print(line, file=sys.stderr)

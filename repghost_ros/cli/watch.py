@@ -54,14 +54,13 @@ class WatchReport:
         self._made = made
         self._of_files = of_files
         self._options = options
-        self._watched = Watched(
-            without_passwords(options.source), f"{model.name} on {model.runtime}"
-        )
+        self._view = view(options)
+        self._watched = Watched(without_passwords(options.source), model.about(self._view))
 
     def text(self) -> Iterator[str]:
         """Yield the page's address and, at the end, the number of frames."""
         yield from self._watch()
-        yield count(self._watched.state()["number"], "frame")
+        yield count(self._watched.frames, "frame")
 
     def as_json(self) -> dict[str, Any]:
         """Return the last state of the page."""
@@ -84,7 +83,7 @@ class WatchReport:
             for read in self._made:
                 if not self._watched.take_turn(wait=self._of_files):
                     continue
-                request = Request(read, lambda read: read(), view(options), reported)
+                request = Request(read, lambda read: read(), self._view, reported)
                 for outcome in self._model.run([request], slot):
                     self._watched.show(outcome)
             self._watched.end()

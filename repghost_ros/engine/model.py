@@ -162,6 +162,16 @@ class Model(AbstractContextManager["Model"]):
         """The resize policy where a view does not give one."""
         return self.own.resize or "stretch"
 
+    def fitting(self, view: View) -> str:
+        """Return how pictures are fitted to the input: the resize policy and, of `auto`, its origin."""
+        if view.resize != "auto":
+            return view.resize
+        return f"{self.resize} ({'from the model file' if self.own.resize else 'default'})"
+
+    def about(self, view: View) -> str:
+        """Return in one line what answers: the file, its runtime, how pictures are fitted to it."""
+        return f"{self.path.name} on {self.runtime}, resize: {self.fitting(view)}"
+
     def __repr__(self) -> str:
         size = f"{self.width}x{self.height}"
         return (

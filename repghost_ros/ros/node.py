@@ -49,7 +49,7 @@ class ClassifierNode(LifecycleNode):
             super().destroy_node()
             raise
         self._enabled = True
-        self._host = ModelHost(self.get_logger(), self._log_progress, self._check_classes)
+        self._host = ModelHost(self.get_logger(), self._log_progress, self._check)
         self._switch = ModelSwitch(self, self._host, self._revert)
         self._rig = CameraRig(self, lambda: self._current, lambda: self._enabled)
         self._autostart: Autostart | None = None
@@ -145,8 +145,11 @@ class ClassifierNode(LifecycleNode):
             f"downloading: {done / 1e6:.1f} of {total / 1e6:.1f} MB", throttle_duration_sec=2.0
         )
 
-    def _check_classes(self, model: Model) -> None:
+    def _check(self, model: Model) -> None:
         self._current.reporting.check(model.labels)
+        self.get_logger().info(
+            f"images are fitted to '{model.name}' by resize: {model.fitting(self._current.view)}"
+        )
 
     # --- supervision -----------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ _OPTIONAL = {
     "torch": ("repghost export", "torch timm"),
     "timm": ("repghost export", "torch timm"),
     "shtab": ("repghost completion", "shtab"),
-    "rich": ("colours and tables on a terminal", "rich"),
+    "rich": ("the demo's viewer on a terminal", "rich"),
     "PIL": ("labels in any script on annotated pictures", "pillow"),
 }
 """Modules, what they are for, and what pip calls them."""

@@ -91,8 +91,7 @@ SHARD = 200
 class EvalProtocol:
     """The preprocessing of pictures, and the way from outputs to scores."""
 
-    resize: ResizePolicy = "crop"
-    """`crop` is ImageNet's."""
+    resize: ResizePolicy
     temperature: float = 1.0
 
     @property
@@ -330,6 +329,7 @@ class Evaluated:
     """A model's predictions."""
 
     name: str
+    path: Path
     runtime: str
     labels: tuple[str, ...]
     predictions: list[Prediction]

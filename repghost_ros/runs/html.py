@@ -12,6 +12,7 @@ from html import escape
 import cv2
 import numpy as np
 
+from repghost_ros.errors import without_passwords
 from repghost_ros.version import __version__
 
 _STYLE = """
@@ -44,7 +45,7 @@ figure img { width: 100%; border-radius: 4px } figcaption { font-size: .85rem; l
 
 
 def page(title: str, parts: Iterable[str], about: str = "") -> str:
-    """Return a page of these HTML parts.
+    """Return a page of these HTML parts, without the passwords of URLs in them.
 
     Args:
         title: the heading and the title of the browser's tab.
@@ -54,7 +55,7 @@ def page(title: str, parts: Iterable[str], about: str = "") -> str:
     """
     written = f"repghost_ros {__version__}, {datetime.now().astimezone():%Y-%m-%d %H:%M %z}"
     about = f"{about}; {written}" if about else written
-    return (
+    text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="generator" content="repghost_ros {__version__}">'
@@ -62,6 +63,7 @@ def page(title: str, parts: Iterable[str], about: str = "") -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{escape(title)}</h1>{note(about)}" + "\n".join(parts) + "</body></html>\n"
     )
+    return without_passwords(text)
 
 
 def table(

@@ -20,6 +20,7 @@ from repghost_ros.runs.plots import plot_confusion, plot_reliability, plot_timel
 from repghost_ros.runs.reliability import fit_temperature, reliability, temperature_interval
 from repghost_ros.runs.replay import Summary
 from repghost_ros.sources.pictures import read_image
+from repghost_ros.zoo.onnx_graph import model_sha256
 
 _CLASSES = 20  # of a confusion matrix
 _MISTAKES = 12  # pictures
@@ -27,14 +28,16 @@ _LEAST_PICTURES, _LEAST_MISTAKES = 200, 10  # that a temperature is fitted to
 _RUNS = 200  # rows
 
 
-def write_evaluation(path: Path, evaluated: Sequence[Evaluated], resize: str, folder: Path) -> None:
+def write_evaluation(
+    path: Path, evaluated: Sequence[Evaluated], fitting: str, folder: Path
+) -> None:
     """Write a report of an evaluation.
 
     Args:
         path: the .html file.
         evaluated: the models' predictions.
-        resize: the policy, for the text.
-        folder: the pictures, for the text.
+        fitting: the resize policy, in words.
+        folder: of the pictures.
 
     Raises:
         OutputError: it cannot be written.
@@ -56,7 +59,7 @@ def write_evaluation(path: Path, evaluated: Sequence[Evaluated], resize: str, fo
                 )
                 for each in evaluated
             ),
-            f"Pictures fitted to the model by the policy '{resize}'.",
+            f"Pictures are fitted to the model by resize: {fitting}.",
         )
     ]
     for each in evaluated:
@@ -66,7 +69,8 @@ def write_evaluation(path: Path, evaluated: Sequence[Evaluated], resize: str, fo
                 parts.append(f"<h1>{html.escape(each.name)}</h1>")
             parts += _model(judged, each.labels)
     names = " and ".join(each.name for each in evaluated)
-    _write(path, html.page(f"Evaluation of {names}", parts, f"pictures in {folder}"))
+    files = "; ".join(f"{each.path}, SHA-256 {model_sha256(each.path)}" for each in evaluated)
+    _write(path, html.page(f"Evaluation of {names}", parts, f"Pictures in {folder}; {files}"))
 
 
 def _model(judged: Sequence[Prediction], labels: Sequence[str]) -> Iterator[str]:
@@ -232,8 +236,8 @@ def write_replay(path: Path, about: dict[str, Any], summary: Summary) -> None:
         ),
     ]
     title = f"Replay of {Path(str(about['bag'])).name}" if "bag" in about else "Replay"
-    said = ", ".join(f"{name} {value}" for name, value in about.items())
-    _write(path, html.page(title, parts, said))
+    said = (f"{name} {about[name]}" for name in ("topic", "model", "model_sha256") if name in about)
+    _write(path, html.page(title, parts, ", ".join(said)))
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.overlay import picture
+from repghost_ros.engine.results import Result
 from repghost_ros.vision.frame import Frame
 
 _RATE_OVER = 2.0  # seconds
+_KEPT_PIXELS = 64_000_000  # of the frames to step back to: 30 of full HD, 200 MB at most
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>repghost watch</title><link rel="icon" href="data:,"><style>
@@ -35,8 +38,8 @@ b { font-size: 1.4rem; font-weight: 600 } dl { display: flex; gap: 2rem } dd { m
 <div><dt class="note">frames a second</dt><dd><b id="fps">-</b></dd></div>
 <div><dt class="note">frames</dt><dd><b id="number">-</b></dd></div></dl>
 <ul id="results"></ul><p id="error"></p>
-<p class="note"><button id="pause">Pause</button> <button id="step">Step</button>
-space pauses, the right arrow key steps</p></section></main><script>
+<p class="note"><button id="back">Back</button> <button id="pause">Pause</button>
+<button id="step">Step</button> space pauses, the arrow keys step</p></section></main><script>
 const at = id => document.getElementById(id);
 let shown = 0;
 async function look() {
@@ -46,7 +49,9 @@ async function look() {
     at("model").textContent = state.model;
     at("number").textContent = state.number;
     at("pause").textContent = state.paused ? "Go on" : "Pause";
-    at("pause").disabled = at("step").disabled = state.ended;
+    at("pause").disabled = state.ended;
+    at("step").disabled = state.ended && !state.later;
+    at("back").disabled = !state.earlier;
     at("error").textContent = state.error || (state.ended ? "The source has ended." :
       state.number ? "" : "waiting for the first frame");
     if (state.number !== shown) {
@@ -70,20 +75,36 @@ async function look() {
   setTimeout(look, 100);
 }
 const send = what => fetch(what, { method: "POST" }).catch(() => {});
-at("pause").onclick = () => send("pause");
-at("step").onclick = () => send("step");
+for (const what of ["back", "pause", "step"]) at(what).onclick = () => send(what);
+const keys = { " ": "pause", ArrowLeft: "back", ArrowRight: "step" };
 document.onkeydown = event => {
-  if (event.target.tagName === "BUTTON" && event.key !== "ArrowRight") return;
-  if (event.key === " ") { event.preventDefault(); send("pause"); }
-  if (event.key === "ArrowRight") send("step");
+  if (!(event.key in keys) || event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.key === " " && event.target.tagName === "BUTTON") return;
+  event.preventDefault();
+  send(keys[event.key]);
 };
 look();
 </script></body></html>
 """
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """A frame with its results, or why there are none."""
+
+    number: int
+    frame: Frame | None
+    latency_ms: float = 0.0
+    results: tuple[Result, ...] = ()
+    error: str = ""
+
+    @property
+    def pixels(self) -> int:
+        return self.frame.width * self.frame.height if self.frame else 0
+
+
 class Watched:
-    """The latest frame, for any number of browsers.
+    """The latest frames, for any number of browsers; one of them is shown.
 
     Args:
         source: what is watched, in words.
@@ -93,13 +114,13 @@ class Watched:
 
     def __init__(self, source: str, model: str) -> None:
         self._lock = threading.Lock()  # guards everything below
-        self._state: dict[str, Any] = {
-            **{"source": source, "model": model, "number": 0, "error": ""},
-            **{"latency_ms": 0.0, "fps": 0.0, "results": [], "paused": False, "ended": False},
-        }
-        self._steps = 0
         self._may_go_on = threading.Condition(self._lock)
-        self._frame: Frame | None = None
+        self._about = {"source": source, "model": model}
+        self._kept: deque[_Shown] = deque()
+        self._behind = 0
+        """How many frames before the latest one the page shows."""
+        self._paused = self._ended = False
+        self._steps = 0
         self._times: deque[float] = deque()
 
     def show(self, outcome: Outcome[Any]) -> None:
@@ -109,37 +130,47 @@ class Watched:
             self._times.append(now)
             while now - self._times[0] > _RATE_OVER:
                 self._times.popleft()
-            span = now - self._times[0]
-            self._state["number"] += 1
-            self._state["fps"] = (len(self._times) - 1) / span if span else 0.0
-            if not isinstance(outcome, Answered):
-                self._state["error"], self._state["results"] = str(outcome.error), []
-                return
-            times, self._frame = outcome.times, outcome.frame
-            self._state["error"] = ""
-            self._state["latency_ms"] = (times.inferred - times.started) * 1e3
-            self._state["results"] = [
-                {"class_id": each.class_id, "score": each.score} for each in outcome.results
-            ]
+            last = self._kept[-1] if self._kept else _Shown(0, None)
+            if isinstance(outcome, Answered):
+                latency_ms = (outcome.times.inferred - outcome.times.started) * 1e3
+                shown = _Shown(last.number + 1, outcome.frame, latency_ms, outcome.results)
+            else:
+                error = str(outcome.error)
+                shown = _Shown(last.number + 1, last.frame, last.latency_ms, error=error)
+            self._kept.append(shown)
+            while len(self._kept) > 2 and sum(each.pixels for each in self._kept) > _KEPT_PIXELS:
+                self._kept.popleft()
+            if self._behind:  # what is looked at stays
+                self._behind = min(self._behind + 1, len(self._kept) - 1)
 
     def pause(self) -> None:
         """Pause, or go on."""
         with self._may_go_on:
-            self._state["paused"] = not self._state["paused"]
-            self._steps = 0
+            self._paused = not self._paused and not self._ended
+            self._steps = self._behind = 0
             self._may_go_on.notify_all()
 
     def step(self) -> None:
-        """Show one frame more, and pause after it."""
+        """Show the next frame, and pause after it."""
         with self._may_go_on:
-            self._state["paused"] = True
-            self._steps += 1
+            self._paused = not self._ended
+            if self._behind:
+                self._behind -= 1
+            else:
+                self._steps += 1
             self._may_go_on.notify_all()
+
+    def back(self) -> None:
+        """Pause, and show the frame before this one, if it is still kept."""
+        with self._may_go_on:
+            self._paused = not self._ended
+            self._steps = 0
+            self._behind = max(0, min(self._behind + 1, len(self._kept) - 1))
 
     def take_turn(self, *, wait: bool) -> bool:
         """Return whether the next frame is to be shown; with `wait`, return once it is."""
         with self._may_go_on:
-            while self._state["paused"] and not self._steps:
+            while self._paused and not self._steps:
                 if not wait:
                     return False
                 self._may_go_on.wait()
@@ -149,21 +180,45 @@ class Watched:
     def end(self) -> None:
         """Tell the page that no further frame comes."""
         with self._lock:
-            self._state.update(ended=True, paused=False)
+            self._ended, self._paused = True, False
+
+    @property
+    def frames(self) -> int:
+        """The number of frames so far."""
+        with self._lock:
+            return self._kept[-1].number if self._kept else 0
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows beside the picture."""
         with self._lock:
-            return dict(self._state)
+            shown = self._shown() or _Shown(0, None)
+            span = self._times[-1] - self._times[0] if self._times else 0.0
+            return {
+                **self._about,
+                "number": shown.number,
+                "error": shown.error,
+                "latency_ms": shown.latency_ms,
+                "fps": (len(self._times) - 1) / span if span else 0.0,
+                "results": [
+                    {"class_id": each.class_id, "score": each.score} for each in shown.results
+                ],
+                "paused": self._paused,
+                "ended": self._ended,
+                "earlier": self._behind < len(self._kept) - 1,
+                "later": self._behind > 0,
+            }
 
     def jpeg(self) -> bytes | None:
         """Return the picture; None before the first frame."""
         with self._lock:
-            frame = self._frame
-        if frame is None:
+            shown = self._shown()
+        if shown is None or shown.frame is None:
             return None
-        bgr = np.ascontiguousarray(picture(frame)[..., ::-1])
+        bgr = np.ascontiguousarray(picture(shown.frame)[..., ::-1])
         return cv2.imencode(".jpg", bgr)[1].tobytes()
+
+    def _shown(self) -> _Shown | None:
+        return self._kept[-1 - self._behind] if self._kept else None
 
 
 class PageServer(ThreadingHTTPServer):
@@ -201,7 +256,11 @@ def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
                 self.send_error(404)
 
         def do_POST(self) -> None:
-            control = {"/pause": watched.pause, "/step": watched.step}.get(self.path)
+            control = {
+                "/pause": watched.pause,
+                "/step": watched.step,
+                "/back": watched.back,
+            }.get(self.path)
             if control is None:
                 self.send_error(404)
                 return

@@ -1,7 +1,7 @@
 // The bench's ROS programs on rcl, in C: one that loads the node and takes little of the processor for
 // it, and one that is the least that a ROS node can be. bench/graph.py builds and starts them.
 //
-//   load TOPIC   sends 224x224 NV12 images on `image` and takes the answers on TOPIC. It prints `ready`
+//   load TOPIC   sends images on `image`, JPEGs on `image/compressed`, and takes the answers on TOPIC. It prints `ready`
 //                once an answer has come, then does for each line `RATE WARM_UP SECONDS` that it reads: send,
 //                print `begin` after the warm-up and `end`, and the figures: sent, answered, p50, p99 (ms)
 //   node         answers such images: take, copy the pixels, publish
@@ -19,11 +19,20 @@
 #include <rmw/qos_profiles.h>
 #include <rosidl_runtime_c/primitives_sequence_functions.h>
 #include <rosidl_runtime_c/string_functions.h>
+#include <sensor_msgs/msg/compressed_image.h>
 #include <sensor_msgs/msg/image.h>
 #include <vision_msgs/msg/classification.h>
 #include <vision_msgs/msg/object_hypothesis.h>
 
-enum { WIDTH = 224, HEIGHT = 224, PIXELS = WIDTH * HEIGHT * 3 / 2, MAX_FRAMES = 1 << 20 };
+// What the load sends, again and again.
+struct images {
+  const char *encoding;  // or jpeg
+  uint32_t width, height, step;
+  const uint8_t *data;
+  uint64_t size;
+};
+
+enum { MAX_FRAMES = 1 << 20 };
 enum { STAMP = 4, DEPTH = 5 };  // of a serialized message: where its header begins; the node's qos_depth
 
 static rcl_context_t context;
@@ -38,6 +47,15 @@ static void check(rcl_ret_t status, const char *what) {
   if (status == RCL_RET_OK) return;
   fprintf(stderr, "graph: %s: %s\n", what, rcl_get_error_string().str);
   exit(1);
+}
+
+static bool is_jpeg(const struct images *images) { return !strcmp(images->encoding, "jpeg"); }
+
+static const char *topic_of(const struct images *images) { return is_jpeg(images) ? "image/compressed" : "image"; }
+
+static const rosidl_message_type_support_t *type_of(const struct images *images) {
+  return is_jpeg(images) ? ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, CompressedImage)
+                         : ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image);
 }
 
 static double now(void) {
@@ -134,22 +152,28 @@ static int ascending(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static void load(const char *topic) {
+static rcl_serialized_message_t message_of(const struct images *images) {
+  sensor_msgs__msg__Image content;
+  sensor_msgs__msg__Image__init(&content);
+  content.width = images->width, content.height = images->height, content.step = images->step;
+  rosidl_runtime_c__String__assign(&content.encoding, images->encoding);
+  rosidl_runtime_c__String__assign(&content.header.frame_id, "camera");
+  rosidl_runtime_c__uint8__Sequence__init(&content.data, images->size);
+  memcpy(content.data.data, images->data, images->size);
+  if (!is_jpeg(images)) return serialized(&content, ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image));
+  sensor_msgs__msg__CompressedImage packed = {content.header, content.encoding, content.data};
+  return serialized(&packed, ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, CompressedImage));
+}
+
+static void load(const char *topic, const struct images *images) {
   sent_at = calloc(MAX_FRAMES, sizeof *sent_at);
   answered_at = calloc(MAX_FRAMES, sizeof *answered_at);
   double *latencies = calloc(MAX_FRAMES, sizeof *latencies);
   rmw_qos_profile_t sensor = rmw_qos_profile_sensor_data, many = rmw_qos_profile_default;
   many.depth = 1000;
-  advertise("image", ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image), sensor);
+  advertise(topic_of(images), type_of(images), sensor);
   subscribe(topic, ROSIDL_GET_MSG_TYPE_SUPPORT(vision_msgs, msg, Classification), many);
-  sensor_msgs__msg__Image content;
-  sensor_msgs__msg__Image__init(&content);
-  content.width = WIDTH, content.height = HEIGHT, content.step = WIDTH;
-  rosidl_runtime_c__String__assign(&content.encoding, "nv12");
-  rosidl_runtime_c__String__assign(&content.header.frame_id, "camera");
-  rosidl_runtime_c__uint8__Sequence__init(&content.data, PIXELS);
-  for (int i = 0; i < PIXELS; ++i) content.data.data[i] = (uint8_t)(rand() >> 8);
-  rcl_serialized_message_t image = serialized(&content, ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image));
+  rcl_serialized_message_t image = message_of(images);
   pthread_t listener;
   pthread_create(&listener, NULL, listen, NULL);
   uint32_t number = 0;
@@ -186,24 +210,26 @@ static void load(const char *topic) {
 
 // ---- node ---------------------------------------------------------------------------------------
 
-static uint8_t pixels[PIXELS];
+static uint8_t *pixels;
+static uint64_t size;
 static rcl_serialized_message_t answer;
 static int (*classify)(const char *model, const void *image, size_t size);  // NULL: without a device
 static const char *model;
 
 // The images are the load's: their pixels are the message's last bytes.
 static void reply(rcl_serialized_message_t *image) {
-  const uint8_t *data = image->buffer + image->buffer_length - PIXELS;
-  if (!classify) memcpy(pixels, data, PIXELS);
-  else if (!classify(model, data, PIXELS)) exit(2);
+  const uint8_t *data = image->buffer + image->buffer_length - size;
+  if (!classify) memcpy(pixels, data, size);
+  else if (!classify(model, data, size)) exit(2);
   memcpy(answer.buffer + STAMP, image->buffer + STAMP, 8);
   check(rcl_publish_serialized_message(&publisher, &answer, NULL), "publish");
 }
 
-static void answer_all(void) {
+static void answer_all(const struct images *images) {
   rmw_qos_profile_t sensor = rmw_qos_profile_sensor_data, reliable = rmw_qos_profile_default;
   sensor.depth = DEPTH;
-  subscribe("image", ROSIDL_GET_MSG_TYPE_SUPPORT(sensor_msgs, msg, Image), sensor);
+  subscribe(topic_of(images), type_of(images), sensor);
+  size = images->size, pixels = malloc(size);
   advertise("~/classification", ROSIDL_GET_MSG_TYPE_SUPPORT(vision_msgs, msg, Classification), reliable);
   vision_msgs__msg__Classification content;
   vision_msgs__msg__Classification__init(&content);
@@ -217,14 +243,15 @@ static void answer_all(void) {
   serve(reply);
 }
 
-// The answers' topic for `load`, NULL for a node; then perhaps what infers, and its model.
-int run(const char *answers, int (*inferring)(const char *, const void *, size_t), const char *path) {
+// The images; the answers' topic for `load`, NULL for a node; then perhaps what infers, and its model.
+int run(const struct images *images, const char *answers, int (*inferring)(const char *, const void *, size_t),
+        const char *path) {
   classify = inferring, model = path;
   signal(SIGINT, end);
   signal(SIGTERM, end);
   enter(answers ? "bench_camera" : "limit");
-  if (answers) load(answers);
-  else answer_all();
+  if (answers) load(answers, images);
+  else answer_all(images);
   check(rcl_publisher_fini(&publisher, &node), "publisher");
   check(rcl_subscription_fini(&subscription, &node), "subscription");
   check(rcl_node_fini(&node), "node");

@@ -17,6 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from bench.convert import shape, smooth_jpegs
+
 HERE = Path(__file__).parent
 _LIBRARIES = (
     *("rcl", "rmw", "rcutils", "rosidl_runtime_c"),
@@ -97,13 +101,58 @@ class Run:
         return self.cpu_s / self.answered * 1e3 if self.answered else float("nan")
 
 
+class _Images(ctypes.Structure):
+    """struct images of graph.c."""
+
+    _fields_ = (
+        ("encoding", ctypes.c_char_p),
+        *((name, ctypes.c_uint32) for name in ("width", "height", "step")),
+        ("data", ctypes.c_char_p),
+        ("size", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a load sends; `jpeg` is sent compressed."""
+
+    encoding: str = "nv12"
+    width: int = 224
+    height: int = 224
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} {self.encoding}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What `main` makes it of."""
+        return [self.encoding, str(self.width), str(self.height)]
+
+    def structure(self) -> _Images:
+        """Return the first of them: noise, or a JPEG of a smooth picture with a little of it."""
+        if self.encoding == "jpeg":
+            (jpeg,) = smooth_jpegs(self.width, self.height, 1)
+            step, data = 0, jpeg.tobytes()
+        else:
+            size = shape(self.encoding, self.width, self.height)
+            step = int(np.prod(size[1:]))
+            data = np.random.default_rng(0).bytes(size[0] * step)
+        encoding = self.encoding.encode()
+        return _Images(encoding, self.width, self.height, step, data, len(data))
+
+
+SMALL = Images()
+"""As large as the model's input."""
+
+
 class Load:
     """Sends images to a node and takes its answers, from a process of its own."""
 
-    def __init__(self, library: Path, topic: str, pid: int) -> None:
+    def __init__(self, library: Path, topic: str, pid: int, images: Images = SMALL) -> None:
         self._pid = pid
+        command = [sys.executable, "-m", "bench.graph", str(library), *images.arguments]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.graph", str(library), "load", topic],
+            [*command, "load", topic],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -165,26 +214,30 @@ def process(command: list[str], **options: object) -> Iterator[subprocess.Popen[
 
 
 def main() -> int:
-    """`python -m bench.graph LIBRARY load TOPIC`: the load for whoever answers on TOPIC.
+    """`python -m bench.graph LIBRARY ENCODING WIDTH HEIGHT load TOPIC`: for whoever answers on TOPIC.
 
-    `python -m bench.graph LIBRARY node [LIBDNN MODEL]`: the node, perhaps one that infers.
+    `python -m bench.graph LIBRARY ENCODING WIDTH HEIGHT node [LIBDNN MODEL]`: the node; it may infer.
     """
     from rclpy.impl.implementation_singleton import rclpy_implementation  # noqa: F401
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import CompressedImage, Image
     from vision_msgs.msg import Classification
 
-    for message_type in (Image, Classification):  # their libraries
+    for message_type in (CompressedImage, Image, Classification):  # their libraries
         message_type.__class__.__import_type_support__()
     library = ctypes.CDLL(sys.argv[1])
-    library.run.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_char_p)
-    _, _, role, *arguments = sys.argv
+    library.run.argtypes = (
+        *(ctypes.POINTER(_Images), ctypes.c_char_p),
+        *(ctypes.c_void_p, ctypes.c_char_p),
+    )
+    _, _, encoding, width, height, role, *arguments = sys.argv
+    images = Images(encoding, int(width), int(height))
     topic = infer = model = None
     if role == "load":
         topic = arguments[0].encode()
     elif arguments:
         infer = ctypes.cast(ctypes.CDLL(arguments[0]).emu_classify, ctypes.c_void_p)
         model = arguments[1].encode()
-    code: int = library.run(topic, infer, model)
+    code: int = library.run(ctypes.byref(images.structure()), topic, infer, model)
     return code
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -24,7 +24,7 @@ from typing import Any
 
 import emulator
 from bench import graph, lock
-from bench.graph import Load, Run
+from bench.graph import SMALL, Images, Load, Run
 from emulator.board import Emulator, build, fused_timings, timings, write_model
 
 SIZES = ("100", "111", "130", "150", "200")
@@ -102,15 +102,15 @@ BASELINE = Program(
 )
 
 
-def in_c(library: Path) -> Program:
+def in_c(library: Path, images: Images = SMALL) -> Program:
     """Return the program on rcl."""
-    command = ["-m", "bench.graph", str(library), "node"]
+    command = ["-m", "bench.graph", str(library), *images.arguments, "node"]
     return Program(IN_C, "/limit/classification", lambda _: command)
 
 
 def in_c_with_device(library: Path, libdnn: Path) -> Program:
     """Return the program on rcl that infers the images one after the other."""
-    command = ["-m", "bench.graph", str(library), "node", str(libdnn)]
+    command = ["-m", "bench.graph", str(library), *SMALL.arguments, "node", str(libdnn)]
     return Program(IN_C_WITH_DEVICE, "/limit/classification", lambda m: [*command, str(m)])
 
 
@@ -133,22 +133,29 @@ def before(folder: Path) -> Program | None:
 
 
 def measure(
-    program: Program, library: Path, model: Path, rates: list[float], seconds: float
+    program: Program,
+    library: Path,
+    model: Path,
+    rates: Sequence[float],
+    seconds: float,
+    images: Images = SMALL,
 ) -> list[Run]:
     """One process, one run for each rate."""
     with program.run(library, model) as running:
-        load = Load(library.with_name("graph.so"), program.topic, running.pid)
+        load = Load(library.with_name("graph.so"), program.topic, running.pid, images)
         try:
             return [load.run(rate, seconds) for rate in rates]
         finally:
             load.close()
 
 
-def lock_ms(program: Program, library: Path, model: Path, rate: float) -> float:
+def lock_ms(
+    program: Program, library: Path, model: Path, rate: float, images: Images = SMALL
+) -> float:
     """Milliseconds that Python's lock is held for each answer."""
     counts = library.with_name("counts")
     with program.run(library, model, counts) as running:
-        load = Load(library.with_name("graph.so"), program.topic, running.pid)
+        load = Load(library.with_name("graph.so"), program.topic, running.pid, images)
         load.run(rate, 0.5)
         held, looked = lock.read(counts)
         run = load.run(rate, SECONDS, warm_up=0.0)

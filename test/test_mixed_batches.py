@@ -7,7 +7,6 @@ with another one's pixels, or with older ones, is noticed.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -17,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from helpers.native import CLASSES, HEIGHT, WIDTH, Guarded, serialized, without_helper
+from helpers.native import CLASSES, HEIGHT, WIDTH, Guarded, packed, serialized, without_helper
 from helpers.pipeline import Inbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,7 +27,7 @@ from repghost_ros.engine.model import Answered, Model, Outcome
 from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.engine.request import Request
 from repghost_ros.vision.cdr import Serialized
-from repghost_ros.vision.frame import Frame, from_compressed, from_image
+from repghost_ros.vision.frame import from_serialized
 from repghost_ros.vision.view import View
 
 KINDS = ("copied", "padded", "limited", "mono", "jpeg", "bad step", "bad jpeg", "failing")
@@ -52,7 +51,7 @@ class Sent:
             pixels = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
             jpeg = cv2.imencode(".jpg", pixels)[1].tobytes()
             raw = packed(jpeg if self.kind == "jpeg" else jpeg[: len(jpeg) // 2])
-            return Request(Serialized(Guarded(raw), compressed=True), read, FULL)
+            return Request(Serialized(Guarded(raw), compressed=True), from_serialized, FULL)
         step = {"padded": WIDTH + 10, "bad step": 3}.get(self.kind, WIDTH)
         data = bytearray(rng.bytes(step * HEIGHT * 3 // 2))
         if self.kind == FAILING:
@@ -62,18 +61,7 @@ class Sent:
         else:
             raw = serialized(step=step, data=bytes(data))
         view = LIMITED if self.kind == "limited" else FULL
-        return Request(Serialized(Guarded(raw), compressed=False), read, view)
-
-
-def packed(data: bytes) -> bytes:
-    """Serialize a CompressedImage as DDS delivers it."""
-    head = b"\0\1\0\0" + struct.pack("<iII", 1, 2, 4) + b"cam\0" + struct.pack("<I", 5) + b"jpeg\0"
-    head += bytes(-(len(head) - 4) % 4)
-    return head + struct.pack("<I", len(data)) + data
-
-
-def read(message: Serialized) -> Frame:
-    return from_compressed(message.message) if message.compressed else from_image(message.message)
+        return Request(Serialized(Guarded(raw), compressed=False), from_serialized, view)
 
 
 def answer(nv12: np.ndarray) -> np.ndarray:
@@ -87,7 +75,7 @@ def logits_alone(sent: Sent) -> np.ndarray:
     """Compute the answer to a frame's own pixels without batch, slot or device."""
     request = sent.request()
     nv12 = np.empty((HEIGHT * 3 // 2, WIDTH), np.uint8)
-    request.view.plan(read(request.message), nv12, "full").run()
+    request.view.plan(from_serialized(request.message), nv12, "full").run()
     return answer(nv12)
 
 

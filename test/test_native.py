@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from helpers.native import CLASSES, HEIGHT, WIDTH, Guarded, serialized, without_helper
+from helpers.native import CLASSES, HEIGHT, WIDTH, Guarded, packed, serialized, without_helper
 from helpers.pipeline import Inbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,9 +31,10 @@ from repghost_ros.engine.model import Answered, Model, Outcome
 from repghost_ros.engine.pipeline import Pipeline
 from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting, top_k
-from repghost_ros.errors import BackendError
+from repghost_ros.errors import BackendError, FrameError
+from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.cdr import Serialized
-from repghost_ros.vision.frame import ENCODINGS, PACKED, from_image
+from repghost_ros.vision.frame import ENCODINGS, PACKED, from_serialized
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.vision.view import WHOLE, View
 
@@ -69,18 +71,16 @@ def pair(models: Any) -> tuple[Model, Model]:
     return opened
 
 
-def read(message: Serialized) -> Any:
-    return from_image(message.message)
-
-
 def both(
-    models: tuple[Model, Model], requests: list[Request[Serialized]], before: bytes | None = None
+    models: tuple[Model, Model],
+    requests: list[Request[Serialized]],
+    before: Serialized | None = None,
 ) -> list[Outcome[Request[Serialized]]]:
     """Return the outcomes of a helper that has learned, after a check that Python has the same."""
     assert HELPER is not None
     ours, theirs = models
     copies = [replace(each, message=copied(each.message)) for each in requests]
-    before = before or serialized()
+    before = before or Serialized(Guarded(serialized()), compressed=False)
     first, done = run(ours, requests, before)
     with without_helper():
         expected, _ = run(theirs, copies, before)
@@ -101,7 +101,7 @@ def both(
 
 
 def run(
-    model: Model, requests: list[Request[Serialized]], before: bytes
+    model: Model, requests: list[Request[Serialized]], before: Serialized
 ) -> list[list[Outcome[Request[Serialized]]]]:
     """Return the outcomes in the order of the requests, of the first time and of the second.
 
@@ -110,8 +110,7 @@ def run(
     slot, rounds = model.open_slot(), []
     try:
         for each in requests:
-            message = Serialized(Guarded(before), compressed=False)
-            list(model.run([replace(each, message=message)], slot))
+            list(model.run([replace(each, message=before, read=from_serialized)], slot))
         for _ in range(2):
             outcomes = {outcome.request: outcome for outcome in model.run(requests, slot)}
             rounds.append([outcomes[request] for request in requests])
@@ -124,9 +123,15 @@ def copied(message: Serialized) -> Serialized:
     return Serialized(bytes(message.raw), compressed=message.compressed)
 
 
-def request(raw: bytes, view: View = View(source_color_range="full"), **reporting: Any) -> Any:
-    image = Serialized(Guarded(raw), compressed=False)
-    return Request(image, read, view, Reporting(**reporting))
+def request(
+    raw: bytes,
+    view: View = View(source_color_range="full"),
+    *,
+    compressed: bool = False,
+    **reporting: Any,
+) -> Any:
+    image = Serialized(Guarded(raw), compressed=compressed)
+    return Request(image, from_serialized, view, Reporting(**reporting))
 
 
 def test_structures_are_those_of_c(tmp_path: Path, pair: tuple[Model, Model]) -> None:
@@ -285,9 +290,112 @@ def test_every_encoding_size_and_view_is_converted_alike(
         "step": serialized(**{**fields, "step": step + amount}, data=data),
         "more": whole + bytes(amount),
     }[damage]
-    (done,) = both(pair, [request(damaged, view)], before=whole)
+    before = request(whole).message
+    (done,) = both(pair, [request(damaged, view)], before)
     if isinstance(done, Answered):
         assert done.seen is None, "it went through Python"
+
+
+SAMPLINGS = [0x111111, 0x211111, 0x221111, 0x121111, 0x411111]  # IMWRITE_JPEG_SAMPLING_FACTOR_*
+DAMAGES = ("cut", "flipped", "no end", "more", "comment", "without a table", "lost interval")
+
+
+def jpeg(size: tuple[int, int], color: bool, seed: int, options: list[int]) -> bytes:
+    shape = (size[1], size[0], 3) if color else (size[1], size[0])
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, *shape[2:]), np.uint8)
+    return cv2.imencode(".jpg", cv2.resize(coarse, size), options)[1].tobytes()
+
+
+def segment(data: bytes, marker: int) -> tuple[int, int]:
+    """Return where the first segment of a kind begins and ends; nowhere where there is none."""
+    start = data.find(bytes([0xFF, marker]))
+    if start < 0:
+        return 0, 0
+    return start, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+
+
+def damaged_jpeg(data: bytes, damage: str, place: float) -> bytes:
+    scan = segment(data, 0xDA)[1]
+    at = scan + int(place * (len(data) - scan))
+    if damage == "cut":
+        return data[: int(place * len(data))]
+    if damage == "flipped":
+        at = int(place * len(data))
+        return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+    if damage == "no end":
+        return data[:-2]
+    if damage == "more":
+        return data + bytes(at)
+    if damage == "comment":
+        return data[:2] + b"\xff\xfe\0\6abcd" + data[2:]
+    if damage == "without a table":
+        start, end = segment(data, 0xDB if place < 0.5 else 0xC4)
+        return data[:start] + data[end:]
+    restart = data.find(b"\xff\xd1", scan)
+    following = data.find(b"\xff\xd2", scan)
+    return data[:restart] + data[following:] if 0 < restart < following else data
+
+
+@pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
+@settings(max_examples=250, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    size=st.tuples(st.integers(1, 150), st.integers(1, 90)) | st.just((128, 72)),
+    color=st.booleans(),
+    sampling=st.sampled_from(SAMPLINGS),
+    kind=st.sampled_from(
+        [[], [], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]]
+    ),
+    format=st.sampled_from(
+        ["jpeg", "bgr8; jpeg compressed bgr8", "rgb8; jpeg compressed rgb8", "bayer_rggb8; jpeg"]
+    ),
+    view=st.builds(
+        View,
+        roi=st.just(WHOLE) | st.tuples(*[st.integers(0, 30)] * 2, *[st.integers(1, 40)] * 2),
+        resize=st.sampled_from(RESIZE_POLICIES),
+        source_color_range=st.sampled_from(COLOR_RANGES),
+    ),
+    damage=st.sampled_from(["", "", *DAMAGES]),
+    place=st.floats(0, 1, exclude_max=True),
+)
+def test_every_jpeg_is_converted_alike(
+    pair: tuple[Model, Model],
+    size: tuple[int, int],
+    color: bool,
+    sampling: int,
+    kind: list[int],
+    format: str,
+    view: View,
+    damage: str,
+    place: float,
+) -> None:
+    options = [*kind, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    first, second = (jpeg(size, color, seed, options) for seed in range(2))
+    raw = packed(damaged_jpeg(second, damage, place), format)
+    before = request(packed(first, format), compressed=True).message
+    (done,) = both(pair, [request(raw, view, compressed=True)], before)
+    plain = not kind and damage in ("", "comment") and sampling != 0x121111
+    if plain and format in ("jpeg", "bgr8; jpeg compressed bgr8") and isinstance(done, Answered):
+        assert done.seen is None, "it went through Python"
+
+
+@pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
+def test_a_jpeg_without_tables_is_not_decoded_with_those_of_the_one_before(
+    pair: tuple[Model, Model],
+) -> None:
+    whole = jpeg((64, 48), True, 0, [])
+    before = request(packed(whole), compressed=True).message
+    start, end = segment(whole, 0xDB)
+    (done,) = both(pair, [request(packed(whole[:start] + whole[end:]), compressed=True)], before)
+    assert done.kind == "refused"
+
+
+def test_what_another_rule_reads_is_not_converted_by_its_message(pair: tuple[Model, Model]) -> None:
+    def refuse(_: Serialized) -> Any:
+        raise FrameError("by another rule")
+
+    known = request(serialized())
+    (done,) = both(pair, [replace(known, read=refuse)])
+    assert done.kind == "refused"
 
 
 def test_a_driver_that_changes_its_fields_all_the_time_is_served(

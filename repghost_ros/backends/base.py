@@ -52,7 +52,7 @@ class Query(Protocol):
 
     @property
     def serialized(self) -> Serialized | None:
-        """The message in memory, where the frame is that of any message with the same bytes."""
+        """The message in memory, where nothing but its bytes decides what `read` makes of it."""
 
     @property
     def view(self) -> View:

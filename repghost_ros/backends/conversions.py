@@ -2,22 +2,26 @@
 """The conversions that the compiled helper repeats.
 
 Python reads, checks and converts the first message of a kind. What follows from its fields alone is the
-same for every message with the same fields, so native/convert.c compares them and repeats the steps.
+same for every message with the same fields, so native/convert.c compares them and repeats the steps. Of
+a JPEG the fields are those that give its size, sampling and restart markers.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from ctypes import addressof, c_void_p, cast
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 import repghost_ros.native as native
-from repghost_ros.vision.cdr import Serialized
-from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import Plan
+from repghost_ros.vision import turbojpeg
+from repghost_ros.vision.cdr import ImageView, Serialized
+from repghost_ros.vision.frame import YCBCR, Frame, JpegFrame
+from repghost_ros.vision.nv12 import Part, Plan
 
 _MOST = 32
 """Conversions that are kept; more come of a driver whose fields change from frame to frame."""
@@ -34,7 +38,7 @@ class Conversion:
     @property
     def address(self) -> int:
         """Of the structure."""
-        return ctypes.addressof(self.structure)
+        return addressof(self.structure)
 
 
 class Conversions:
@@ -63,46 +67,97 @@ class Conversions:
             plan: how that was converted.
 
         """
-        image: Any = message.message
-        if message.compressed or frame.note:
+        image = message.message
+        key: tuple[Hashable, ...] = (view, message.fields)
+        describe: Callable[[Plan], dict[str, Any] | None]
+        if isinstance(frame, JpegFrame):
+            describe = partial(_of_jpeg, frame)
+            key += (frame.header.frame_header, frame.header.interval)
+        elif isinstance(image, ImageView):
+            describe = partial(_of_data, image)
+            key += (image.step, len(image.data))
+        else:
             return
-        key = (view, message.fields, image.step, len(image.data))
-        parts = _parts(plan, np.frombuffer(image.data, np.uint8))
-        if key in self._known or parts is None:
+        if frame.note or key in self._known:
             return
         if len(self._known) == _MOST:
             self._first.clear()
             self._known.clear()
+        self._known.add(key)
+        of_source = describe(plan)
+        if of_source is None:
+            return
         following = self._first.get(view)
         structure = native.Conversion(
             next=following.address if following else None,
             fields=message.fields,
             fields_size=len(message.fields),
-            parts=parts,
             stride=plan.y.strides[0],
             height=len(plan.y),
-            step=image.step,
-            size=len(image.data),
             count=len(plan.parts),
             black=-1 if plan.black is None else plan.black,
             gray=plan.gray,
+            **of_source,
         )
         scalings = tuple(part.scaling for part in plan.parts)
-        self._first[view] = Conversion(structure, (following, scalings))
-        self._known.add(key)
+        kept = (following, scalings, plan.frame.whole)
+        self._first[view] = Conversion(structure, kept)
 
 
-def _parts(plan: Plan, data: np.ndarray) -> Any:
-    """Return a plan's parts in offsets from the data, None where they are not made of it."""
-    start, end = data.ctypes.data, data.ctypes.data + data.size
+def _of_data(image: ImageView, plan: Plan) -> dict[str, Any] | None:
+    """Return the fields of a conversion from an image's data; None where the frame lies elsewhere."""
+    data = np.frombuffer(image.data, np.uint8)
+    start = data.ctypes.data
+    ends = [_extent(line) for part in plan.parts for line in part.lines]
+    if any(first < start or last > start + data.size for first, last in ends):
+        return None
     parts = (native.Part * native.PARTS)()
     for made, part in zip(parts, plan.parts, strict=False):
-        made.scaling = part.scaling.address
-        for i, line in enumerate(part.lines):
-            first, step = line.ctypes.data, line.strides[0]
-            if not start <= first <= first + (len(line) - 1) * step + line.shape[1] <= end:
-                return None
-            made.offsets[i], made.steps[i] = first - start, step
-        made.y = part.y.ctypes.data - plan.y.ctypes.data
-        made.uv = part.uv.ctypes.data - plan.y.ctypes.data
-    return parts
+        _describe(made, part, plan)
+        made.offsets[: len(part.lines)] = [line.ctypes.data - start for line in part.lines]
+    return {"parts": parts, "step": image.step, "size": data.size}
+
+
+def _extent(line: np.ndarray) -> tuple[int, int]:
+    """Return the addresses of the first byte and behind the last one."""
+    first = line.ctypes.data
+    return first, first + (len(line) - 1) * line.strides[0] + line.shape[1]
+
+
+def _of_jpeg(frame: JpegFrame, plan: Plan) -> dict[str, Any] | None:
+    """Return the fields of a conversion from a JPEG; None where libturbojpeg gives no planes of it."""
+    turbo, header = turbojpeg.library(), turbojpeg.read_header(frame.data)
+    planes = plan.frame.whole
+    if turbo is None or header is None or not (plan.frame.encoding == YCBCR or planes[0].ndim == 2):
+        return None
+    parts = (native.Part * native.PARTS)()
+    for made, part in zip(parts, plan.parts, strict=False):
+        _describe(made, part, plan)
+        made.planes[: len(part.lines)] = [line.ctypes.data for line in part.lines]
+    functions = {
+        "open": turbo.tjInitDecompress,
+        "close": turbo.tjDestroy,
+        "read_header": turbo.tjDecompressHeader3,
+        "decode": turbo.tjDecompressToYUVPlanes,
+    }
+    decoded_height, decoded_width = planes[0].shape
+    described = native.Jpeg(
+        **{name: cast(function, c_void_p) for name, function in functions.items()},
+        frame=frame.header.frame_header,
+        frame_size=len(frame.header.frame_header),
+        interval=frame.header.interval,
+        restarts=max(0, frame.header.intervals - 1),
+        decoded_width=decoded_width,
+        decoded_height=decoded_height,
+        **header._asdict(),
+    )
+    described.planes[: len(planes)] = [plane.ctypes.data for plane in planes]
+    return {"parts": parts, "jpeg": ctypes.pointer(described)}
+
+
+def _describe(made: native.Part, part: Part, plan: Plan) -> None:
+    """Fill in all but where its rows come from."""
+    made.scaling = part.scaling.address
+    made.steps[: len(part.lines)] = [line.strides[0] for line in part.lines]
+    made.y = part.y.ctypes.data - plan.y.ctypes.data
+    made.uv = part.uv.ctypes.data - plan.y.ctypes.data

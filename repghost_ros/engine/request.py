@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, fields
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from repghost_ros.backends.base import Ranking, Read
 from repghost_ros.engine.results import Reporting
 from repghost_ros.vision.cdr import Serialized
+from repghost_ros.vision.frame import from_serialized
 from repghost_ros.vision.view import View
 
 Message = TypeVar("Message")
@@ -31,8 +32,8 @@ class Request(Generic[Message]):
     @property
     def serialized(self) -> Serialized | None:
         """The message in memory, where the compiled helper may read it."""
-        message = self.message
-        return message if isinstance(message, Serialized) and message.memory is not None else None
+        message: Any = self.message
+        return message if self.read is from_serialized and message.memory is not None else None
 
     @property
     def ranking(self) -> Ranking | None:

@@ -185,7 +185,7 @@ class Conversion(Structure):
         ("next", c_void_p),
         ("fields", c_char_p),
         ("fields_size", c_uint64),
-        ("jpeg", c_void_p),
+        ("jpeg", POINTER(Jpeg)),
         ("parts", Part * PARTS),
         ("stride", c_int64),
         ("height", c_int32),

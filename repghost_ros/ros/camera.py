@@ -28,7 +28,7 @@ from repghost_ros.ros.intake import Subscription
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.ros.topics import Topic, candidate_topics
 from repghost_ros.vision.cdr import Serialized
-from repghost_ros.vision.frame import Frame, from_message
+from repghost_ros.vision.frame import Frame, from_serialized
 
 _COUNT_PERIOD = 0.1  # seconds until a new viewer of the overlay, or a new log level, is seen
 
@@ -228,12 +228,6 @@ class Camera(ABC):
                 self._packed_overlay.get_subscription_count(),
             )
 
-    def _read(self, received: Serialized) -> Frame:
-        frame = from_message(received.message)
-        # The overlay needs the whole picture: decode it once.
-        self._look()
-        return frame.decoded() if any(self._watchers) else frame
-
 
 class ImageCamera(Camera):
     """Publishes `~/classification`, for each image as a whole."""
@@ -268,7 +262,9 @@ class ImageCamera(Camera):
         return str(self._classifications.topic_name)
 
     def _submit(self, stream: Stream[Any], image: Serialized, now: Parameters) -> None:
-        stream.submit([ImageRequest(image, self._read, now.view, now.reporting, parameters=now)])
+        stream.submit(
+            [ImageRequest(image, from_serialized, now.view, now.reporting, parameters=now)]
+        )
 
     def _deliver(self, _: Sequence[Any], outcomes: Sequence[Outcome[ImageRequest]]) -> None:
         (outcome,) = outcomes

@@ -28,7 +28,7 @@ from repghost_ros.ros.detections import BoxArray, Detections
 from repghost_ros.ros.parameters import Parameters
 from repghost_ros.vision.boxes import Box
 from repghost_ros.vision.cdr import Serialized
-from repghost_ros.vision.frame import Frame
+from repghost_ros.vision.frame import Frame, from_serialized
 
 _UNBOUNDED = 1 << 30  # pixels: the size of an image that nobody has read
 _OBJECTS = (
@@ -50,13 +50,11 @@ class SharedFrame:
 
     Args:
         image: the message.
-        read: makes a frame of it.
 
     """
 
-    def __init__(self, image: Serialized, read: Callable[[Serialized], Frame]) -> None:
+    def __init__(self, image: Serialized) -> None:
         self._image = image
-        self._read = read
         self._lock = threading.Lock()
         self._frame: Frame | None = None
         self.unreadable = False
@@ -72,7 +70,7 @@ class SharedFrame:
         with self._lock:
             if self._frame is None:
                 try:
-                    self._frame = self._read(self._image).decoded()
+                    self._frame = from_serialized(self._image).decoded()
                 except Exception:
                     self.unreadable = True
                     raise
@@ -158,7 +156,7 @@ class RegionCamera(Camera):
         try:
             stamp = image.header.stamp
         except FrameError:  # it is refused with the same words
-            stream.submit([ImageRequest(image, self._read, now.view, parameters=now)])
+            stream.submit([ImageRequest(image, from_serialized, now.view, parameters=now)])
             return
         arrived = time.monotonic()
         with self._matching:
@@ -185,7 +183,7 @@ class RegionCamera(Camera):
             read = partial(_refuse, error)
             self._stream.submit([ImageRequest(image, read, now.view, parameters=now)])
             return
-        frame, choice = SharedFrame(image, self._read), now.box_choice
+        frame, choice = SharedFrame(image), now.box_choice
         requests: list[RegionRequest] = []
         refused: dict[int, Exception] = {}
         for number, roi in choice.rois(boxes, _UNBOUNDED, _UNBOUNDED).items():

@@ -16,6 +16,7 @@ import numpy as np
 
 from repghost_ros.errors import FrameError
 from repghost_ros.vision import jpeg, png
+from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.kinds import kind_of
 
 MAX_PIXELS = 64_000_000
@@ -88,6 +89,8 @@ class Frame:
     planes: tuple[np.ndarray, ...]
     note: str = ""
     """What was left out or lost on the way though the frame is taken, for the user to know of."""
+    whole: tuple[np.ndarray, ...] = ()
+    """The planes of a decoded JPEG, of which this may be a region."""
 
     def crop(self, x: int, y: int, width: int, height: int) -> Frame:
         """Return a region of the frame, not copied.
@@ -107,7 +110,7 @@ class Frame:
         rows = slice(y // down, -(-bottom // down))
         columns = slice(x // across, -(-right // across))
         planes = (luma, *(plane[rows, columns] for plane in self.planes[1:]))
-        return Frame(self.encoding, right - x, bottom - y, planes, self.note)
+        return replace(self, width=right - x, height=bottom - y, planes=planes)
 
     def _region(self, x: int, y: int, width: int, height: int) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of what `crop` cuts out."""
@@ -146,8 +149,9 @@ class JpegFrame(Frame):
     """A JPEG or a region of one, checked up to its picture data; `decoded` gives it planes."""
 
     planes: tuple[np.ndarray, ...] = ()
-    _data: bytes = b""
-    _header: jpeg.Jpeg = field(default_factory=jpeg.Jpeg)
+    data: bytes = b""
+    """The JPEG, whatever follows it."""
+    header: jpeg.Jpeg = field(default_factory=jpeg.Jpeg)
     _corner: tuple[int, int] = (0, 0)
     """Left and top of the region in the JPEG, in pixels."""
 
@@ -160,13 +164,13 @@ class JpegFrame(Frame):
     @property
     def encoded(self) -> bytes | None:
         """See Frame; None where a viewer would see other pixels, such as a mosaic."""
-        size = self._header.width, self._header.height
+        size = self.header.width, self.header.height
         is_whole = self._corner == (0, 0) and (self.width, self.height) == size
-        return self._data if is_whole and self.encoding in ("bgr8", "mono8") else None
+        return self.data if is_whole and self.encoding in ("bgr8", "mono8") else None
 
     @property
     def _cell(self) -> tuple[int, int]:
-        return (2, 2) if self.encoding in BAYER else self._header.cell
+        return (2, 2) if self.encoding in BAYER else self.header.cell
 
     def decoded(self, least: tuple[int, int] | None = None) -> Frame:
         """Decode the frame at its own size or, which costs less, at a half, a quarter or an eighth.
@@ -182,14 +186,14 @@ class JpegFrame(Frame):
         if least is not None and self.encoding not in BAYER:  # a mosaic has no smaller one
             shrink = max(n for n in jpeg.SHRINKS if n == 1 or self._shrinks(n, least))
         # Where the encoder took RGB for BGR, its Y, U and V are no luma and chroma.
-        planes = jpeg.decode(self._data, self._header, shrink, yuv=self.encoding == "bgr8")
+        planes = jpeg.decode(self.data, self.header, shrink, yuv=self.encoding == "bgr8")
         encoding = YCBCR if len(planes) == 3 else self.encoding
         height, width = planes[0].shape[:2]
         left, top, right, bottom = (
             side // shrink
             for side in (*self._corner, self._corner[0] + self.width, self._corner[1] + self.height)
         )
-        whole = Frame(encoding, width, height, planes, self.note)
+        whole = Frame(encoding, width, height, planes, self.note, whole=planes)
         return whole.crop(left, top, right - left, bottom - top)
 
     def _shrinks(self, n: int, least: tuple[int, int]) -> bool:
@@ -199,7 +203,7 @@ class JpegFrame(Frame):
         """
         across, down = self._cell
         left, top = self._corner
-        divided = (self._header.width, self._header.height, self.width, self.height)
+        divided = (self.header.width, self.header.height, self.width, self.height)
         return (
             not any(side % n for side in divided)
             and not (left % (n * across) or top % (n * down))
@@ -367,6 +371,11 @@ def from_message(message: Any) -> Frame:
     return from_compressed(message) if hasattr(message, "format") else from_image(message)
 
 
+def from_serialized(message: Serialized) -> Frame:
+    """Return the frame in a serialized message; errors as for `from_message`."""
+    return from_message(message.message)
+
+
 def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Frame:
     """Read the picture in a sensor_msgs/CompressedImage, JPEG or PNG, whatever its format field says.
 
@@ -403,7 +412,7 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
     frame: Frame
     if isinstance(header, jpeg.Jpeg):
         encoding, note = _encoding(raw, stored, header.is_grey)
-        frame = JpegFrame(encoding, width, height, note=note, _data=data, _header=header)
+        frame = JpegFrame(encoding, width, height, note=note, data=data, header=header)
     else:
         if header.bits == 16 and not (upright and header.is_color):
             raise FrameError(png.DEEP)

@@ -64,13 +64,15 @@ class Jpeg:
     """There is an end-of-image marker."""
     orientation: int = 1
     """EXIF orientation, 1 (upright) to 8."""
+    interval: int = 0
+    """MCUs between two restart markers; 0: there are none."""
+    frame_header: bytes = b""
+    """The whole SOF segment: size and sampling."""
     _process: int = 0
     """Marker of the frame header."""
     _precision: int = 8
     _components: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Sampling factors, horizontal and vertical, by identifier."""
-    _interval: int = 0
-    """MCUs between two restart markers; 0: there are none."""
     _scans: list[tuple[int, int]] = field(default_factory=list)
     """Where the data of each begins and ends."""
     _missing_bits: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -89,6 +91,7 @@ class Jpeg:
         if len(body) < 6 or len(body) < 6 + 3 * body[5]:
             raise FrameError("the JPEG's frame header is broken")
         self._process = marker
+        self.frame_header = struct.pack(">BBH", 0xFF, marker, 2 + len(body)) + body
         self._precision, self.height, self.width, count = struct.unpack(">BHHB", body[:6])
         for at in range(6, 6 + 3 * count, 3):
             self._components[body[at]] = (body[at + 1] >> 4 or 1, body[at + 1] & 15 or 1)
@@ -121,13 +124,20 @@ class Jpeg:
         wanted = [(component, n) for component in self._components for n in range(64)]
         return all(self._missing_bits.get(key, 1) == 0 for key in wanted)
 
-    def lost_intervals(self, data: bytes) -> tuple[int, int]:
-        """Restart intervals missing between the first and the last, and the expected number."""
-        if not self._interval or len(self._scans) != 1:
-            return 0, 0
+    @property
+    def intervals(self) -> int:
+        """Return the number of restart intervals in a scan of all components; 0: it has none."""
+        if not self.interval:
+            return 0
         width, height = (8 * side for side in self.cell)  # of an MCU
         units = -(-self.width // width) * -(-self.height // height)
-        wanted = -(-units // self._interval)
+        return -(-units // self.interval)
+
+    def lost_intervals(self, data: bytes) -> tuple[int, int]:
+        """Restart intervals missing between the first and the last, and the expected number."""
+        wanted = self.intervals if len(self._scans) == 1 else 0
+        if not wanted:
+            return 0, 0
         start, end = self._scans[0]
         return max(0, wanted - 1 - len(_RESTART.findall(data, start, end))), wanted
 
@@ -198,7 +208,7 @@ def parse(data: bytes) -> Jpeg:
         if marker in _FRAMES and not jpeg._process:
             jpeg.read_frame_header(marker, body)
         elif marker == 0xDD and len(body) >= 2:
-            jpeg._interval = int.from_bytes(body[:2], "big")
+            jpeg.interval = int.from_bytes(body[:2], "big")
         elif marker == 0xE1 and body[:6] == b"Exif\0\0":
             jpeg.orientation = exif_orientation(body[6:])
         elif marker == 0xDA:

@@ -130,6 +130,8 @@ class Plan:
     gray: bool
     """Whether there is chroma that no part makes."""
     parts: tuple[Part, ...]
+    frame: Frame
+    """Decoded, as the parts take it."""
 
     def run(self) -> None:
         """Write the NV12 image.
@@ -189,7 +191,8 @@ def plan(
         parts.append(Part(scaling, lines, y, uv))
     has_bars = resize == "letterbox"
     black = (0 if color_range == "full" else 16) if has_bars else None
-    return Plan(whole_y, whole_uv, black, has_bars or frame.encoding == "mono8", tuple(parts))
+    gray = has_bars or frame.encoding == "mono8"
+    return Plan(whole_y, whole_uv, black, gray, tuple(parts), frame)
 
 
 def to_rgb(nv12: np.ndarray, color_range: ColorRange = "full") -> np.ndarray:

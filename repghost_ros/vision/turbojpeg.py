@@ -47,6 +47,19 @@ class Decoded(NamedTuple):
     """The first of libjpeg's warnings, or empty."""
 
 
+class Header(NamedTuple):
+    """What the library reads from a JPEG's header."""
+
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    sampling: int
+    """TJSAMP_*."""
+    colors: int
+    """TJCS_*."""
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """Load the library; None if it is not installed or too old."""
@@ -58,6 +71,26 @@ def library() -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         return None
     return loaded
+
+
+def read_header(data: bytes) -> Header | None:
+    """Read a JPEG's header; None without the library, or if it is too broken."""
+    turbo = library()
+    handle = turbo and turbo.tjInitDecompress()
+    if not turbo or not handle:
+        return None
+    try:
+        return _read_header(turbo, handle, data)
+    finally:
+        turbo.tjDestroy(handle)
+
+
+def _read_header(turbo: ctypes.CDLL, handle: int, data: bytes) -> Header | None:
+    values = [c_int() for _ in Header._fields]
+    # Warnings about the header also give a non-zero status, but its values are valid.
+    status = turbo.tjDecompressHeader3(handle, data, len(data), *map(byref, values))
+    fatal = status and turbo.tjGetErrorCode(handle) != _WARNING
+    return None if fatal else Header(*(each.value for each in values))
 
 
 def decode(data: bytes, shrink: int = 1) -> Decoded | None:
@@ -76,17 +109,11 @@ def decode(data: bytes, shrink: int = 1) -> Decoded | None:
     if not turbo or not handle:
         return None
     try:
-        width, height, sampling, colors = (c_int() for _ in range(4))
-        read = (handle, data, len(data))
-        # Warnings about the header also give a non-zero status, but its values are valid.
-        status = turbo.tjDecompressHeader3(
-            *read, byref(width), byref(height), byref(sampling), byref(colors)
-        )
-        fatal = status and turbo.tjGetErrorCode(handle) != _WARNING
-        if fatal or colors.value not in (_YCBCR, _GREY) or sampling.value < 0:
+        header = _read_header(turbo, handle, data)
+        if header is None or header.colors not in (_YCBCR, _GREY) or header.sampling < 0:
             return None
-        for side in (width, height):
-            side.value = -(-side.value // shrink)
+        width, height = (-(-side // shrink) for side in header[:2])
+        sampling, read = header.sampling, (handle, data, len(data))
         planes = tuple(
             np.empty(
                 (
@@ -95,7 +122,7 @@ def decode(data: bytes, shrink: int = 1) -> Decoded | None:
                 ),
                 np.uint8,
             )
-            for number in range(1 if colors.value == _GREY else 3)
+            for number in range(1 if header.colors == _GREY else 3)
         )
         addresses = (c_void_p * 3)(*(plane.ctypes.data for plane in planes))
         warning = ""
@@ -104,7 +131,7 @@ def decode(data: bytes, shrink: int = 1) -> Decoded | None:
                 return None
             warning = turbo.tjGetErrorStr2(handle).decode()
         # Y covers as many pixels as U and V, which may be more than the picture's.
-        return Decoded((planes[0][: height.value, : width.value], *planes[1:]), warning)
+        return Decoded((planes[0][:height, :width], *planes[1:]), warning)
     finally:
         turbo.tjDestroy(handle)
 

@@ -72,6 +72,15 @@ def serialized(
     return bytes(out) + data
 
 
+def packed(data: bytes, format: str = "jpeg") -> bytes:
+    """Serialize a CompressedImage as DDS delivers it."""
+    text = format.encode() + b"\0"
+    head = b"\0\1\0\0" + struct.pack("<iII", 1, 2, 4) + b"cam\0"
+    head += struct.pack("<I", len(text)) + text
+    head += bytes(-(len(head) - 4) % 4)
+    return head + struct.pack("<I", len(data)) + data
+
+
 @contextmanager
 def without_helper() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

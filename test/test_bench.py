@@ -18,7 +18,13 @@ from emulator.board import Emulator, timings, write_model
 from repghost_ros import open_model
 from repghost_ros.cli import main
 from repghost_ros.paths import share
-from repghost_ros.runs.benchmark import MEASURED, PUBLISHED, measure, parameters_m, published
+from repghost_ros.runs.benchmark import (
+    MEASURED,
+    PUBLISHED,
+    measure,
+    parameters_m,
+    published_timings,
+)
 
 
 def test_table_csv_and_plot(tmp_path: Path, capsys: Any) -> None:
@@ -77,7 +83,7 @@ def test_the_board_stands_beside_what_is_published(
     assert main(["bench", *arguments, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["results"]
     assert [row["source"] for row in rows] == [MEASURED, MEASURED, PUBLISHED, PUBLISHED]
-    assert rows[2:] == [vars(timing) for timing in published("100")]
+    assert rows[2:] == [vars(timing) for timing in published_timings("100")]
     assert all(row["params_m"] is None and "libdnn" in row["backend"] for row in rows[:2])
     assert board.stats()["max_in_flight"] == 4
     assert main(["bench", *arguments]) == 0

@@ -20,7 +20,7 @@ from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
 from repghost_ros.teach.collected import append, read_origins, read_record
 from repghost_ros.teach.collecting import Collector, Wanted
-from repghost_ros.teach.labeling import Labeling, serve
+from repghost_ros.teach.labeling import Labeling, serve_labeling
 from repghost_ros.vision.frame import from_array
 
 DEMO = share() / "models" / "demo.onnx"
@@ -150,7 +150,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address(folder: Path) -> Iterator[str]:
-    server = serve(Labeling(folder), "127.0.0.1", 0)
+    server = serve_labeling(Labeling(folder), "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()

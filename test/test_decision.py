@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from repghost_ros.backends.base import Times
-from repghost_ros.engine.decision import Change, Smoothing
+from repghost_ros.engine.decision import ChangeDetector, Smoothing
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.request import Request
 from repghost_ros.vision.frame import from_array
@@ -18,7 +18,7 @@ from repghost_ros.zoo.own import Own
 
 
 def test_a_change_must_last() -> None:
-    change = Change()
+    change = ChangeDetector()
     assert [
         change.update(top, stamp, 0.5)
         for top, stamp in [
@@ -35,7 +35,7 @@ def test_a_change_must_last() -> None:
 
 
 def test_a_clock_that_jumps_back_begins_anew() -> None:
-    change = Change()
+    change = ChangeDetector()
     assert not change.update("cat", 100.0, 0.5)
     assert not change.update("cat", 1.0, 0.5)
     assert change.update("cat", 1.5, 0.5)

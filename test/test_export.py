@@ -111,12 +111,12 @@ def test_a_missing_package_is_not_a_bad_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     random_model("111")  # skips without torch
-    from repghost_ros.convert.export import load
+    from repghost_ros.convert.export import timm_network
 
     (tmp_path / "weights.safetensors").write_bytes(bytes(100))
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(DependencyError, match=r"safetensors.*pip install"):
-        load("111", tmp_path / "weights.safetensors")
+        timm_network("111", tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -125,11 +125,11 @@ def test_a_checkpoint_of_another_family(fused: bool, tmp_path: Path) -> None:
     import torch
     from timm.utils import reparameterize_model
 
-    from repghost_ros.convert.export import export, load
+    from repghost_ros.convert.export import export, timm_network
 
     saved = reparameterize_model(model) if fused else model
     torch.save(saved.state_dict(), tmp_path / "weights.pth")
-    exported = export(load("repvit_m0_9", tmp_path / "weights.pth"), tmp_path / "m.onnx")
+    exported = export(timm_network("repvit_m0_9", tmp_path / "weights.pth"), tmp_path / "m.onnx")
     assert exported.onnx_drift < 1e-5
     assert (exported.parameters > exported.fused_parameters) is not fused
 
@@ -138,10 +138,10 @@ def test_safetensors_checkpoint(tmp_path: Path) -> None:
     model = random_model("111")
     from safetensors.torch import save_file
 
-    from repghost_ros.convert.export import load
+    from repghost_ros.convert.export import timm_network
 
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    loaded = load("111", tmp_path / "weights.safetensors").state_dict()
+    loaded = timm_network("111", tmp_path / "weights.safetensors").state_dict()
     assert all((loaded[name] == value).all() for name, value in model.state_dict().items())
 
 
@@ -159,7 +159,7 @@ def test_bad_checkpoints(content: str, message: str, tmp_path: Path) -> None:
     model = random_model("111" if content == "other size" else "100")
     import torch
 
-    from repghost_ros.convert.export import load
+    from repghost_ros.convert.export import timm_network
 
     path = tmp_path / "weights.pth"
     if content == "garbage":
@@ -171,7 +171,7 @@ def test_bad_checkpoints(content: str, message: str, tmp_path: Path) -> None:
     elif content == "no weights":
         torch.save({"epoch": 3}, path)
     with pytest.raises(ConversionError, match=message):
-        load("100", path)
+        timm_network("100", path)
 
 
 def test_without_a_network_timms_weights_are_named(

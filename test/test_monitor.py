@@ -13,13 +13,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from repghost_ros.backends.base import Refused, Times
 from repghost_ros.engine.model import Answered
-from repghost_ros.engine.monitor import Latency, Monitor, Report
+from repghost_ros.engine.monitor import CameraReport, Latency, Monitor
 from repghost_ros.engine.request import Counts, Request
 from repghost_ros.errors import FrameError
 from repghost_ros.ros.diagnostics import Thresholds, camera_status
 from repghost_ros.vision.frame import from_array
 
-GOOD = Report(
+GOOD = CameraReport(
     seconds=2.0,
     counts=Counts(received=60, answered=60),
     convert=Latency(0.001, 0.002),

@@ -25,7 +25,7 @@ from repghost_ros.cli import quantize as quantize_command
 from repghost_ros.cli.terminal import INTERRUPTED
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
 from repghost_ros.convert.compilation import prepare
-from repghost_ros.convert.quantization import Comparison, compare, normalise, quantize
+from repghost_ros.convert.quantization import Comparison, compare_precisions, normalise, quantize
 from repghost_ros.errors import ConversionError, DependencyError
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
@@ -74,7 +74,7 @@ def int8(calibration: Calibration) -> Path:
 
 @pytest.fixture(scope="module")
 def compared(int8: Path, calibration: Calibration) -> Comparison:
-    return compare(DEMO, int8, calibration)
+    return compare_precisions(DEMO, int8, calibration)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_compares_on_the_calibration_where_nothing_is_left(
     signs: Path, int8: Path, tmp_path: Path
 ) -> None:
     made = calibrate(signs / "stop", tmp_path)
-    compared = compare(DEMO, int8, made)
+    compared = compare_precisions(DEMO, int8, made)
     assert not compared.held_out
     assert compared.pictures == PER_CLASS
 
@@ -255,11 +255,11 @@ def test_held_out_pictures_may_be_broken(signs: Path, int8: Path, tmp_path: Path
         content = (signs / "stop" / f"{number}.png").read_bytes()
         (tmp_path / f"{number}.png").write_bytes(content[: 300 if number == 1 else None])
     made = calibrate(tmp_path, tmp_path / "out", samples=2)
-    compared = compare(DEMO, int8, made)
+    compared = compare_precisions(DEMO, int8, made)
     assert (compared.pictures, len(compared.skipped)) == (1, 1)
     (tmp_path / "3.png").write_text("no picture")
     with pytest.raises(ConversionError, match=r"1\.png"):
-        compare(DEMO, int8, made)
+        compare_precisions(DEMO, int8, made)
 
 
 def test_other_families_are_called_as_in_the_zoo(store: Path, signs: Path, tmp_path: Path) -> None:

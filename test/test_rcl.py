@@ -67,15 +67,17 @@ def image(size: int) -> Image:
 @pytest.fixture(params=["compiled", "python"])
 def receiver(
     node: LifecycleNode, request: Any, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[rcl.Receiver]:
+) -> Iterator[rcl.MessageTaker]:
     if request.param == "python":
         monkeypatch.setattr(native, "library", lambda: None)
-    receiver = rcl.Receiver(node.context)
+    receiver = rcl.MessageTaker(node.context)
     yield receiver
     receiver.close()
 
 
-def test_takes_what_was_sent_whatever_its_size(node: LifecycleNode, receiver: rcl.Receiver) -> None:
+def test_takes_what_was_sent_whatever_its_size(
+    node: LifecycleNode, receiver: rcl.MessageTaker
+) -> None:
     publisher, subscription = linked(node, "image")
     subscriptions = [subscription]
     kept = []
@@ -95,7 +97,7 @@ def test_takes_what_was_sent_whatever_its_size(node: LifecycleNode, receiver: rc
 
 
 def test_takes_from_several_subscriptions_in_turn(
-    node: LifecycleNode, receiver: rcl.Receiver
+    node: LifecycleNode, receiver: rcl.MessageTaker
 ) -> None:
     topics = ("one", "two", "three")
     publishers, subscriptions = zip(*(linked(node, topic) for topic in topics))
@@ -108,7 +110,7 @@ def test_takes_from_several_subscriptions_in_turn(
 
 
 def test_returns_when_woken_and_loses_no_message(
-    node: LifecycleNode, receiver: rcl.Receiver
+    node: LifecycleNode, receiver: rcl.MessageTaker
 ) -> None:
     publisher, subscription = linked(node, "image")
     subscriptions = [subscription]
@@ -126,7 +128,7 @@ def test_returns_when_woken_and_loses_no_message(
 
 
 def test_memory_is_used_again_once_nobody_looks_at_it(
-    node: LifecycleNode, receiver: rcl.Receiver
+    node: LifecycleNode, receiver: rcl.MessageTaker
 ) -> None:
     publisher, subscription = linked(node, "image")
     subscriptions = [subscription]

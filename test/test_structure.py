@@ -136,6 +136,29 @@ def test_modules_import_each_other_in_no_circle() -> None:
         visit(name, ())
 
 
+SHARED_NAMES = {
+    **dict.fromkeys(("add_arguments", "run", "main"), "of every command and program"),
+    **dict.fromkeys(
+        ("available", "library", "version"), "of every runtime, see backends/registry.py"
+    ),
+    **dict.fromkeys(("decode", "parse"), "of every picture format in vision/"),
+}
+"""Functions that several modules have, because others call them without knowing which."""
+
+
+def test_a_public_name_means_one_thing() -> None:
+    """C's structures are exempt: `native` names them as its header does, and nobody imports them."""
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        if path.is_relative_to(PACKAGE / "native"):
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(path.relative_to(PACKAGE).as_posix())
+    doubled = {name: files for name, files in homes.items() if len(files) > 1}
+    assert {name: doubled[name] for name in doubled.keys() - SHARED_NAMES.keys()} == {}
+
+
 def test_test_modules_share_through_helpers_alone() -> None:
     modules = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
     for path in Path(__file__).parent.glob("*.py"):

@@ -27,7 +27,7 @@ import pytest
 from repghost_ros import open_model
 from repghost_ros.cli import main
 from repghost_ros.engine.request import Request
-from repghost_ros.runs.watching import Watched, serve
+from repghost_ros.runs.watching import Watched, serve_frames
 from repghost_ros.sources.signs import render
 from repghost_ros.vision.frame import from_array
 
@@ -169,7 +169,7 @@ def test_a_closed_tab_prints_no_traceback(tmp_path: Path, capfd: Any) -> None:
         (outcome,) = model.run([Request(pixels, from_array)], slot)
         slot.close()
     watched.show(outcome)
-    server = serve(watched, "127.0.0.1", 0)
+    server = serve_frames(watched, "127.0.0.1", 0)
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", server.server_port)) as tab:
             tab.sendall(b"GET /frame HTTP/1.0\r\n\r\n")

@@ -26,7 +26,7 @@ from repghost_ros.runs.benchmark import (
     Timing,
     environment,
     measure,
-    published,
+    published_timings,
     warm_up,
     write_csv,
 )
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> BenchReport:
     timings = [
         timing
         for model in dict.fromkeys(timing.model for timing in timings)
-        for timing in [*(t for t in timings if t.model == model), *published(model)]
+        for timing in [*(t for t in timings if t.model == model), *published_timings(model)]
     ]
     if options.csv:
         write_csv(options.csv, timings)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import add_model, model_from, positive, share
+from repghost_ros.cli.common import add_model, fraction, model_from, positive
 from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.results import Reporting, Result
@@ -134,11 +134,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look at every Nth frame (default: 1)",
     )
     parser.add_argument(
-        "--below", type=share, metavar="SCORE", help="keep frames whose best score is below"
+        "--below", type=fraction, metavar="SCORE", help="keep frames whose best score is below"
     )
     parser.add_argument(
         "--margin",
-        type=share,
+        type=fraction,
         metavar="SCORE",
         help="keep frames whose two best scores differ by less",
     )
@@ -151,7 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep frames whose best class is this; may be given several times",
     )
     parser.add_argument(
-        "--random", type=share, default=0.0, metavar="SHARE", help="keep a share of all frames"
+        "--random", type=fraction, default=0.0, metavar="SHARE", help="keep a share of all frames"
     )
     parser.add_argument(
         "--change",
@@ -189,7 +189,7 @@ def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
     source = options.source
     if source.startswith("/") and not Path(source).exists():
         listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
-        made = enumerate(listening.images(source, options.ros_args))
+        made = enumerate(listening.image_readers(source, options.ros_args))
         return (Item(number, read) for number, read in made if number % options.every == 0)
     if is_live(source):
         shown = enumerate(live_pictures(source, every=options.every))

@@ -151,7 +151,7 @@ def add_reporting(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--score-threshold",
-        type=share,
+        type=fraction,
         default=0.0,
         metavar="SCORE",
         help="least score of a reported class (default: %(default)s)",
@@ -230,7 +230,7 @@ def positive_float(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """Parse a number from 0 to 1."""
     value = _number(text)
     if not 0 <= value <= 1:

@@ -109,10 +109,10 @@ def run(options: argparse.Namespace) -> ExportReport:
     about: dict[str, Any] = {"model": options.model}
     with tempfile.TemporaryDirectory(prefix="repghost_export_") as scratch:
         if is_size:
-            from repghost_ros.convert.export import export, load
+            from repghost_ros.convert.export import export, timm_network
 
             source = Path(scratch) / "fused.onnx"
-            model = load(options.model, options.checkpoint)
+            model = timm_network(options.model, options.checkpoint)
             labels = _labels(options, model.num_classes)
             about |= asdict(export(model, source, labels=labels))
         else:

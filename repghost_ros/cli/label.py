@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repghost_ros.errors import OutputError
-from repghost_ros.teach.labeling import Labeling, serve
+from repghost_ros.teach.labeling import Labeling, serve_labeling
 
 HELP = "label pictures in the browser"
 
@@ -45,7 +45,7 @@ class LabelReport:
     def _serve(self) -> Iterator[str]:
         options = self._options
         try:
-            server = serve(self._labeling, options.host, options.port)
+            server = serve_labeling(self._labeling, options.host, options.port)
         except OSError as error:
             raise OutputError(
                 f"--host {options.host} --port {options.port} cannot be served: {error.strerror}"

@@ -25,16 +25,26 @@ from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.cli.common import (
     add_preprocessing,
     did_you_mean,
+    fraction,
     positive,
-    share,
 )
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import download_bar, stage_bar, with_bar
 from repghost_ros.convert.calibration import SAMPLES, Calibration, calibrate
 from repghost_ros.convert.certificate import HELD_OUT, MAX_DROP, Assignment, Certificate, certify
-from repghost_ros.convert.certificate_page import difference, int16_price, on_cpu, write_page
+from repghost_ros.convert.certificate_page import (
+    difference,
+    int16_price,
+    on_cpu,
+    write_certificate_page,
+)
 from repghost_ros.convert.compilation import METHODS, check_compilable, prepare, without_activation
-from repghost_ros.convert.quantization import compare, open_float, quantize, with_preprocessing
+from repghost_ros.convert.quantization import (
+    compare_precisions,
+    open_float,
+    quantize,
+    with_preprocessing,
+)
 from repghost_ros.errors import (
     BackendError,
     ConversionError,
@@ -126,14 +136,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-agreement",
-        type=share,
+        type=fraction,
         default=0.97,
         metavar="SHARE",
         help="of these pictures, how many must keep float's class (default: %(default)s)",
     )
     parser.add_argument(
         "--max-drop",
-        type=share,
+        type=fraction,
         default=MAX_DROP,
         metavar="SHARE",
         help="accuracy that int8 may lose before branches or prepared weights are preferred "
@@ -288,7 +298,7 @@ def _with_preprocessing(model: Path, out: Path, options: argparse.Namespace) -> 
 
 def _int8(model: Path, calibration: Calibration, out: Path) -> dict[str, Any]:
     path = quantize(model, calibration, out)
-    compared = compare(model, path, calibration, _with_bar)
+    compared = compare_precisions(model, path, calibration, _with_bar)
     _warn(compared.skipped)
     color_range = ("--color-range", calibration.color_range)
     command = ("repghost", "eval", "DIR", "--model", str(model), "--against", str(path))
@@ -376,7 +386,7 @@ def _vendor(
     with whole_file(certified) as partial:
         partial.write_text(json.dumps(report, indent=1), encoding="utf-8")
     size = MODELS.get(options.model)
-    write_page(page, certificate, size.published if size else None)
+    write_certificate_page(page, certificate, size.published if size else None)
     report["page"] = str(page)
     # Of another activation, what is left of it in the .bin is the runtime's affair.
     described = replace(read_own(model), labels=certificate.labels)

@@ -27,9 +27,9 @@ from repghost_ros.cli.common import (
     add_view,
     check_plot,
     check_report,
+    fraction,
     model_from,
     reporting,
-    share,
     view,
 )
 from repghost_ros.cli.report import Table
@@ -43,7 +43,7 @@ from repghost_ros.runs.pages import write_replay
 from repghost_ros.runs.plots import plot_timeline
 from repghost_ros.runs.replay import Answer, ReplayOptions, Summary, replay
 from repghost_ros.sources.bag_writer import STORAGES
-from repghost_ros.sources.bags import Bag, Topic
+from repghost_ros.sources.bags import Bag, BagTopic
 from repghost_ros.sources.types import COMPRESSED, IMAGE
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.onnx_graph import model_sha256
@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 class TopicsReport:
     """The image topics of a bag."""
 
-    topics: list[Topic]
+    topics: list[BagTopic]
     failed = False
 
     def text(self) -> Iterator[str | Table]:
@@ -72,7 +72,7 @@ class TopicsReport:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CompareOptions:
     """The options of a comparison with an earlier result."""
 
     path: Path
@@ -81,7 +81,7 @@ class Comparison:
     max_drift: float
 
     @classmethod
-    def of(cls, options: argparse.Namespace) -> Comparison | None:
+    def of(cls, options: argparse.Namespace) -> CompareOptions | None:
         """Return what the command line asks for, None where it compares nothing.
 
         Raises:
@@ -108,7 +108,7 @@ class Comparison:
 class Compared:
     """The differences between an earlier result and this one, and the allowed limits."""
 
-    comparison: Comparison
+    comparison: CompareOptions
     difference: Difference
 
     @property
@@ -222,7 +222,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reporting(parser)
     parser.add_argument(
         "--smoothing",
-        type=share,
+        type=fraction,
         default=0.0,
         metavar="WEIGHT",
         help="weight of earlier frames in a mean of the probabilities, below 1 (default: none)",
@@ -266,13 +266,13 @@ def _add_comparison(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-agreement",
-        type=share,
+        type=fraction,
         metavar="SHARE",
         help=f"fail if fewer frames keep their best class (default: {_MIN_AGREEMENT:g})",
     )
     parser.add_argument(
         "--max-drift",
-        type=share,
+        type=fraction,
         metavar="SCORE",
         help=f"fail if a best class's score changes by more (default: {_MAX_DRIFT:g})",
     )
@@ -280,7 +280,7 @@ def _add_comparison(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_many.ManyReport:
     """Replay, write, summarize, compare."""
-    comparison = Comparison.of(options)
+    comparison = CompareOptions.of(options)
     check_report(options.report)
     if options.smoothing == 1.0:
         raise UsageError("--smoothing must be below 1: with 1 later frames would not count")

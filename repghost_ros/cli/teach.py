@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import check_report, did_you_mean, share
+from repghost_ros.cli.common import check_report, did_you_mean, fraction
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import download_bar, with_bar
 from repghost_ros.errors import UsageError
 from repghost_ros.teach.labeled import read_labeled
 from repghost_ros.teach.measures import wilson
-from repghost_ros.teach.page import write_page
-from repghost_ros.teach.teaching import RESIZES, Measured, Taught, open_trunk, teach, write_model
+from repghost_ros.teach.page import write_teaching_page
+from repghost_ros.teach.teaching import RESIZES, Measured, Taught, read_trunk, teach, write_model
 from repghost_ros.zoo.catalogue import DEFAULT, MODELS
 from repghost_ros.zoo.store import resolve
 
@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a report page")
     parser.add_argument(
         "--held-out",
-        type=share,
+        type=fraction,
         default=0.2,
         metavar="SHARE",
         help="of the pictures, never trained with, to measure on (default: %(default)s)",
@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> TeachReport:
     if options.held_out > 0.5:
         raise UsageError(f"--held-out {options.held_out} leaves too few pictures to train with")
     check_report(options.report)
-    trunk = open_trunk(_model(options.model))
+    trunk = read_trunk(_model(options.model))
     labeled = read_labeled(options.folder, _with_bar)
     for path, why in labeled.skipped:
         _log.warning("'%s' was left out: %s", path, why)
@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> TeachReport:
     )
     write_model(taught, options.out)
     if options.report:
-        write_page(taught, options.report)
+        write_teaching_page(taught, options.report)
     return TeachReport(taught, options.out, options.report)
 
 

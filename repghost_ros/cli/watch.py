@@ -28,7 +28,7 @@ from repghost_ros.engine.model import Model
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import OutputError, UsageError, need, without_passwords
 from repghost_ros.runs.html import count
-from repghost_ros.runs.watching import Watched, serve
+from repghost_ros.runs.watching import Watched, serve_frames
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
 from repghost_ros.vision.frame import Frame
@@ -72,7 +72,7 @@ class WatchReport:
         reported = reporting(options)
         reported.check(self._model.labels)
         try:
-            server = serve(self._watched, options.host, options.port)
+            server = serve_frames(self._watched, options.host, options.port)
         except OSError as error:
             raise OutputError(
                 f"--host {options.host} --port {options.port} cannot be served: {error.strerror}"
@@ -145,7 +145,7 @@ def run(options: argparse.Namespace) -> WatchReport:
     """Open the source and the model."""
     if options.source.startswith("/") and not Path(options.source).exists():
         listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
-        made = listening.images(options.source, options.ros_args)
+        made = listening.image_readers(options.source, options.ros_args)
     elif is_live(options.source):
         made = (picture.frame for picture in live_pictures(options.source))
     else:

@@ -12,8 +12,7 @@ import numpy as np
 from repghost_ros.convert.certificate import Certificate
 from repghost_ros.files import sha256
 from repghost_ros.output import whole_file
-from repghost_ros.runs.html import figure, gallery, note, table
-from repghost_ros.runs.html import page as html_page
+from repghost_ros.runs.html import figure, gallery, note, page, table
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import to_nv12, to_rgb
 from repghost_ros.zoo.record import Published
@@ -22,7 +21,9 @@ _ROWS = 10  # of worst classes and layers
 _SHOWN = 12  # pictures
 
 
-def write_page(path: Path, certificate: Certificate, published: Published | None) -> None:
+def write_certificate_page(
+    path: Path, certificate: Certificate, published: Published | None
+) -> None:
     """Write the certificate as HTML.
 
     Args:
@@ -34,12 +35,6 @@ def write_page(path: Path, certificate: Certificate, published: Published | None
         OutputError: it cannot be written.
 
     """
-    with whole_file(path) as partial:
-        partial.write_text(page(certificate, published), encoding="utf-8")
-
-
-def page(certificate: Certificate, published: Published | None) -> str:
-    """Return the HTML."""
     calibration = certificate.calibration
     parts = [
         note(
@@ -55,7 +50,9 @@ def page(certificate: Certificate, published: Published | None) -> str:
         *_losses(certificate),
     ]
     title = f"Certificate of {certificate.bin.name}"
-    return html_page(title, parts, f"SHA-256 {sha256(certificate.bin)}")
+    text = page(title, parts, f"SHA-256 {sha256(certificate.bin)}")
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _verdict(certificate: Certificate) -> Iterator[str]:

@@ -41,7 +41,7 @@ class Exported:
     """The same from the unfused model in torch to the ONNX file in ONNX Runtime."""
 
 
-def load(name: str, checkpoint: Path | None = None) -> Any:
+def timm_network(name: str, checkpoint: Path | None = None) -> Any:
     """Make a network of timm as a torch module, ready for inference.
 
     Args:

@@ -154,7 +154,7 @@ def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
     return path
 
 
-def compare(
+def compare_precisions(
     model: Path,
     int8: Path,
     calibration: Calibration,

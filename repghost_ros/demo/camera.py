@@ -15,7 +15,7 @@ from repghost_ros.ros.process import run, start
 from repghost_ros.sources.signs import sequence
 
 
-class Camera(Node):
+class SignCamera(Node):
     """Publishes `image` (bgr8) and, under the same header, `truth`: the sign that it shows."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Camera(Node):
 def main(args: list[str] | None = None) -> None:
     """Publish until interrupted."""
     start(args)
-    run(Camera())
+    run(SignCamera())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ _SHOWN = 10  # scenes on the terminal
 
 
 @dataclass
-class Scene:
+class Sighting:
     """A sign as long as it is in view."""
 
     truth: str
@@ -38,7 +38,7 @@ class Display:
     """Shows scenes, the newest at the bottom."""
 
     def __init__(self) -> None:
-        self._scenes: list[Scene] = []
+        self._scenes: list[Sighting] = []
         self._live: Any = None
         if sys.stdout.isatty() and find_spec("rich") is not None:
             from rich.live import Live
@@ -48,7 +48,7 @@ class Display:
         else:
             print(_ROW.format(*_HEAD), flush=True)
 
-    def show(self, scene: Scene) -> None:
+    def show(self, scene: Sighting) -> None:
         """Add or update a scene's row."""
         if not self._scenes or self._scenes[-1] is not scene:
             self._scenes = [*self._scenes[1 - _SHOWN :], scene]

@@ -17,7 +17,7 @@ from rclpy.time import Time
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
-from repghost_ros.demo.display import Display, Scene
+from repghost_ros.demo.display import Display, Sighting
 from repghost_ros.engine.overlay import draw_overlay, picture
 from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
@@ -64,7 +64,7 @@ class Viewer(Node):
         self.create_subscription(
             messages.Classification, "classification", self._on_classification, 10
         )
-        self._scene: Scene | None = None
+        self._scene: Sighting | None = None
         self.display = Display()
 
     def _on_truth(self, message: Any) -> None:
@@ -97,7 +97,7 @@ class Viewer(Node):
 
     def _count(self, truth: str, results: list[Result], right: bool) -> None:
         if self._scene is None or self._scene.truth != truth:
-            self._scene = Scene(truth)
+            self._scene = Sighting(truth)
         self._scene.frames += 1
         self._scene.right += right
         if results:

@@ -44,7 +44,7 @@ class Smoothing:
         return replace(answered, best=best)
 
 
-class Change:
+class ChangeDetector:
     """Tells when a new top class has lasted for some time."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Report:
+class CameraReport:
     """One period of one camera; rates are frames a second."""
 
     seconds: float
@@ -83,7 +83,7 @@ class Monitor:
         period.infer.append(times.inferred - times.converted)
         period.end_to_end.append(time.monotonic() - outcome.request.received)
 
-    def report(self, counts: Counts, *, paused: bool = False) -> Report:
+    def report(self, counts: Counts, *, paused: bool = False) -> CameraReport:
         """End the period and return it; the next one begins.
 
         Args:
@@ -96,7 +96,7 @@ class Monitor:
         counted = counts - period.counts
         if counted.received or paused:
             self._last_frame = now
-        return Report(
+        return CameraReport(
             seconds=max(now - period.began, 1e-9),
             counts=counted,
             convert=Latency.of(period.convert),

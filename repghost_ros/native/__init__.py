@@ -15,7 +15,7 @@ does the same; test/test_native.py and test/test_rcl.py compare the two.
 | repghost_publish | serialized_classification, publish  | the node, where the classes were ranked in  |
 |                  | (ros/messages.py, ros/rcl.py)       | C and the image is in little-endian CDR     |
 | repghost_scale   | Scaling (vision/scaling.py)         | every frame that is converted               |
-| repghost_receive | Receiver (ros/rcl.py)               | the node, always                            |
+| repghost_receive | MessageTaker (ros/rcl.py)           | the node, always                            |
 
 Only vision/scaling.py, backends/libdnn.py and ros/rcl.py call it. Calls go through ctypes and leave
 Python's lock free.

@@ -16,9 +16,9 @@ from rclpy.logging import LoggingSeverity
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
-from repghost_ros.engine.decision import Change, Smoothing
+from repghost_ros.engine.decision import ChangeDetector, Smoothing
 from repghost_ros.engine.model import Answered, Outcome
-from repghost_ros.engine.monitor import Monitor, Report
+from repghost_ros.engine.monitor import CameraReport, Monitor
 from repghost_ros.engine.overlay import draw_overlay, picture
 from repghost_ros.engine.pipeline import Pipeline, Stream
 from repghost_ros.engine.request import Counts, Request
@@ -164,7 +164,7 @@ class Camera(ABC):
         """What /diagnostics tells of it beside the statistics."""
         return {}
 
-    def report(self) -> Report:
+    def report(self) -> CameraReport:
         """Return the statistics since the last report."""
         return self._monitor.report(self.counts, paused=bool(self.paused))
 
@@ -246,7 +246,7 @@ class ImageCamera(Camera):
         )
         self._best = rcl.BestPublisher(self._classifications)
         self._smoothing = Smoothing()
-        self._change = Change()
+        self._change = ChangeDetector()
         self._said_unstamped = False
         self._changed: Any = None
         if now.hold:

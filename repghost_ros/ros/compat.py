@@ -45,7 +45,7 @@ class PassedOver(CallbackGroup):
 def subscribe_aside(node: Node, message_type: Any, topic: str, qos: Any) -> Any:
     """Subscribe for a node, visible in the graph as such, without an executor serving it.
 
-    An `rcl.Receiver` takes its messages. Its events, such as incompatible QoS, stay with the node.
+    An `rcl.MessageTaker` takes its messages. Its events, such as incompatible QoS, stay with the node.
     """
     subscription: Any = node.create_subscription(
         message_type,

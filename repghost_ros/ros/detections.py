@@ -193,7 +193,7 @@ class DetectionsTopic(Topic):
         return wrap(data, self.message_type)
 
 
-def candidate_topics(node: Node, detections: str) -> list[DetectionsTopic]:
+def detections_topics(node: Node, detections: str) -> list[DetectionsTopic]:
     """Return the types that a detector's boxes may have, the likelier first.
 
     Args:

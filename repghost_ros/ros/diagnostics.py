@@ -12,7 +12,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from repghost_ros.engine.host import ModelHost
-from repghost_ros.engine.monitor import Latency, Report
+from repghost_ros.engine.monitor import CameraReport, Latency
 from repghost_ros.engine.request import COUNT_NAMES
 from repghost_ros.ros.compat import QOS_OVERRIDES
 from repghost_ros.ros.threads import Heartbeat
@@ -67,7 +67,7 @@ class Thresholds:
 def camera_status(
     name: str,
     hardware_id: str,
-    report: Report,
+    report: CameraReport,
     thresholds: Thresholds,
     paused: str = "",
     values: Mapping[str, str] = MappingProxyType({}),
@@ -139,7 +139,7 @@ def _status(
     )
 
 
-def _judge(report: Report, thresholds: Thresholds, paused: str) -> tuple[bytes, str]:
+def _judge(report: CameraReport, thresholds: Thresholds, paused: str) -> tuple[bytes, str]:
     if report.counts.failed:
         return DiagnosticStatus.ERROR, f"the backend failed: {report.last_error}"
     if paused:
@@ -176,7 +176,7 @@ def _judge_model(host: ModelHost, watchdog: float) -> tuple[bytes, str]:
     return DiagnosticStatus.OK, "active"
 
 
-def _counts(report: Report) -> dict[str, str]:
+def _counts(report: CameraReport) -> dict[str, str]:
     values = {name: str(getattr(report.counts, name)) for name in COUNT_NAMES}
     return {f"frames {'in' if name == 'received' else name}": n for name, n in values.items()}
 

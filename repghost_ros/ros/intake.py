@@ -18,9 +18,9 @@ from rclpy.qos import QoSProfile
 
 from repghost_ros.engine.pipeline import Bell
 from repghost_ros.ros.compat import subscribe_aside, unsubscribe
-from repghost_ros.ros.rcl import Receiver, Taken
+from repghost_ros.ros.rcl import MessageTaker, Taken
 from repghost_ros.ros.threads import WaitingThread
-from repghost_ros.ros.topics import Topic, complaint, published, silence
+from repghost_ros.ros.topics import Topic, complaint, published_among, silence
 
 Take = Callable[[Any], None]
 """Called with a message, as its topic reads it."""
@@ -41,7 +41,7 @@ class Intake:
         self._node = node
         self._bell = bell
         self._subscriptions: list[Subscription] = []
-        self._receiver = Receiver(node.context)
+        self._receiver = MessageTaker(node.context)
         self._thread = WaitingThread(node.context, self._receiver, "intake", self._serve)
         self._thread.start()
 
@@ -113,7 +113,7 @@ class Subscription:
         self._has_received = False
         self._seen: Topic | None = None
         self._last = self._looked = time.monotonic()
-        self.source = published(node, candidates) or candidates[0]
+        self.source = published_among(node, candidates) or candidates[0]
         self.handle: Any = None
         """rclpy's subscription; None for a moment between two sources."""
         self._subscribe()
@@ -149,7 +149,7 @@ class Subscription:
         if idle < _PERIOD:
             self._said = ""
             return
-        source = published(self._node, self._candidates)
+        source = published_among(self._node, self._candidates)
         # Twice, because a publisher's topics are discovered one after another.
         if source not in (None, self.source) and source == self._seen:
             assert source is not None

@@ -13,13 +13,13 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 
 from repghost_ros.ros.process import fastest_executor, init, interrupted, shutdown
-from repghost_ros.ros.topics import candidate_topics, published
+from repghost_ros.ros.topics import candidate_topics, published_among
 from repghost_ros.vision.frame import Frame, from_message
 
 Read = Callable[[], Frame]
 
 
-def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
+def image_readers(topic: str, ros_args: list[str]) -> Iterator[Read]:
     """Yield readers of a topic's images until interrupted, always of the newest.
 
     Args:
@@ -45,7 +45,7 @@ def images(topic: str, ros_args: list[str]) -> Iterator[Read]:
         candidates = candidate_topics(node, topic, "auto")
         while rclpy.ok() and not interrupted():
             executor.spin_once(timeout_sec=0.1)
-            if found is None and (found := published(node, candidates)) is not None:
+            if found is None and (found := published_among(node, candidates)) is not None:
                 node.create_subscription(
                     found.message_type, found.topic, keep, qos_profile_sensor_data
                 )

@@ -145,7 +145,7 @@ class Taken:
         self._idle.append(self._memory)
 
 
-class Receiver:
+class MessageTaker:
     """Takes the messages of subscriptions as they arrive, still serialized, into reused memory.
 
     Each call asks the subscription after the one that had the last message first. The compiled helper

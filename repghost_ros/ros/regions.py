@@ -15,7 +15,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 
 from repghost_ros.backends.base import Failed
-from repghost_ros.engine.decision import Change, Smoothing
+from repghost_ros.engine.decision import ChangeDetector, Smoothing
 from repghost_ros.engine.matching import Matcher
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.overlay import draw_boxes
@@ -110,7 +110,7 @@ class RegionCamera(Camera):
     ) -> None:
         super().__init__(node, name, parameters, enabled)
         now = parameters()
-        self._inputs = detections.candidate_topics(node, f"{self._prefix}{now.detections}")
+        self._inputs = detections.detections_topics(node, f"{self._prefix}{now.detections}")
         self._answers = {
             topic.message_type: self._advertise(
                 topic.message_type,
@@ -122,7 +122,7 @@ class RegionCamera(Camera):
         self._changed: Any = None
         if now.hold:
             self._changed = self._advertise(detections.Detection2DArray, "changed", now.output_qos)
-        self._objects: OrderedDict[str, tuple[Smoothing, Change]] = OrderedDict()
+        self._objects: OrderedDict[str, tuple[Smoothing, ChangeDetector]] = OrderedDict()
         """What is known of objects, by the detector's id."""
         self._matching = threading.Lock()
         """Guards the matcher, which the diagnostics let expire."""
@@ -231,7 +231,7 @@ class RegionCamera(Camera):
         name, now = answered.request.box.id, answered.request.parameters
         if not name or not (now.smoothing or now.hold):
             return answered.results, False
-        smoothing, change = known = self._objects.pop(name, None) or (Smoothing(), Change())
+        smoothing, change = known = self._objects.pop(name, None) or (Smoothing(), ChangeDetector())
         self._objects[name] = known
         if len(self._objects) > _OBJECTS:
             self._objects.popitem(last=False)

@@ -11,7 +11,7 @@ from rclpy.context import Context
 
 
 class Waiter(Protocol):
-    """A `compat.WaitSet` or an `rcl.Receiver`."""
+    """A `compat.WaitSet` or an `rcl.MessageTaker`."""
 
     def wake(self) -> None:
         """Make its waiting return, from any thread."""

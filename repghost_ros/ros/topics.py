@@ -124,7 +124,7 @@ def _hbm_types() -> list[Any]:
     return [getattr(module, name) for name in _HBM_SIZES]
 
 
-def published(node: Node, candidates: Sequence[AnyTopic]) -> AnyTopic | None:
+def published_among(node: Node, candidates: Sequence[AnyTopic]) -> AnyTopic | None:
     """Return the first candidate that somebody publishes, or None."""
     types = {topic: _types(node, topic) for topic in {source.topic for source in candidates}}
     return next(

@@ -184,7 +184,7 @@ def _jpeg() -> SimpleNamespace:
     return SimpleNamespace(data=cv2.imencode(".jpg", picture)[1].tobytes(), format="jpeg")
 
 
-def published(model: str) -> list[Timing]:
+def published_timings(model: str) -> list[Timing]:
     """Return the model zoo's figures; empty for models that it does not have."""
     figures = MODELS[model].published if model in MODELS else None
     if figures is None:

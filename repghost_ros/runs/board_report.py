@@ -21,7 +21,7 @@ from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import RepghostError
 from repghost_ros.files import sha256
 from repghost_ros.paths import share
-from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published
+from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published_timings
 from repghost_ros.runs.doctor import NOTE, OK, PROBLEM, Finding
 from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
@@ -94,7 +94,7 @@ def report(seconds: float = 1.0) -> BoardReport:
                 timings += [
                     replace(measure(model, threads, seconds), model=name) for threads in THREADS
                 ]
-                timings += [*published(name), *_predicted(name)]
+                timings += [*published_timings(name), *_predicted(name)]
         except RepghostError as error:
             findings.append(Finding(f"model {name}", PROBLEM, str(error), "see the message"))
     return BoardReport(findings, timings)

@@ -42,7 +42,7 @@ _LOCK = ".lock"
 
 
 @dataclass(frozen=True)
-class Part:
+class BagPart:
     """A range of frames of one bag."""
 
     bag: str
@@ -56,7 +56,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BagPlan:
     """A bag, as far as it is known before it is replayed."""
 
     bag: str
@@ -196,7 +196,7 @@ def replay_many(
         writer = _Writer(out, format, sent, wanted, compare_with, _names(bags, format))
         plans = _plan(bags, fleet, wanted.topic, cache, writer)
         parts = [
-            Part(plan.bag, plan.topic, first, last, wanted, sent, cache)
+            BagPart(plan.bag, plan.topic, first, last, wanted, sent, cache)
             for plan in plans
             for first, last in _cut(plan.frames)
         ]
@@ -218,10 +218,10 @@ def _cut(frames: int) -> list[tuple[int, int | None]]:
 
 def _plan(
     bags: Sequence[str], fleet: Fleet, topic: str, cache: Path, writer: _Writer
-) -> list[Plan]:
+) -> list[BagPlan]:
     """Look into every bag; finished and unreadable ones get their row at once."""
     plans = []
-    looked = dict(fleet.run(look, [Look(bag, topic, cache) for bag in bags]))
+    looked = dict(fleet.run(inspect, [BagToInspect(bag, topic, cache) for bag in bags]))
     for number, bag in enumerate(bags):
         plan = looked[number]
         if isinstance(plan, Exception):
@@ -232,7 +232,7 @@ def _plan(
 
 
 @dataclass(frozen=True)
-class Look:
+class BagToInspect:
     """A bag to look into."""
 
     bag: str
@@ -240,7 +240,7 @@ class Look:
     cache: Path
 
 
-def look(wanted: Look) -> Plan:
+def inspect(wanted: BagToInspect) -> BagPlan:
     """Look in a worker into a bag.
 
     Raises:
@@ -250,10 +250,10 @@ def look(wanted: Look) -> Plan:
     path = _on_disk(wanted.bag, wanted.cache)
     with Bag(path) as bag:
         images = bag.image_topic(wanted.topic)
-    return Plan(wanted.bag, _content(path), images.name, images.messages)
+    return BagPlan(wanted.bag, _content(path), images.name, images.messages)
 
 
-def answer_part(part: Part) -> tuple[list[Answer], str]:
+def answer_part(part: BagPart) -> tuple[list[Answer], str]:
     """Return in a worker the answers to a part, and why it ended early, empty if it did not."""
     model = part.model.open()
     answers: list[Answer] = []
@@ -324,9 +324,9 @@ class _Writer:
         options = repr((format, model.key, wanted))
         self._options = hashlib.sha256(options.encode(errors="surrogateescape")).hexdigest()
         self._parts: dict[str, dict[int, Any]] = {}
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, BagPlan] = {}
 
-    def is_done(self, plan: Plan) -> bool:
+    def is_done(self, plan: BagPlan) -> bool:
         """Return whether an earlier run answered this bag; if not, it will be answered now."""
         record = self._record(plan.bag)
         try:
@@ -341,7 +341,7 @@ class _Writer:
         self._plans[plan.bag] = plan
         return False
 
-    def add(self, part: Part, value: Any) -> int:
+    def add(self, part: BagPart, value: Any) -> int:
         """Take a part's answers; returns the number of its frames."""
         parts = self._parts.setdefault(part.bag, {})
         parts[part.first] = value
@@ -351,7 +351,7 @@ class _Writer:
             del self._parts[part.bag]
         return 0 if isinstance(value, Exception) else len(value[0])
 
-    def _write(self, plan: Plan, parts: list[Any]) -> None:
+    def _write(self, plan: BagPlan, parts: list[Any]) -> None:
         failed = [_reason(each) for each in parts if isinstance(each, Exception)]
         if failed:  # a gap within its answers would go unnoticed: the whole bag is retried
             self.rows[plan.bag] = Row(plan.bag, "", plan.topic, plan.frames, error=failed[0])

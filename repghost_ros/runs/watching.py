@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import cv2
@@ -18,6 +15,7 @@ import numpy as np
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.overlay import picture
 from repghost_ros.engine.results import Result
+from repghost_ros.runs.page_server import PageHandler, PageServer
 from repghost_ros.vision.frame import Frame
 
 _RATE_OVER = 2.0  # seconds
@@ -221,41 +219,22 @@ class Watched:
         return self._kept[-1 - self._behind] if self._kept else None
 
 
-class PageServer(ThreadingHTTPServer):
-    """Serves a page to browsers, which may leave at any moment."""
+def serve_frames(watched: Watched, host: str, port: int) -> PageServer:
+    """Serve the page; see PageServer for the address and the errors."""
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Pass over a browser that closes its tab in the middle of an answer."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
-
-
-def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
-    """Serve the page on its own thread, until `shutdown` and `server_close`.
-
-    Args:
-        watched: what is shown.
-        host: address to listen on; 127.0.0.1 keeps the images on this machine.
-        port: 0 takes a free one, see `server_port`.
-
-    Raises:
-        OSError: the port is taken, or the address is not this machine's.
-
-    """
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(PageHandler):
+        def get(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/":
-                self._answer(_PAGE.encode(), "text/html; charset=utf-8")
+                self.send_page(_PAGE)
             elif path == "/state":
-                self._answer(json.dumps(watched.state()).encode(), "application/json")
+                self.send_json(watched.state())
             elif path == "/frame" and (jpeg := watched.jpeg()) is not None:
-                self._answer(jpeg, "image/jpeg")
+                self.send(jpeg, "image/jpeg")
             else:
                 self.send_error(404)
 
-        def do_POST(self) -> None:
+        def post(self) -> None:
             control = {
                 "/pause": watched.pause,
                 "/step": watched.step,
@@ -265,20 +244,6 @@ def serve(watched: Watched, host: str, port: int) -> ThreadingHTTPServer:
                 self.send_error(404)
                 return
             control()
-            self._answer(b"", "text/plain")
+            self.send(b"", "text/plain")
 
-        def _answer(self, body: bytes, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Do not log ten requests per second."""
-
-    server = PageServer((host, port), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="watch", daemon=True).start()
-    return server
+    return PageServer(Handler, host, port)

@@ -70,7 +70,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Topic:
+class BagTopic:
     """One topic of a bag."""
 
     name: str
@@ -108,15 +108,15 @@ class Bag(AbstractContextManager["Bag"]):
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def topics(self, *types: str) -> list[Topic]:
+    def topics(self, *types: str) -> list[BagTopic]:
         """Return the topics that have these types, by name."""
         counts: Counter[tuple[str, str]] = Counter()
         for each in self._storage.channels:  # a topic may have had several publishers
             if each.type in types and each.encoding in _ENCODINGS:
                 counts[each.topic, each.type] += each.messages
-        return [Topic(*key, count) for key, count in sorted(counts.items())]
+        return [BagTopic(*key, count) for key, count in sorted(counts.items())]
 
-    def image_topic(self, wanted: str = "") -> Topic:
+    def image_topic(self, wanted: str = "") -> BagTopic:
         """Return the topic to classify: the requested one, or else the only one with images.
 
         Raises:

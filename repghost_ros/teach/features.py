@@ -37,7 +37,7 @@ Work = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
-class Look:
+class Augmented:
     """A picture or one of its copies."""
 
     path: Path
@@ -111,11 +111,11 @@ def features(
         BackendError: ONNX Runtime cannot run the model.
 
     """
-    looks = [Look(path, number, mirrors) for path in paths for number in range(1 + copies)]
+    looks = [Augmented(path, number, mirrors) for path in paths for number in range(1 + copies)]
     made = np.empty((len(looks), trunk.features), np.float32)
     with open_trunk(trunk) as model:
         seen = View(resize=resize)
-        outcomes = classify_each(model, looks, Look.frame, seen, Reporting(top_k=1))
+        outcomes = classify_each(model, looks, Augmented.frame, seen, Reporting(top_k=1))
         for at, outcome in enumerate(work(outcomes, len(looks))):
             if not isinstance(outcome, Answered):
                 path = outcome.request.message.path

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,7 +20,7 @@ import numpy as np
 from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError, RepghostError, SourceError
 from repghost_ros.output import named_errors
-from repghost_ros.runs.watching import PageServer
+from repghost_ros.runs.page_server import PageHandler, PageServer
 from repghost_ros.sources.folders import IMAGES, files_in, is_data
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.teach.labeled import UNLABELED, class_folders
@@ -219,34 +218,24 @@ class Labeling:
         }
 
 
-def serve(labeling: Labeling, host: str, port: int) -> ThreadingHTTPServer:
-    """Serve the page on its own thread, until `shutdown` and `server_close`.
+def serve_labeling(labeling: Labeling, host: str, port: int) -> PageServer:
+    """Serve the page; see PageServer for the address and the errors."""
 
-    Args:
-        labeling: what is labeled.
-        host: address to listen on; 127.0.0.1 keeps the pictures on this machine.
-        port: 0 takes a free one, see `server_port`.
-
-    Raises:
-        OSError: the port is taken, or the address is not this machine's.
-
-    """
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(PageHandler):
+        def get(self) -> None:
             if self.path == "/":
-                self._answer(_PAGE.encode(), "text/html; charset=utf-8")
+                self.send_page(_PAGE)
             elif self.path == "/state":
                 self._act(labeling.state)
             elif self.path.startswith("/picture/"):
                 try:
-                    self._answer(*labeling.content(unquote(self.path.removeprefix("/picture/"))))
+                    self.send(*labeling.content(unquote(self.path.removeprefix("/picture/"))))
                 except (RepghostError, OSError):
                     self.send_error(404)
             else:
                 self.send_error(404)
 
-        def do_POST(self) -> None:
+        def post(self) -> None:
             # Another site's page cannot send this type without being asked first, and is not answered.
             if self.headers.get("Content-Type") != "application/json":
                 self.send_error(415)
@@ -271,20 +260,6 @@ def serve(labeling: Labeling, host: str, port: int) -> ThreadingHTTPServer:
                 answer = act()
             except (RepghostError, OSError, KeyError, TypeError) as error:
                 answer = {"error": str(error)}
-            self._answer(json.dumps(answer).encode(), "application/json")
+            self.send_json(answer)
 
-        def _answer(self, body: bytes, kind: str) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Do not log every request."""
-
-    server = PageServer((host, port), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="label", daemon=True).start()
-    return server
+    return PageServer(Handler, host, port)

@@ -28,7 +28,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, float(low)), min(1.0, float(high))
 
 
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def softmax_rows(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Return the probabilities of float (pictures, classes) logits, at a temperature."""
     scaled = logits / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
@@ -38,7 +38,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 def surprise(logits: np.ndarray, truth: np.ndarray, temperature: float = 1.0) -> float:
     """Return the mean negative log-likelihood of the truth, in which each class weighs the same."""
-    likely = softmax(logits, temperature)[np.arange(len(truth)), truth]
+    likely = softmax_rows(logits, temperature)[np.arange(len(truth)), truth]
     weights = 1.0 / np.bincount(truth)[truth]
     return float(-(weights * np.log(np.maximum(likely, 1e-12))).sum() / weights.sum())
 

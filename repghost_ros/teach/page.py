@@ -21,7 +21,7 @@ from repghost_ros.teach.teaching import Measured, Taught
 _PICTURES = 12
 
 
-def write_page(taught: Taught, path: Path) -> None:
+def write_teaching_page(taught: Taught, path: Path) -> None:
     """Write the report.
 
     Raises:

@@ -29,7 +29,7 @@ from repghost_ros.teach.measures import (
     answers,
     confusion,
     fit_threshold,
-    softmax,
+    softmax_rows,
     surprise,
     wilson,
 )
@@ -182,7 +182,7 @@ def _right(table: np.ndarray, taught: Taught, index: int) -> int:
     return int(table[index, -1 if index == taught.labeled.nothing else index])
 
 
-def open_trunk(path: Path) -> Trunk:
+def read_trunk(path: Path) -> Trunk:
     """Read a classifier and cut off its head.
 
     Raises:
@@ -275,11 +275,11 @@ def _fitted(
     threshold = _threshold(tried[strength], truth, judged, temperature, nothing, left_out)
     validated = _validated(tried, truth, fold, nothing, left_out)
     head = _fit(seen, truth, classes, strength).cooled(temperature)
-    scores = softmax(head.logits(seen_test)) if len(test) else np.zeros((0, classes))
+    scores = softmax_rows(head.logits(seen_test)) if len(test) else np.zeros((0, classes))
     held_out = Measured(labeled.truth[test], answers(scores, nothing, threshold), scores, nothing)
     unlike = (0, 0)
     if left_out is not None and len(left_out):
-        alarms = answers(softmax(left_out, temperature), nothing, threshold) != UNKNOWN
+        alarms = answers(softmax_rows(left_out, temperature), nothing, threshold) != UNKNOWN
         unlike = int(alarms.sum()), len(alarms)
     pictures = labeled.pictures
     kept = [pictures[at] for at in (*train[judged], *test)]
@@ -385,11 +385,11 @@ def _threshold(
 ) -> float:
     """Fit the threshold of `unknown` to the judged pictures; 0 where there are none of no class."""
     shows = judged if nothing is None else judged & (truth != nothing)
-    scores = softmax(logits[shows], temperature)
+    scores = softmax_rows(logits[shows], temperature)
     of_none = left_out if left_out is not None else logits[judged & (truth == nothing)]
     if not len(scores) or not len(of_none):
         return 0.0
-    return fit_threshold(scores, truth[shows], softmax(of_none, temperature), nothing)
+    return fit_threshold(scores, truth[shows], softmax_rows(of_none, temperature), nothing)
 
 
 def _validated(
@@ -407,7 +407,7 @@ def _validated(
         others, here = (fold >= 0) & (fold != number), fold == number
         strength, temperature = _pick(tried, truth, others)
         threshold = _threshold(tried[strength], truth, others, temperature, nothing, left_out)
-        scores[here] = softmax(tried[strength][here], temperature)
+        scores[here] = softmax_rows(tried[strength][here], temperature)
         answered[here] = answers(scores[here], nothing, threshold)
     return Measured(truth[judged], answered[judged], scores[judged], nothing)
 

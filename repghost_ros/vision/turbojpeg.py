@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
     """The first of libjpeg's warnings, or empty."""
 
 
-class Header(NamedTuple):
+class JpegHeader(NamedTuple):
     """What the library reads from a JPEG's header."""
 
     width: int
@@ -73,7 +73,7 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
-def read_header(data: bytes) -> Header | None:
+def read_header(data: bytes) -> JpegHeader | None:
     """Read a JPEG's header; None without the library, or if it is too broken."""
     turbo = library()
     handle = turbo and turbo.tjInitDecompress()
@@ -85,12 +85,12 @@ def read_header(data: bytes) -> Header | None:
         turbo.tjDestroy(handle)
 
 
-def _read_header(turbo: ctypes.CDLL, handle: int, data: bytes) -> Header | None:
-    values = [c_int() for _ in Header._fields]
+def _read_header(turbo: ctypes.CDLL, handle: int, data: bytes) -> JpegHeader | None:
+    values = [c_int() for _ in JpegHeader._fields]
     # Warnings about the header also give a non-zero status, but its values are valid.
     status = turbo.tjDecompressHeader3(handle, data, len(data), *map(byref, values))
     fatal = status and turbo.tjGetErrorCode(handle) != _WARNING
-    return None if fatal else Header(*(each.value for each in values))
+    return None if fatal else JpegHeader(*(value.value for value in values))
 
 
 def decode(data: bytes, shrink: int = 1) -> Decoded | None:

@@ -84,9 +84,18 @@ def test_an_evaluation(tmp_path: Path, capsys: Any) -> None:
     assert '<img src="data:image/jpeg;base64,' in text
     assert not re.search(r'<img [^>]*alt=""', text)
     assert text.count('<svg role="img" aria-label=') == text.count("<svg ")
-    assert "named yield" in text
+    assert "predicted: yield" in text
     assert "17 pictures with 1 mistake are too few" in text
     assert main(["eval", str(folder), "--model", "demo", "--temperature", "1.5"]) == 0
+
+
+def test_numbers_are_aligned_and_only_long_tables_scroll() -> None:
+    rows = [("a <class>", 1, "10.6 ms", None)] * 25
+    shown = html.table(("class", "pictures", "latency", "top-1"), rows)
+    row = '<tr><td>a &lt;class&gt;</td><td class="number">1</td><td class="number">10.6 ms</td>'
+    assert shown.count(row) == 25
+    assert "tall" not in shown
+    assert 'class="scroll tall"' in html.table(("class", "a", "b", "c"), [*rows, rows[0]])
 
 
 def test_a_temperature_has_an_interval(tmp_path: Path) -> None:

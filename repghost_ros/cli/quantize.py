@@ -503,8 +503,9 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
             for layer in report["worst_layers"][:_LAYERS]
         )
         yield (
-            f"FAILED: it gives float's class to {report['agreement']:.2%} of {report['pictures']} "
-            f"pictures, {report['min_agreement']:.2%} was asked for. Least like float are {layers}"
+            f"FAILED: it agrees with the float model on {report['agreement']:.2%} of "
+            f"{report['pictures']} pictures; at least {report['min_agreement']:.2%} was required. The "
+            f"layers least like the float model's are {layers}"
         )
 
 

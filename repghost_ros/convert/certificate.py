@@ -444,17 +444,17 @@ def _choose(trials: Sequence[Trial], of_float: Answers, max_drop: float) -> tupl
     for trial in sorted(trials, key=lambda trial: _drop(trial, of_float) > max_drop):
         best.setdefault(trial.variant.kind, trial)
     if len(best) == 1:
-        why = "it agrees with float most often, and changes the scores least"
+        why = "it agrees with the float model most often, then changes scores least"
         return next(iter(best.values())), why
     # Fewest changes first; those that are slower, with branches or 16 bits, last.
     costs = {kind: (best[kind], _drop(best[kind], of_float)) for kind in _KINDS if kind in best}
     said = ", ".join(f"{_KINDS[kind]} {drop:.2%}" for kind, (_, drop) in costs.items())
-    said = f"of float's {kept} it costs: {said}"
+    said = f"loss of {kept}: {said}"
     for kind, (trial, drop) in costs.items():
         if drop <= max_drop:
-            return trial, f"{said}; {_KINDS[kind]} is the fastest that keeps it"
+            return trial, f"{said}; {_KINDS[kind]} is the fastest that keeps enough"
     kind, (trial, _) = min(costs.items(), key=lambda item: item[1][1])
-    return trial, f"{said}; none keeps all but {max_drop:.2%}, {_KINDS[kind]} loses least"
+    return trial, f"{said}; all lose more than {max_drop:.2%}, {_KINDS[kind]} the least"
 
 
 def _held_out(assignment: Assignment) -> list[Sample]:

@@ -12,7 +12,7 @@ import numpy as np
 from repghost_ros.convert.certificate import Certificate
 from repghost_ros.files import sha256
 from repghost_ros.output import whole_file
-from repghost_ros.runs.html import figure, gallery, note, page, table
+from repghost_ros.runs.html import count, figure, gallery, note, page, table
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import to_nv12, to_rgb
 from repghost_ros.zoo.record import Published
@@ -39,10 +39,9 @@ def write_certificate_page(
     parts = [
         note(
             f"{certificate.bin.stat().st_size / 1e6:.2f} MB, {calibration.width}x{calibration.height} "
-            f"NV12 of the {calibration.color_range} range, {certificate.batch} picture"
-            f"{'s' if certificate.batch > 1 else ''} an inference, calibrated with "
-            f"{len(calibration.pictures)} pictures ({certificate.best.name}); its scores are its "
-            f"outputs' {certificate.of_float.activation}"
+            f"{calibration.color_range}-range NV12, {count(certificate.batch, 'picture')} per "
+            f"inference, calibrated with {count(len(calibration.pictures), 'picture')} "
+            f"({certificate.best.name}); activation of its outputs: {certificate.of_float.activation}"
         ),
         *_verdict(certificate),
         *_speed(certificate, published),
@@ -58,15 +57,15 @@ def write_certificate_page(
 def _verdict(certificate: Certificate) -> Iterator[str]:
     agreement = certificate.best.agreement
     end = (
-        f"of {len(certificate.of_float.samples)} pictures that it was not calibrated with; "
-        f"{certificate.min_agreement:.2%} was asked for."
+        f"of {len(certificate.of_float.samples)} pictures that it was not calibrated with; at least "
+        f"{certificate.min_agreement:.2%} was required."
     )
     if certificate.passed:
-        said = f"<b>Passed.</b> The compiled model gives float's class to {agreement:.2%} {end}"
+        said = f"<b>Passed.</b> The compiled model agrees with the float model on {agreement:.2%} {end}"
     else:
         said = (
-            f"<b>Failed.</b> The compiled model gives float's class to only {agreement:.2%} {end} "
-            f"The worst layers are {escape(', '.join(_names(certificate, 3)))}."
+            f"<b>Failed.</b> The compiled model agrees with the float model on only {agreement:.2%} "
+            f"{end} The worst layers are {escape(', '.join(_names(certificate, 3)))}."
         )
     yield f'<div class="verdict {"pass" if certificate.passed else "fail"}">{said}</div>'
     if certificate.unsimulated:
@@ -76,8 +75,8 @@ def _verdict(certificate: Certificate) -> Iterator[str]:
         )
     else:
         yield (
-            f"<p>In the vendor's simulator of the BPU the compiled model answered "
-            f"{certificate.simulated} of these pictures like the quantized model: "
+            f"<p>In the vendor's simulator of the BPU the compiled model gave the "
+            f"quantized model's logits for {certificate.simulated} of these pictures, "
             f"{difference(certificate.simulator_drift)}.</p>"
         )
 
@@ -89,19 +88,19 @@ def _speed(certificate: Certificate, published: Published | None) -> Iterator[st
         ("", "this model, predicted", "published for the board"),
         (
             (
-                "latency of an inference",
+                "latency per inference",
                 f"{predicted.latency_us / 1e3:.2f} ms",
                 f"{published.latency_1_ms:.2f} ms" if published else "-",
             ),
             (
-                "frames a second",
+                "frames per second",
                 f"{predicted.fps:.0f}",
                 f"{published.fps:.0f}" if published else "-",
             ),
-            ("memory traffic a frame", f"{predicted.ddr_bytes / 1e6:.2f} MB", "-"),
+            ("memory traffic per frame", f"{predicted.ddr_bytes / 1e6:.2f} MB", "-"),
         ),
-        "Predicted by the vendor's compiler for one core; measured on no board. The published "
-        "latency includes the host's part.",
+        "Predicted by the vendor's compiler for one core, not measured on a board. The published "
+        "latency includes the host's share.",
     )
     if price := int16_price(certificate):
         yield f"<p>{escape(price)}.</p>"
@@ -126,20 +125,24 @@ def _calibrations(certificate: Certificate) -> Iterator[str]:
         f"does. Float's own top-1: {_percent(certificate.of_float.accuracy())}.",
         chosen=certificate.best.name,
     )
-    yield f"<p>Compiled was {escape(certificate.best.name)}: {escape(certificate.why)}.</p>"
+    yield f"<p>Compiled: {escape(certificate.best.name)} ({escape(certificate.why)}).</p>"
     for name, why in certificate.failed.items():
         yield note(f"{name} failed: {why.splitlines()[0]}")
 
 
 def _losses(certificate: Certificate) -> Iterator[str]:
     lost = [row for row in certificate.worst_classes() if row[3] < row[2]][:_ROWS]
-    yield "<h2>Classes that lost most</h2>"
-    kind = "correct" if certificate.of_float.accuracy() is not None else "as float"
-    heads = ("class", "pictures", f"{kind}, float", f"{kind}, int8")
-    yield table(heads, lost) if lost else "<p>None.</p>"
-    yield "<h2>Layers that lost most</h2>"
+    yield "<h2>Classes that lost the most</h2>"
+    if not lost:
+        yield "<p>None.</p>"
+    elif certificate.of_float.accuracy() is not None:
+        yield table(("class", "pictures", "correct, float", "correct, int8"), lost)
+    else:
+        rows = ((name, pictures, kept) for name, pictures, _, kept in lost)
+        yield table(("class of the float model", "pictures", "same class in int8"), rows)
+    yield "<h2>Layers that lost the most</h2>"
     yield table(
-        ("layer", "cosine similarity of its output to float's"),
+        ("layer", "cosine similarity to the float model's output"),
         ((each.layer, f"{each.cosine:.4f}") for each in certificate.layers[:_ROWS]),
     )
     changed = certificate.changed()
@@ -156,16 +159,16 @@ def int16_price(certificate: Certificate) -> str:
         return ""
     fps, nodes = certificate.predicted.fps, len(certificate.best.variant.int16)
     return (
-        f"its {nodes} nodes at int16 cost {1 - fps / eight.fps:.1%} of the "
-        f"speed: {eight.fps:.0f} frames a second are predicted without them, {fps:.0f} with them"
+        f"keeping {nodes} nodes at int16 costs {1 - fps / eight.fps:.1%} of the speed: {eight.fps:.0f} "
+        f"frames per second are predicted without them, {fps:.0f} with them"
     )
 
 
 def on_cpu(operators: Sequence[str]) -> str:
     """Return a warning of operators that run on the CPU, in words."""
     return (
-        f"{', '.join(dict.fromkeys(operators))}: {len(operators)} operators of it run on the CPU, and "
-        "their time is not in the prediction"
+        f"{count(len(operators), 'operator')} ({', '.join(dict.fromkeys(operators))}) run on the CPU; "
+        "the prediction does not include their time"
     )
 
 
@@ -198,5 +201,5 @@ def _figure(certificate: Certificate, number: int) -> str:
         best = int(scores.argmax())
         lines.append(f"{kind}: {certificate.labels[best]} {scores[best]:.0%}")
     if sample.truth is not None:
-        lines.append(f"is: {certificate.labels[sample.truth]}")
+        lines.append(f"actual: {certificate.labels[sample.truth]}")
     return figure(to_rgb(nv12, calibration.color_range), "\n".join(lines))

@@ -23,25 +23,30 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
   margin: 2rem auto; max-width: 60rem; padding: 0 1rem; overflow-wrap: anywhere }
 h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-.scroll { max-height: 28rem; overflow: auto }
+.scroll { overflow: auto } .tall { max-height: 28rem }
 svg { max-width: 100%; height: auto; background: #fff; border-radius: 4px }
+@media screen and (prefers-color-scheme: dark) { svg { filter: invert(.9) hue-rotate(180deg) } }
 table { border-collapse: collapse; width: 100% } .caption { color: var(--soft); margin: 0 0 .3rem }
-th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
+th, td { padding: .35rem .7rem; text-align: left; border-bottom: 1px solid var(--line) }
 th { position: sticky; top: 0; background: var(--back); overflow-wrap: normal }
-td { white-space: nowrap } td:first-child { white-space: normal; min-width: 8rem }
-th:first-child, td:first-child { text-align: left } tr.chosen td { font-weight: 600 }
+td { min-width: 5rem } td:first-child { min-width: 8rem } tr.chosen td { font-weight: 600 }
+.number { text-align: right } td.number { white-space: nowrap; min-width: 0 }
+tbody th { position: static; font-weight: normal; color: var(--soft); white-space: nowrap }
 .verdict { padding: .8rem 1rem; border-left: 6px solid; border-radius: 4px; margin: 1rem 0 }
 .pass { background: var(--pass); border-color: #23864a }
 .fail { background: var(--fail); border-color: #b3261e }
 .note { color: var(--soft); font-size: .9rem }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0; width: 11rem }
 figure img { width: 100%; border-radius: 4px } figcaption { font-size: .85rem; line-height: 1.35 }
-@media (max-width: 30rem) { body { margin: 1rem auto } th, td { padding: .3rem .4rem }
-  td:first-child { min-width: 6rem } figure { width: calc(50% - .5rem) } }
+@media (max-width: 30rem) { body { margin: 1rem auto } table { font-size: .85rem }
+  th, td { padding: .3rem .25rem } td:first-child { min-width: 4.5rem }
+  figure { width: calc(50% - .5rem) } .plot svg { max-width: none; width: 36rem } }
 @media print { :root { color-scheme: light } body { max-width: none; margin: 0 }
-  .scroll { max-height: none; overflow: visible } th { position: static } td { white-space: normal }
+  .scroll { max-height: none; overflow: visible } .plot svg { max-width: 100% }
+  th { position: static } td.number { white-space: normal }
   tr, figure, svg, .verdict { break-inside: avoid } h2 { break-after: avoid } }
 """
+_TALL = 25  # rows, of a table that scrolls by itself
 
 
 def page(title: str, parts: Iterable[str], about: str = "") -> str:
@@ -73,17 +78,35 @@ def table(
     *,
     chosen: str | None = None,
 ) -> str:
-    """Return a table of text that scrolls if it is long; the row beginning with `chosen` is bold."""
+    """Return a table of text that scrolls if it is long; the row beginning with `chosen` is bold.
 
-    def line(cells: Sequence[object], tag: str, kind: str = "") -> str:
-        shown = ("-" if cell is None else escape(str(cell)) for cell in cells)
-        return f"<tr{kind}>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
+    Columns of numbers are aligned right and never wrapped.
+    """
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    kinds = [
+        ' class="number"' if all(cell[:1].isdigit() or cell == "-" for cell in column) else ""
+        for column in zip(*cells, strict=True)
+    ] or [""] * len(head)
+
+    def line(row: Sequence[str], tag: str, kind: str = "") -> str:
+        shown = (f"<{tag}{k}>{escape(c)}</{tag}>" for c, k in zip(row, kinds, strict=True))
+        return f"<tr{kind}>{''.join(shown)}</tr>"
 
     # Above what scrolls, because a caption within it is cut on a narrow screen.
     said = f'<p class="caption">{escape(caption)}</p>' if caption else ""
-    body = "".join(line(row, "td", ' class="chosen"' if row[0] == chosen else "") for row in rows)
+    body = "".join(line(row, "td", ' class="chosen"' if row[0] == chosen else "") for row in cells)
     head_row = f"<thead>{line(head, 'th')}</thead>"  # repeated on every printed page
-    return f'{said}<div class="scroll"><table>{head_row}<tbody>{body}</tbody></table></div>'
+    tall = " tall" if len(cells) > _TALL else ""
+    return f'{said}<div class="scroll{tall}"><table>{head_row}<tbody>{body}</tbody></table></div>'
+
+
+def pairs(items: Iterable[tuple[str, object]]) -> str:
+    """Return a table of names and values."""
+    rows = (
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
+        for name, value in items
+    )
+    return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
 
 def count(number: int, noun: str) -> str:
@@ -101,7 +124,8 @@ def plot(draw: Callable[[io.StringIO], None], label: str) -> str:
     target = io.StringIO()
     draw(target)
     svg = target.getvalue().partition("<!DOCTYPE")[2].partition(">")[2]
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    labeled = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+    return f'<div class="scroll plot">{labeled}</div>'
 
 
 def figure(rgb: np.ndarray, caption: str) -> str:

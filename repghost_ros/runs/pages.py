@@ -78,17 +78,17 @@ def _model(judged: Sequence[Prediction], labels: Sequence[str]) -> Iterator[str]
     best = np.array([each.best[0] for each in judged], int)
     yield "<h2>Reliability of scores</h2>"
     yield from _reliability(judged, truth, best)
-    yield "<h2>What is taken for what</h2>"
+    yield "<h2>Confusion matrix</h2>"
     yield from _confusion(truth, best, labels)
-    yield "<h2>Every class</h2>"
+    yield "<h2>All classes</h2>"
     yield html.table(
         ("class", "pictures", "precision", "recall", "F1"),
         sorted(_classes(truth, best, labels), key=lambda row: str(row[-1])),
-        "The worst come first. Precision: the share of answers with this class that are right; "
+        "The worst come first. Precision: the share of the answers with this class that are correct; "
         "recall: the share of its pictures that are found; F1: their harmonic mean.",
     )
     wrong = sorted((e for e in judged if e.best[0] != e.sample.truth), key=lambda e: -e.score)
-    yield f"<h2>The surest of {len(wrong)} mistakes</h2>"
+    yield f"<h2>The most confident of {html.count(len(wrong), 'mistake')}</h2>"
     yield html.gallery(_mistakes(wrong[:_MISTAKES], labels)) if wrong else "<p>None.</p>"
 
 
@@ -121,13 +121,13 @@ def _reliability(
         low, high = temperature_interval(scores, actual, fitted)
         said = (
             f"Fitted over {len(kept)} pictures: --temperature {fitted:.2f} (95 % interval {low:.2f} to "
-            f"{high:.2f}), the node's parameter temperature. It changes scores and no class. The error "
-            "is that of the pictures it was fitted to; others tell how far it holds."
+            f"{high:.2f}), the node's parameter temperature. It changes scores, not classes. The error "
+            "is measured on the pictures that the temperature was fitted to: check it on others."
         )
     yield html.plot(partial(plot_reliability, measured=shown), "accuracy over score")
     yield html.note(
-        "The error is the mean distance between score and share that is right, weighted by the "
-        f"number of pictures (ECE). {said}"
+        "The error is the mean distance between score and accuracy, weighted by the number of "
+        f"pictures (expected calibration error, ECE). {said}"
     )
 
 
@@ -150,7 +150,7 @@ def _confusion(truth: np.ndarray, best: np.ndarray, labels: Sequence[str]) -> It
     if len(present) <= _CLASSES:
         counts, names = counts[:-1, :-1], names[:-1]
     else:
-        counts[-1, -1] = 0  # mostly right, and not interesting here
+        counts[-1, -1] = 0  # mostly correct, and not interesting here
         yield html.note(
             f"The {_CLASSES} of {len(present)} classes with the most mistakes; the others are summed."
         )
@@ -158,7 +158,7 @@ def _confusion(truth: np.ndarray, best: np.ndarray, labels: Sequence[str]) -> It
     confused = [(pair, n) for pair, n in pairs.most_common() if pair[0] != pair[1]][:10]
     if confused:
         yield html.table(
-            ("shown", "named as", "pictures"),
+            ("actual", "predicted", "pictures"),
             ((labels[shown], labels[named], n) for (shown, named), n in confused),
             "The most frequent mistakes.",
         )
@@ -184,8 +184,8 @@ def _mistakes(wrong: Iterable[Prediction], labels: Sequence[str]) -> Iterator[st
             continue
         yield html.figure(
             shown,
-            f"named {labels[each.best[0]]} ({each.score:.0%})\n"
-            f"is {labels[each.sample.truth]}\n{each.sample.path.name}",
+            f"predicted: {labels[each.best[0]]} ({each.score:.0%})\n"
+            f"actual: {labels[each.sample.truth]}\n{each.sample.path.name}",
         )
 
 
@@ -208,9 +208,7 @@ def write_replay(path: Path, about: dict[str, Any], summary: Summary) -> None:
     for best in summary.best:
         scores.setdefault(best.class_id, []).append(best.score)
     parts = [
-        html.table(
-            ("", ""), [*about.items(), ("refused", summary.refused), ("failed", summary.failed)]
-        ),
+        html.pairs([*about.items(), ("refused", summary.refused), ("failed", summary.failed)]),
         "<h2>Best class over time</h2>",
         html.plot(partial(plot_timeline, summary=summary), "best class over time"),
         "<h2>Classes</h2>",

@@ -109,13 +109,13 @@ def plot_confusion(target: Path | io.StringIO, names: Sequence[str], counts: np.
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.set(xlabel="named as", ylabel="shown")
+        axes.set(xlabel="predicted", ylabel="actual")
 
 
 def plot_reliability(target: Path | io.StringIO, measured: dict[str, Reliability]) -> None:
     """Draw accuracy over confidence; a calibrated model lies on the diagonal."""
     with _figure(target, 2, 9, 3.6) as (_, (left, right)):
-        left.plot((0, 1), (0, 1), "--", c="grey", lw=1, label="as sure as right")
+        left.plot((0, 1), (0, 1), "--", c="grey", lw=1, label="calibrated")
         width = 0.8 / len(measured) / BINS
         for place, (name, each) in enumerate(measured.items()):
             filled = [i for i in range(BINS) if each.counts[i]]
@@ -127,7 +127,7 @@ def plot_reliability(target: Path | io.StringIO, measured: dict[str, Reliability
             )
             edges = [(i + 0.1) / BINS + place * width for i in range(BINS)]
             right.bar(edges, each.counts, width, align="edge")
-        left.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+        left.set(xlabel="score", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
         right.set(xlabel="score", ylabel="pictures", xlim=(0, 1))
         left.legend(fontsize="small", loc="lower right")
 

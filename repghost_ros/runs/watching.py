@@ -23,21 +23,26 @@ _KEPT_PIXELS = 64_000_000  # of the frames to step back to: 30 of full HD, 200 M
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>repghost watch</title><link rel="icon" href="data:,"><style>
+:root { color-scheme: dark }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: #e8edf2; background: #14191f }
 main { display: flex; flex-wrap: wrap; gap: 1.5rem; padding: 1.5rem; max-width: 75rem; margin: auto }
 img { flex: 3 1 24rem; min-width: 0; width: 24rem; border-radius: 6px; background: #000 }
 section { flex: 2 1 18rem } h1 { font-size: 1.1rem; margin: 0 } .note { color: #93a1af }
 li { list-style: none; margin: .5rem 0 } ul { padding: 0 }
 .bar { height: 6px; border-radius: 3px; background: #3fb27f } #error { color: #ff9b8f }
-b { font-size: 1.4rem; font-weight: 600 } dl { display: flex; gap: 2rem } dd { margin: 0 }
+#error.note { color: #93a1af }
+b { font-size: 1.4rem; font-weight: 600 } dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem }
+dt, dd { margin: 0; white-space: nowrap } button { font: inherit; padding: .2rem .8rem }
+@media (max-width: 30rem) { main { padding: 1rem; gap: 1rem } dl { column-gap: 1.2rem } }
 </style></head><body><main><img id="frame" alt="the latest frame"><section>
 <h1 id="source"></h1><p class="note" id="model"></p>
 <dl><div><dt class="note">latency</dt><dd><b id="latency">-</b></dd></div>
-<div><dt class="note">frames a second</dt><dd><b id="fps">-</b></dd></div>
-<div><dt class="note">frames</dt><dd><b id="number">-</b></dd></div></dl>
+<div><dt class="note">frames/s</dt><dd><b id="fps">-</b></dd></div>
+<div><dt class="note">frame</dt><dd><b id="number">-</b></dd></div></dl>
 <ul id="results"></ul><p id="error"></p>
 <p class="note"><button id="back">Back</button> <button id="pause">Pause</button>
-<button id="step">Step</button> space pauses, the arrow keys step</p></section></main><script>
+<button id="step">Step</button></p>
+<p class="note">Space pauses, the arrow keys step.</p></section></main><script>
 const at = id => document.getElementById(id);
 let shown = 0;
 async function look() {
@@ -52,6 +57,7 @@ async function look() {
     at("back").disabled = !state.earlier;
     at("error").textContent = state.error || (state.ended ? "The source has ended." :
       state.number ? "" : "waiting for the first frame");
+    at("error").className = state.error ? "" : "note";
     if (state.number !== shown) {
       shown = state.number;
       if (state.number) at("frame").src = "frame?" + state.number;
@@ -67,6 +73,7 @@ async function look() {
       }));
     }
   } catch {
+    at("error").className = "";
     at("error").textContent =
       "repghost watch does not answer: it has ended, or its machine went away.";
   }

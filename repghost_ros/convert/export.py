@@ -15,14 +15,16 @@ import numpy as np
 
 from repghost_ros.backends.onnx import LABELS_KEY
 from repghost_ros.errors import ConversionError, need
-from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.catalogue import MODELS, weights_url
 from repghost_ros.zoo.labels import IMAGENET_CLASSES
 
 OPSET = 11
 """The newest operator set that the vendor's toolchain takes."""
 TOLERANCE = 1e-4
 """Largest change of a logit that fusing and exporting may make, relative to the largest logit."""
-_INSTALL = "pip install torch timm"
+_INSTALL = (
+    "pip install torch timm (with CUDA some 5 GB; the smaller CPU build will do: pytorch.org)"
+)
 _COUNTER = "num_batches_tracked"
 
 
@@ -68,8 +70,8 @@ def timm_network(name: str, checkpoint: Path | None = None) -> Any:
             return timm.create_model(pretrained, pretrained=True).eval()
         except Exception as error:  # the hub client's exceptions depend on its version
             raise ConversionError(
-                f"timm cannot get the weights of {record.timm} ({error}): without a network, "
-                "download them elsewhere and give --checkpoint"
+                f"timm cannot get the weights of {record.timm} ({error}): download "
+                f"{weights_url(record)} elsewhere and give the file as --checkpoint"
             ) from error
     weights = _weights(checkpoint)
     model = timm.create_model(record.timm, num_classes=_classes(record.timm, weights)).eval()

@@ -29,8 +29,7 @@ def ending_in(path: Path, *operators: str) -> Path:
 
 def network(name: str) -> Any:
     """Make a network of timm with weights and statistics that make every branch matter."""
-    torch: Any = import_module("torch")
-
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     from training.train_demo import import_timm
 
     torch.manual_seed(0)

@@ -42,6 +42,7 @@ os.environ["ROS_LOG_DIR"] = _LOGS.name
 
 # Without ROS the others are run: `make test-jammy`.
 _ROS_TESTS = (
+    "counts",
     "cycles",
     "interfaces",
     "isolation",

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.counting import Counting
 from helpers.native import CLASSES, HEIGHT, WIDTH, Guarded, packed, serialized, without_helper
 from helpers.pipeline import Inbox
 from hypothesis import HealthCheck, given, settings
@@ -396,6 +397,43 @@ def test_what_another_rule_reads_is_not_converted_by_its_message(pair: tuple[Mod
     known = request(serialized())
     (done,) = both(pair, [replace(known, read=refuse)])
     assert done.kind == "refused"
+
+
+def test_frames_end_alike_whichever_allocation_fails(
+    models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Nth of a batch is tried again in Python; where all fail, so do the frames, and no others."""
+    helper = Counting(tmp_path)
+    monkeypatch.setattr(native, "library", lambda: helper)
+    model, _ = models(batch=4)
+    slot = model.open_slot()
+    bgr: dict[str, Any] = {"encoding": "bgr8", "step": 3 * WIDTH, "data": bytes(3 * WIDTH * HEIGHT)}
+    raws = [serialized(), serialized(**bgr), serialized(step=WIDTH + 2)]
+
+    def ended(nth: int, count: int) -> list[Outcome[Any]]:
+        requests = [request(raw) for raw in raws]
+        with helper.failing(nth, count):
+            outcomes = {outcome.request: outcome for outcome in model.run(requests, slot)}
+        return [outcomes[each] for each in requests]
+
+    ended(10**6, 0)
+    before = helper.allocations
+    whole = ended(10**6, 0)
+    allocations = helper.allocations - before
+    assert allocations == 5
+    for nth in range(1, allocations + 1):
+        for mine, other in zip(ended(nth, 1), whole, strict=True):
+            assert isinstance(mine, Answered)
+            assert isinstance(other, Answered)
+            np.testing.assert_array_equal(mine.logits, other.logits)
+        failed = ended(nth, 10**6)
+        assert {each.kind for each in failed} <= {"answered", "failed"}
+        for each in failed:
+            if isinstance(each, Failed):
+                assert str(each.error) == "there is no memory to scale a frame"
+        assert isinstance(failed[-1], Failed)
+    assert [each.kind for each in ended(10**6, 0)] == ["answered"] * 3
+    slot.close()
 
 
 def test_a_driver_that_changes_its_fields_all_the_time_is_served(

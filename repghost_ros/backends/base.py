@@ -176,7 +176,7 @@ class Slot(ABC):
             try:
                 frame, _ = convert(request, self.inputs[number], color_range, resize)
             except Exception as error:
-                yield Refused(request, error)
+                yield unconverted(request, error)
             else:
                 converted.append(_Converted(request, number, frame, started, time.monotonic()))
         if not converted:
@@ -203,6 +203,11 @@ class _Converted(Generic[AnyQuery]):
     frame: Frame
     started: float
     converted: float
+
+
+def unconverted(request: AnyQuery, error: Exception) -> Refused[AnyQuery] | Failed[AnyQuery]:
+    """Return what becomes of a frame that could not be converted: refused, if that is its own fault."""
+    return (Failed if isinstance(error, MemoryError) else Refused)(request, error)
 
 
 def convert(

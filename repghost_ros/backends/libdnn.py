@@ -54,6 +54,7 @@ from repghost_ros.backends.base import (
     Times,
     convert,
     image_size,
+    unconverted,
     why_not,
 )
 from repghost_ros.backends.conversions import Conversion, Conversions
@@ -618,7 +619,7 @@ class LibdnnSlot(Slot):
             if known is not None and message is not None:
                 one.leave(message, known)
             elif (reason := self._convert(one, color_range, resize)) is not None:
-                yield Refused(request, reason)
+                yield unconverted(request, reason)
                 continue
             running.append(one)
         while running:
@@ -632,7 +633,7 @@ class LibdnnSlot(Slot):
                 break
             if (reason := self._convert(other, color_range, resize)) is not None:
                 running.remove(other)
-                yield Refused(other.request, reason)
+                yield unconverted(other.request, reason)
         for one in running:
             yield one.inferred()
 

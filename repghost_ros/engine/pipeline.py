@@ -218,9 +218,11 @@ class Stream(Generic[AnyRequest]):
     @property
     def ready(self) -> int:
         """Return the number of requests that a worker could take now. Called with the lock held."""
+        begun = self._in_order[-1].left if self._in_order else 0
+        if not self._waiting:
+            return begun
         # More than the limit may be in flight after a swap to a smaller batch.
         room = max(0, self._shared.limit - len(self._in_order))
-        begun = self._in_order[-1].left if self._in_order else 0
         return begun + sum(len(ticket.requests) for ticket in islice(self._waiting, room))
 
     def take(self, most: int) -> list[tuple[_Ticket[AnyRequest], AnyRequest]]:
@@ -323,9 +325,12 @@ class _Worker(threading.Thread):
 
     def _take(self) -> list[tuple[_Ticket[Any], Any]]:
         streams = self._shared.streams
+        ready = sum([stream.ready for stream in streams])
+        if not ready:
+            return []
         # Idle workers get their share: converting one frame after another takes longer than a batch
         # saves. The regions of one frame are not divided: together they need fewer inferences.
-        share = math.ceil(sum(stream.ready for stream in streams) / (1 + self._shared.idle))
+        share = math.ceil(ready / (1 + self._shared.idle))
         taken: list[tuple[_Ticket[Any], Any]] = []
         while len(taken) < min(share, self.most):
             stream = next((stream for stream in streams if stream.ready), None)

@@ -7,8 +7,7 @@
 #include "cdr.h"
 #include "native.h"
 
-enum { BAD_ALLOC = 10 };  // RCL_RET_BAD_ALLOC
-enum { UNREADABLE = -1 };  // the image has no header in little-endian CDR
+enum { NOT_MADE = -1 };  // the image has no header in little-endian CDR, or there is no memory
 
 // rcl_serialized_message_t
 struct serialized {
@@ -68,18 +67,18 @@ size_t repghost_serialize(const uint8_t *image, size_t length, const struct repg
   return (size_t)(at - out);
 }
 
-// Serializes and publishes with rcl_publish_serialized_message; returns its status, or UNREADABLE.
+// Serializes and publishes with rcl_publish_serialized_message; returns its status, or NOT_MADE.
 int32_t repghost_publish(int32_t (*publish)(const void *publisher, const void *message, void *allocation),
                          const void *publisher, const uint8_t *image, size_t length, const struct repghost_best *best,
                          const struct repghost_labels *labels) {
-  if (!cdr_header_end(image, length)) return UNREADABLE;
+  if (!cdr_header_end(image, length)) return NOT_MADE;
   uint8_t small[2048];
   struct serialized message = {.buffer = small, .capacity = sizeof small};
   message.length = repghost_serialize(image, length, best, labels, small, sizeof small);
   if (!message.length) {
     message.capacity = length + (size_t)(labels ? labels->ends[labels->count - 1] : 0) + 64 * REPGHOST_MOST_CLASSES;
     message.buffer = malloc(message.capacity);
-    if (!message.buffer) return BAD_ALLOC;
+    if (!message.buffer) return NOT_MADE;
     message.length = repghost_serialize(image, length, best, labels, message.buffer, message.capacity);
   }
   const int32_t status = publish(publisher, &message, NULL);

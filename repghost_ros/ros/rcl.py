@@ -36,7 +36,7 @@ from repghost_ros.engine.pipeline import NOBODY, Bell
 
 _TIMEOUT, _TAKE_FAILED = 2, 401  # RCL_RET_TIMEOUT, RCL_RET_SUBSCRIPTION_TAKE_FAILED: no message
 _NOTHING, _FAILED = -1, -2  # as in native/receive.c
-_UNREADABLE = -1  # as in native/publish.c: a header in big-endian CDR
+_NOT_MADE = -1  # as in native/publish.c
 
 
 class _Allocator(Structure):
@@ -326,7 +326,7 @@ class BestPublisher:
                 byref(best),
                 byref(self._labels) if request.reporting.class_id == "label" else None,
             )
-        if status == _UNREADABLE:
+        if status == _NOT_MADE:
             return False
         _check(status, "a message cannot be published")
         return True

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
+from repghost_ros.engine.results import Result
 from repghost_ros.errors import SourceError
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
@@ -137,6 +143,70 @@ def test_a_broken_record_is_gone_on_with(tmp_path: Path) -> None:
         file.write('{"file": "b.p')
     append(tmp_path, {"file": "c.png", "source": "two"})
     assert read_origins(tmp_path) == {"a.png": "one", "c.png": "two"}
+
+
+def test_an_unknown_answer_is_unsure() -> None:
+    random = np.random.default_rng(0)
+    wanted = Wanted(below=0.6)
+    assert wanted.why((Result("unknown", 0.7),), random) == "unsure"
+    assert wanted.why((), random) == "unsure"  # with the node's unknown:=none
+    assert wanted.why((Result("cup", 0.7),), random) == ""
+
+
+def test_a_stream_is_collected_from_again(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its frames are others each time, though they are counted from 0."""
+    out = tmp_path / "own"
+    for runs in (1, 2):
+        stream = io.BufferedReader(io.BytesIO(b"".join(map(jpeg, range(3)))))  # type: ignore[arg-type]
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+        result = collect("-", "--out", out, "--change", 0, capsys=capsys)
+        assert (result["frames"], result["kept"]) == (3, 3)
+        assert len(list((out / "unlabeled").iterdir())) == 3 * runs
+
+
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
+def test_beside_the_node_its_answers_decide(tmp_path: Path) -> None:
+    """Over DDS: the node classifies, and what it wavers about is kept with its answer and stamp."""
+    from helpers.graph import Robot, image, running_node, wait_until
+
+    out = tmp_path / "own"
+    robot = Robot()
+    try:
+        with running_node(model="demo") as _:
+            publisher = robot.publisher()
+            arguments = ["/image", "--answers", "/repghost/classification", "--out", str(out)]
+            arguments += ["--class", "stop", "--change", "0", "--most", "2"]
+            collecting = subprocess.Popen(
+                [sys.executable, "-m", "repghost_ros.cli", "collect", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stamp = itertools.count(1)
+
+            def ended() -> bool:
+                for label in ("stop", "yield"):
+                    shown = render(label, np.random.default_rng(3), 160, 120)
+                    robot.answer(publisher, image(shown, next(stamp)))
+                return collecting.poll() is not None
+
+            wait_until(ended, "two pictures")  # as many as there may be
+            told, errors = collecting.communicate()
+    finally:
+        robot.close()
+    assert collecting.returncode == 0, errors
+    assert "holds as many pictures as it may" in told
+    entries = [entry for entry in read_record(out) if "file" in entry]
+    assert [entry["answer"][0]["class_id"] for entry in entries] == ["stop", "stop"]
+    assert [entry["stamp_ns"] % 10**9 for entry in entries] == [0, 0]
+    assert len({entry["stamp_ns"] for entry in entries}) == 2
+
+
+def test_answers_are_those_to_a_topic(bag: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["collect", str(bag), "--answers", "/a", "--out", str(tmp_path / "own")]) == 2
+    assert "--answers is for a topic" in capsys.readouterr().err
 
 
 @pytest.fixture

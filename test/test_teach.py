@@ -184,6 +184,14 @@ def test_a_head_is_cut_off_and_put_back(kind: str) -> None:
     assert run(again, picture) == pytest.approx(run(model, picture), abs=1e-5)
 
 
+def test_a_taught_model_is_a_base_too(own: Path) -> None:
+    model = load(own)
+    kernel = np.eye(4, cut(model).features, dtype=np.float32)
+    again = with_head(cut(model), kernel, np.zeros(4), {"labels": "a\nb\nc\nd"})
+    onnx.checker.check_model(again, full_check=True)
+    assert cut(again).features == cut(model).features == cut(load(DEMO)).features
+
+
 def run(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
     import onnxruntime
 

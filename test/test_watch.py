@@ -29,6 +29,7 @@ from repghost_ros.cli import main
 from repghost_ros.engine.request import Request
 from repghost_ros.runs.watching import Watched, serve_frames
 from repghost_ros.sources.signs import render
+from repghost_ros.teach.collected import read_origins
 from repghost_ros.vision.frame import from_array
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -159,6 +160,51 @@ def test_stepping_back_keeps_little_memory() -> None:
     watched.back()
     watched.step()
     assert (watched.state()["number"], watched.state()["paused"]) == (6, False)
+
+
+def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        said: dict[str, Any] = json.load(answer)
+    return said
+
+
+def test_a_watched_picture_is_labeled(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.png", tmp_path / "own"
+    source.write_bytes(_stop())
+    with watch(str(source), "--label", str(out)) as address:
+        wait_for(address, lambda state: state["ended"])
+        assert ask(f"{address}label", {"number": 1, "class": "stop sign"}) == {
+            "said": "frame 1 is labeled stop sign"
+        }
+        state = state_of(address)
+        assert (state["folder"], state["classes"]) == (
+            str(out),
+            [{"name": "stop sign", "count": 1}],
+        )
+        (kept,) = (out / "stop sign").iterdir()
+        shown = cv2.imread(str(kept))
+        truth = cv2.imread(str(source))
+        assert shown is not None
+        assert truth is not None
+        assert np.abs(shown.astype(int) - truth).mean() < 3
+        assert read_origins(out) == {kept.name: str(source)}
+        assert "is no longer held" in ask(f"{address}label", {"number": 9, "class": "x"})["error"]
+        assert "cannot be called" in ask(f"{address}label", {"number": 1, "class": "../x"})["error"]
+        with pytest.raises(urllib.error.HTTPError, match="415"):
+            post(f"{address}label")  # as another site's page could
+        assert "is removed" in ask(f"{address}undo", {})["said"]
+        assert not kept.exists()
+        assert ask(f"{address}undo", {}) == {"error": "nothing to undo"}
+
+
+def test_nothing_is_labeled_without_a_folder(signs: Path) -> None:
+    with watch(str(signs)) as address:
+        wait_for_frames(address)
+        assert "classes" not in state_of(address)
+        assert "is no longer held" in ask(f"{address}label", {"number": 1, "class": "x"})["error"]
 
 
 def test_a_closed_tab_prints_no_traceback(tmp_path: Path, capfd: Any) -> None:

@@ -4,12 +4,16 @@
 Without a rule, every frame is kept that shows something new; --below, --margin, --class and --random
 keep those that fit one of them. Pictures are written to DIR/unlabeled as they came. Interrupted, the
 next run goes on where this one ended. `repghost label DIR` is next.
+
+On a robot, --answers TOPIC takes the node's own answers, so that nothing is classified twice. The
+command then gives way to every other program, the node first.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +23,7 @@ from repghost_ros.cli.common import add_model, fraction, model_from, positive
 from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.results import Reporting, Result
-from repghost_ros.errors import need, without_passwords
+from repghost_ros.errors import UsageError, need, without_passwords
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.runs.many import is_bag
 from repghost_ros.sources.bags import Bag
@@ -29,6 +33,8 @@ from repghost_ros.teach.collecting import Collector, Wanted
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
 
+_NICE = 15
+"""How far collecting beside a node gives way: 19 is the most."""
 HELP = "collect frames that are worth labeling"
 
 
@@ -36,7 +42,8 @@ HELP = "collect frames that are worth labeling"
 class Item:
     """One frame of the source."""
 
-    number: int
+    number: int | None
+    """In its source; None: of a camera or topic, which does not begin anew."""
     read: Callable[[], Frame]
     stamp_ns: int | None = None
     original: Path | None = None
@@ -49,6 +56,8 @@ class CollectReport:
     """Collects while it is iterated over."""
 
     options: argparse.Namespace
+    is_endless: bool
+    """Of a camera or topic: an interrupt is how it ends."""
     failed = False
 
     def text(self) -> Iterator[str]:
@@ -77,11 +86,13 @@ class CollectReport:
         needs_model = wanted.below is not None or wanted.margin is not None or wanted.classes
         about: dict[str, Any] = {"out": str(options.out), "full": False}
         about |= dict.fromkeys(("frames", "refused", "kept"), 0)
-        offers: Iterator[tuple[Item, Frame | None, tuple[Result, ...]]]
+        offers: Iterable[tuple[Item, Frame | None, tuple[Result, ...]]]
         collectors: dict[str, Collector] = {}
         with ExitStack() as opened:
-            items = _items(options, opened)
-            if needs_model:
+            if options.answers:
+                offers = _answered(options)
+            elif needs_model:
+                items = _items(options, opened)
                 model = opened.enter_context(model_from(options))
                 seen = View(resize=options.resize)
                 reporting = Reporting(top_k=2, unknown="best")
@@ -93,7 +104,7 @@ class CollectReport:
                     for outcome in made
                 )
             else:
-                offers = ((item, _frame(item), ()) for item in items)
+                offers = ((item, _frame(item), ()) for item in _items(options, opened))
             try:
                 for item, frame, results in with_bar(offers, None, "frame"):
                     source = item.source or without_passwords(options.source)
@@ -109,12 +120,15 @@ class CollectReport:
                         continue
                     path = collector.offer(
                         *(frame, results),
-                        number=item.number,
+                        number=collector.seen + 1 if item.number is None else item.number,
                         stamp_ns=item.stamp_ns,
                         original=item.original,
                     )
                     if path is not None:
                         about["kept"] += 1
+            except KeyboardInterrupt:
+                if not self.is_endless:
+                    raise
             finally:
                 for collector in collectors.values():
                     collector.close()
@@ -166,6 +180,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--most-mb", type=float, default=1000.0, metavar="MB", help="size of DIR (default: 1000)"
     )
+    parser.add_argument(
+        "--answers",
+        default="",
+        metavar="TOPIC",
+        help="with a topic: the node's answers to its images, instead of a model",
+    )
     add_model(parser)
     parser.add_argument(
         "--ros-args", nargs=argparse.REMAINDER, default=[], help="remaining arguments go to ROS"
@@ -174,7 +194,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> CollectReport:
     """Return what collects."""
-    return CollectReport(options)
+    is_topic = _is_topic(options.source)
+    if options.answers and not is_topic:
+        raise UsageError(f"--answers is for a topic, and '{options.source}' is none")
+    return CollectReport(options, is_topic or is_live(options.source))
+
+
+def _is_topic(source: str) -> bool:
+    return source.startswith("/") and not Path(source).exists()
 
 
 def _frame(item: Item) -> Frame | None:
@@ -187,13 +214,12 @@ def _frame(item: Item) -> Frame | None:
 def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
     """Open the source: its frames, every Nth of them."""
     source = options.source
-    if source.startswith("/") and not Path(source).exists():
+    if _is_topic(source):
         listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
         made = enumerate(listening.image_readers(source, options.ros_args))
-        return (Item(number, read) for number, read in made if number % options.every == 0)
+        return (Item(None, read) for number, read in made if number % options.every == 0)
     if is_live(source):
-        shown = enumerate(live_pictures(source, every=options.every))
-        return (Item(number, picture.frame) for number, picture in shown)
+        return (Item(None, each.frame) for each in live_pictures(source, every=options.every))
     path = Path(source)
     if is_bag(path):
         bag = opened.enter_context(Bag(path))
@@ -205,6 +231,19 @@ def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
             if number % options.every == 0
         )
     return _of_files(find([path], without=[options.out.resolve()]), options.every)
+
+
+def _answered(
+    options: argparse.Namespace,
+) -> Iterator[tuple[Item, Frame | None, tuple[Result, ...]]]:
+    """Listen to a topic's images and to the node's answers, every Nth of them."""
+    listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
+    os.nice(_NICE)
+    made = enumerate(listening.answered(options.source, options.answers, options.ros_args))
+    for number, (read, stamp_ns, results) in made:
+        if number % options.every == 0:
+            item = Item(None, read, stamp_ns)
+            yield item, _frame(item), results
 
 
 def _of_files(files: list[Path], every: int) -> Iterator[Item]:

@@ -3,7 +3,8 @@
 
 A source that begins with / and is not a file is a topic, which needs ROS. The page is served to
 this machine only, unless --host says otherwise: whoever can reach it sees the images. After the last
-picture of a file or folder the page keeps it until Ctrl-C.
+picture of a file or folder the page keeps it until Ctrl-C. With --label DIR, a key or a tap writes the
+picture that is shown to the folder of its class, for `repghost teach`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from repghost_ros.runs.html import count
 from repghost_ros.runs.watching import Watched, serve_frames
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
+from repghost_ros.teach.keeping import Keeper
 from repghost_ros.vision.frame import Frame
 
 HELP = "show a camera, video or topic live in a browser"
@@ -55,7 +57,9 @@ class WatchReport:
         self._of_files = of_files
         self._options = options
         self._view = view(options)
-        self._watched = Watched(without_passwords(options.source), model.about(self._view))
+        source = without_passwords(options.source)
+        labels = Keeper(options.label, source) if options.label is not None else None
+        self._watched = Watched(source, model.about(self._view), labels)
 
     def text(self) -> Iterator[str]:
         """Yield the page's address and, at the end, the number of frames."""
@@ -126,6 +130,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--loop", action="store_true", help="begin again after the last of the files"
+    )
+    parser.add_argument(
+        "--label", type=Path, metavar="DIR", help="label pictures while watching, into DIR/CLASS"
     )
     parser.add_argument(
         "--ros-args",

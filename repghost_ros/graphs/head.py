@@ -68,9 +68,9 @@ def cut(model: Any, name: str = "the model") -> Trunk:
             f"{name} has no linear layer at its end ({ends}), so nothing can be taught to it: give "
             "a classifier whose last layer is a Gemm, a MatMul or a 1x1 Conv"
         )
-    flat = onnx.helper.make_node("Flatten", [node.input[0]], [FEATURES], axis=1)
     _keep(graph, node.input[0])
-    graph.node.append(flat)
+    if node.input[0] != FEATURES:  # as in a model that was taught before
+        graph.node.append(onnx.helper.make_node("Flatten", [node.input[0]], [FEATURES], axis=1))
     _set_output(graph, FEATURES, width)
     return Trunk(model, width)
 

@@ -91,12 +91,7 @@ def candidate_topics(node: Node, image: str, transport: str) -> list[ImageTopic]
         DependencyError: the messages of `hbmem` are not installed.
 
     """
-    try:
-        topic = node.resolve_topic_name(image)
-    except Exception as error:  # rclpy's types differ between distributions
-        # Its first words say why; then comes a line of rcl's source.
-        reason = str(error).partition(", at ")[0].rpartition("resolve name: ")[2]
-        raise SourceError(f"'{image}' cannot be a topic: {reason}") from error
+    topic = checked_topic(node, image)
     packed = node.resolve_topic_name(f"{image}/compressed")
     is_remapped = packed != node.resolve_topic_name(f"{image}/compressed", only_expand=True)
     if not is_remapped:
@@ -113,6 +108,21 @@ def candidate_topics(node: Node, image: str, transport: str) -> list[ImageTopic]
         return compressed
     is_compressed = is_remapped or packed == topic
     return [*compressed, raw] if is_compressed else [raw, *reversed(compressed)]
+
+
+def checked_topic(node: Node, name: str) -> str:
+    """Return a topic's full name.
+
+    Raises:
+        SourceError: ROS does not allow that name for a topic.
+
+    """
+    try:
+        return str(node.resolve_topic_name(name))
+    except Exception as error:  # rclpy's types differ between distributions
+        # Its first words say why; then comes a line of rcl's source.
+        reason = str(error).partition(", at ")[0].rpartition("resolve name: ")[2]
+        raise SourceError(f"'{name}' cannot be a topic: {reason}") from error
 
 
 def _hbm_types() -> list[Any]:

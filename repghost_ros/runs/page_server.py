@@ -9,6 +9,35 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+_MOST = 4096  # bytes of a request
+CLASS_STYLE = """#classes { display: flex; flex-wrap: wrap; gap: .5rem; margin: .75rem 0 }
+#classes button { font: inherit; color: inherit; background: #26303a; border: 1px solid #3c4a58;
+  border-radius: 6px; padding: .6rem .8rem; flex: 1 1 8rem; text-align: left }
+#classes b { font-size: inherit; color: #7fd6ac; margin-right: .5rem }
+#classes i { float: right; color: #93a1af }
+input { font: inherit; padding: .6rem; width: 12rem; max-width: 100%; border-radius: 6px;
+  box-sizing: border-box; color: inherit; background: #26303a; border: 1px solid #3c4a58 }"""
+"""Style of the buttons that label a picture."""
+CLASS_BUTTONS = """let classKeys = {};
+function button(mark, text, count, act) {
+  const made = document.createElement("button"), b = document.createElement("b");
+  b.textContent = mark; made.append(b, text);
+  if (count !== null) { const i = document.createElement("i"); i.textContent = count; made.append(i); }
+  made.onclick = act;
+  return made;
+}
+function classButtons(classes) {
+  const none = classes.find(each => each.name === "nothing") || {count: 0};
+  classKeys = {"0": "nothing"};
+  const made = classes.filter(each => each.name !== "nothing").map((each, index) => {
+    const key = "123456789abcdefghijklmnopqrstuvwxyz"[index] || "";
+    classKeys[key] = each.name;
+    return button(key, each.name, each.count, () => label(each.name));
+  });
+  return [...made, button("0", "nothing", none.count, () => label("nothing"))];
+}"""
+"""Script of a button for each class, which calls the page's `label`; `classKeys` are their keys."""
+
 
 class PageHandler(BaseHTTPRequestHandler):
     """Answers requests without storing anything in the browser or logging them."""
@@ -45,6 +74,24 @@ class PageHandler(BaseHTTPRequestHandler):
     def send_json(self, value: Any) -> None:
         """Answer with a value as JSON."""
         self.send(json.dumps(value).encode(), "application/json")
+
+    def posted(self) -> dict[str, Any] | None:
+        """Return the JSON object of a POST request; None where it has none, which was answered then.
+
+        Another site's page cannot send this type without being asked first, and is not answered.
+        """
+        if self.headers.get("Content-Type") != "application/json":
+            self.send_error(415)
+            return None
+        try:
+            size = min(_MOST, int(self.headers.get("Content-Length", 0)))
+            body = json.loads(self.rfile.read(size))
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            self.send_error(400)
+            return None
+        return body
 
     def log_message(self, *_: Any) -> None:
         """Do not log ten requests per second."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -15,12 +15,19 @@ import numpy as np
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.overlay import picture
 from repghost_ros.engine.results import Result
-from repghost_ros.runs.page_server import PageHandler, PageServer
+from repghost_ros.errors import RepghostError, SourceError
+from repghost_ros.runs.page_server import (
+    CLASS_BUTTONS,
+    CLASS_STYLE,
+    PageHandler,
+    PageServer,
+)
 from repghost_ros.vision.frame import Frame
 
 _RATE_OVER = 2.0  # seconds
 _KEPT_PIXELS = 64_000_000  # of the frames to step back to: 30 of full HD, 200 MB at most
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+_PAGE = (
+    """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>repghost watch</title><link rel="icon" href="data:,"><style>
 :root { color-scheme: dark }
@@ -33,6 +40,9 @@ li { list-style: none; margin: .5rem 0 } ul { padding: 0 }
 #error.note { color: #93a1af }
 b { font-size: 1.4rem; font-weight: 600 } dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem }
 dt, dd { margin: 0; white-space: nowrap } button { font: inherit; padding: .2rem .8rem }
+"""
+    + CLASS_STYLE
+    + """
 @media (max-width: 30rem) { main { padding: 1rem; gap: 1rem } dl { column-gap: 1.2rem } }
 </style></head><body><main><img id="frame" alt="the latest frame"><section>
 <h1 id="source"></h1><p class="note" id="model"></p>
@@ -42,15 +52,45 @@ dt, dd { margin: 0; white-space: nowrap } button { font: inherit; padding: .2rem
 <ul id="results"></ul><p id="error"></p>
 <p class="note"><button id="back">Back</button> <button id="pause">Pause</button>
 <button id="step">Step</button></p>
-<p class="note">Space pauses, the arrow keys step.</p></section></main><script>
+<p class="note">Space pauses, the arrow keys step.</p>
+<div id="labeling" hidden><p class="note" id="folder"></p><div id="classes"></div>
+<form id="new"><input id="typed" aria-label="new class" placeholder="new class, Enter"
+autocomplete="off"></form><p id="said" role="status"></p></div></section></main><script>
 const at = id => document.getElementById(id);
-let shown = 0;
+let shown = 0, classes = "";
+"""
+    + CLASS_BUTTONS
+    + """
+async function change(what, body) {
+  try {
+    const answer = await fetch(what, {method: "POST", body: JSON.stringify(body),
+      headers: {"Content-Type": "application/json"}});
+    const told = await answer.json();
+    at("said").textContent = told.error || told.said;
+  } catch { at("said").textContent = "repghost watch does not answer."; }
+}
+function label(name) { if (shown) change("label", {number: shown, "class": name}); }
+function showClasses(state) {
+  at("labeling").hidden = !state.classes;
+  if (!state.classes || classes === JSON.stringify(state.classes)) return;
+  classes = JSON.stringify(state.classes);
+  at("folder").textContent = "A key or a tap writes the picture to " + state.folder + ".";
+  at("classes").replaceChildren(...classButtons(state.classes),
+    button("⌫", "undo", null, () => change("undo", {})));
+}
+at("new").onsubmit = event => {
+  event.preventDefault();
+  const name = at("typed").value.trim();
+  at("typed").value = ""; at("typed").blur();
+  if (name) label(name);
+};
 async function look() {
   try {
     const state = await (await fetch("state")).json();
     at("source").textContent = state.source;
     at("model").textContent = state.model;
     at("number").textContent = state.number;
+    showClasses(state);
     at("pause").textContent = state.paused ? "Go on" : "Pause";
     at("pause").disabled = state.ended;
     at("step").disabled = state.ended && !state.later;
@@ -83,7 +123,10 @@ const send = what => fetch(what, { method: "POST" }).catch(() => {});
 for (const what of ["back", "pause", "step"]) at(what).onclick = () => send(what);
 const keys = { " ": "pause", ArrowLeft: "back", ArrowRight: "step" };
 document.onkeydown = event => {
-  if (!(event.key in keys) || event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.target === at("typed") || event.ctrlKey || event.altKey || event.metaKey) return;
+  if (!at("labeling").hidden && event.key === "Backspace") change("undo", {});
+  if (!at("labeling").hidden && classKeys[event.key]) label(classKeys[event.key]);
+  if (!(event.key in keys)) return;
   if (event.key === " " && event.target.tagName === "BUTTON") return;
   event.preventDefault();
   send(keys[event.key]);
@@ -91,6 +134,7 @@ document.onkeydown = event => {
 look();
 </script></body></html>
 """
+)
 
 
 @dataclass(frozen=True)
@@ -108,16 +152,34 @@ class _Shown:
         return self.frame.width * self.frame.height if self.frame else 0
 
 
+class Labels(Protocol):
+    """Where frames that are labeled are kept."""
+
+    def state(self) -> dict[str, Any]:
+        """Return the folder in words, and the classes with their counts."""
+        ...
+
+    def label(self, frame: Frame, results: tuple[Result, ...], number: int, name: str) -> str:
+        """Keep a frame as one of a class; returns what was done in words."""
+        ...
+
+    def undo(self) -> str:
+        """Take the last label back; returns what was done in words."""
+        ...
+
+
 class Watched:
     """The latest frames, for any number of browsers; one of them is shown.
 
     Args:
         source: what is watched, in words.
         model: the model and what runs it, in words.
+        labels: where frames that are labeled are kept; None: they cannot be.
 
     """
 
-    def __init__(self, source: str, model: str) -> None:
+    def __init__(self, source: str, model: str, labels: Labels | None = None) -> None:
+        self._labels = labels
         self._lock = threading.Lock()  # guards everything below
         self._may_go_on = threading.Condition(self._lock)
         self._about = {"source": source, "model": model}
@@ -195,11 +257,13 @@ class Watched:
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows beside the picture."""
+        labels = self._labels.state() if self._labels is not None else {}
         with self._lock:
             shown = self._shown() or _Shown(0, None)
             span = self._times[-1] - self._times[0] if self._times else 0.0
             return {
                 **self._about,
+                **labels,
                 "number": shown.number,
                 "error": shown.error,
                 "latency_ms": shown.latency_ms,
@@ -212,6 +276,33 @@ class Watched:
                 "earlier": self._behind < len(self._kept) - 1,
                 "later": self._behind > 0,
             }
+
+    def label(self, number: int, name: str) -> str:
+        """Keep a frame that was shown as one of a class; returns what was done in words.
+
+        Raises:
+            SourceError: it is no longer held, or cannot be labeled so.
+            FrameError: it cannot be read.
+            OutputError: it cannot be written.
+
+        """
+        with self._lock:
+            held = next((each for each in self._kept if each.number == number), None)
+        if self._labels is None or held is None or held.frame is None or held.error:
+            raise SourceError(f"frame {number} is no longer held: pause first")
+        return self._labels.label(held.frame, held.results, number, name)
+
+    def undo(self) -> str:
+        """Take the last label back; returns what was done in words.
+
+        Raises:
+            SourceError: there is none.
+            OutputError: it cannot be removed.
+
+        """
+        if self._labels is None:
+            raise SourceError("nothing to undo")
+        return self._labels.undo()
 
     def jpeg(self) -> bytes | None:
         """Return the picture; None before the first frame."""
@@ -247,10 +338,25 @@ def serve_frames(watched: Watched, host: str, port: int) -> PageServer:
                 "/step": watched.step,
                 "/back": watched.back,
             }.get(self.path)
-            if control is None:
+            if control is not None:
+                control()
+                self.send(b"", "text/plain")
+            elif self.path in ("/label", "/undo"):
+                self._change()
+            else:
                 self.send_error(404)
+
+        def _change(self) -> None:
+            body = self.posted()
+            if body is None:
                 return
-            control()
-            self.send(b"", "text/plain")
+            try:
+                if self.path == "/undo":
+                    said = watched.undo()
+                else:
+                    said = watched.label(int(body["number"]), str(body["class"]))
+                self.send_json({"said": said})
+            except (RepghostError, KeyError, TypeError, ValueError) as error:
+                self.send_json({"error": str(error)})
 
     return PageServer(Handler, host, port)

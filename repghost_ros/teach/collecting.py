@@ -10,16 +10,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from repghost_ros.engine.overlay import picture
-from repghost_ros.engine.results import Result
+from repghost_ros.engine.results import UNKNOWN, Result
+from repghost_ros.errors import SourceError
 from repghost_ros.output import uninterrupted, whole_file
 from repghost_ros.sources.folders import IMAGES
 from repghost_ros.teach.collected import append, read_record
-from repghost_ros.teach.labeled import UNLABELED
+from repghost_ros.teach.labeled import UNLABELED, check_class
 from repghost_ros.teach.likeness import NEAR, near, thumbnail
 from repghost_ros.vision.frame import Frame
 
@@ -29,7 +31,7 @@ class Wanted:
     """Rules of the frames to collect; without a rule, every frame that shows something new."""
 
     below: float | None = None
-    """Those whose best score is below this."""
+    """Those whose best score is below this, and those of the class `unknown`."""
     margin: float | None = None
     """Those whose two best scores differ by less."""
     classes: tuple[str, ...] = ()
@@ -46,7 +48,8 @@ class Wanted:
     def why(self, results: tuple[Result, ...], random: np.random.Generator) -> str:
         """Return why a frame with these results is wanted; empty if it is not."""
         scores = [each.score for each in results[:2]] + [0.0, 0.0]
-        if self.below is not None and scores[0] < self.below:
+        is_unknown = bool(results) and results[0].class_id == UNKNOWN
+        if self.below is not None and (scores[0] < self.below or is_unknown):
             return "unsure"
         if self.margin is not None and scores[0] - scores[1] < self.margin:
             return "margin"
@@ -117,16 +120,50 @@ class Collector:
         why = self._wanted.why(results, self._random)
         if not why:
             return None
-        shown = np.clip(thumbnail(frame), -128, 127).astype(np.int8)
+        shown = _shown(frame)
         values = shown.astype(np.float32)
         others = np.stack([*self._shown, values])[:-1]
         if self._wanted.change and near(values, others, self._wanted.change).any():
             return None
+        about = {"seen": number, "stamp_ns": stamp_ns, "why": why}
+        return self._keep(frame, shown, results, about, UNLABELED, original)
+
+    def label(self, frame: Frame, results: tuple[Result, ...], number: int, name: str) -> Path:
+        """Keep a frame in the folder of a class, whatever is wanted; returns the file.
+
+        Args:
+            frame: the whole frame, not a part.
+            results: the model's answer.
+            number: of the frame in its source.
+            name: of the class, which may be new.
+
+        Raises:
+            SourceError: no class can be called so, or the folder holds as much as it may.
+            FrameError: the frame cannot be read.
+            OutputError: it cannot be written.
+
+        """
+        check_class(name)
+        if self.full:
+            raise SourceError(f"'{self._folder}' holds as many pictures as it may")
+        about = {"seen": number, "stamp_ns": None, "why": "labeled"}
+        return self._keep(frame, _shown(frame), results, about, name, None)
+
+    def _keep(
+        self,
+        frame: Frame,
+        shown: np.ndarray,
+        results: tuple[Result, ...],
+        about: dict[str, Any],
+        folder: str,
+        original: Path | None,
+    ) -> Path:
+        """Write a picture, and what is known about it."""
         data, suffix = _encoded(frame, original)
-        path = self._free(number, suffix)
+        path = self._free(folder, about["seen"], suffix)
         entry = {
             **{"file": str(path.relative_to(self._folder)), "source": self._source},
-            **{"seen": number, "stamp_ns": stamp_ns, "why": why, "bytes": len(data)},
+            **{**about, "bytes": len(data)},
             "answer": [{"class_id": r.class_id, "score": round(r.score, 4)} for r in results],
             "thumbnail": shown.tobytes().hex(),
         }
@@ -134,7 +171,7 @@ class Collector:
             with whole_file(path) as partial:
                 partial.write_bytes(data)
             append(self._folder, entry)
-        self._shown.append(values)
+        self._shown.append(shown.astype(np.float32))
         self.count += 1
         self._bytes += len(data)
         self._check_room()
@@ -153,13 +190,18 @@ class Collector:
     def _check_room(self) -> None:
         self.full = self.count >= self._wanted.most or self._bytes >= self._wanted.most_bytes
 
-    def _free(self, number: int, suffix: str) -> Path:
+    def _free(self, inside: str, number: int, suffix: str) -> Path:
         stem = re.sub(r"[^A-Za-z0-9-]+", "_", Path(self._source).name).strip("_") or "frame"
-        folder = self._folder / UNLABELED
+        folder = self._folder / inside
         path, again = folder / f"{stem}_{number:06}{suffix}", 2
         while path.exists():
             path, again = folder / f"{stem}_{again}_{number:06}{suffix}", again + 1
         return path
+
+
+def _shown(frame: Frame) -> np.ndarray:
+    """Return the thumbnail as the record has it: int8 (256,)."""
+    return np.clip(thumbnail(frame), -128, 127).astype(np.int8)
 
 
 def _encoded(frame: Frame, original: Path | None) -> tuple[bytes, str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ LEAST = 5
 """Pictures that a class needs."""
 UNLABELED = "unlabeled"
 """The subfolder of pictures that nobody has labeled yet; it is not a class."""
+_FORBIDDEN = set('/\\:*?"<>|')
 _NUMBERED = re.compile(r"(.*[^\d\W_].*?)[-_#. ]*\d+")
 Progress = Callable[[Iterable[Path], int], Iterable[Path]]
 """Wraps the pictures that are worked through; called with how many there are."""
@@ -82,6 +84,29 @@ def class_folders(folder: Path) -> list[Path]:
         raise SourceError(f"folder '{folder}' does not exist")
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and is_data(path.name))
     return [path for path in inside if path.name != UNLABELED]
+
+
+def check_class(name: str) -> None:
+    """Check that a folder of this name is a class.
+
+    Raises:
+        SourceError: it is not.
+
+    """
+    if not name or not is_data(name) or name == UNLABELED or set(name) & _FORBIDDEN:
+        raise SourceError(f"a class cannot be called '{name}': it is the name of a folder")
+
+
+def class_counts(folder: Path) -> list[dict[str, Any]]:
+    """Return the name and the number of pictures of each class, by name.
+
+    Raises:
+        SourceError: the folder does not exist.
+
+    """
+    return [
+        {"name": each.name, "count": len(files_in(each, IMAGES))} for each in class_folders(folder)
+    ]
 
 
 def read_labeled(folder: Path, progress: Progress = lambda paths, _: paths) -> Labeled:

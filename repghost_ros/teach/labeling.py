@@ -7,7 +7,6 @@ may change anything.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,34 +19,35 @@ import numpy as np
 from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError, RepghostError, SourceError
 from repghost_ros.output import named_errors
-from repghost_ros.runs.page_server import PageHandler, PageServer
+from repghost_ros.runs.page_server import (
+    CLASS_BUTTONS,
+    CLASS_STYLE,
+    PageHandler,
+    PageServer,
+)
 from repghost_ros.sources.folders import IMAGES, files_in, is_data
 from repghost_ros.sources.pictures import read_image
-from repghost_ros.teach.labeled import UNLABELED, class_folders
-from repghost_ros.zoo.own import NOTHING
+from repghost_ros.teach.labeled import UNLABELED, check_class, class_counts, class_folders
 
 _KINDS = {
     **{".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"},
     **{".webp": "image/webp", ".bmp": "image/bmp", ".gif": "image/gif"},
 }
-_FORBIDDEN = set('/\\:*?"<>|')
-_MOST = 4096  # bytes of a request
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+_PAGE = (
+    """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>repghost label</title><style>
 body { font: 17px/1.4 system-ui, sans-serif; margin: 0; color: #e8edf2; background: #14191f }
 main { max-width: 60rem; margin: auto; padding: .75rem } p { margin: .4rem 0; color: #93a1af }
 img { width: 100%; max-height: 60vh; object-fit: contain; background: #000; border-radius: 6px }
-#classes { display: flex; flex-wrap: wrap; gap: .5rem; margin: .75rem 0 }
-button { font: inherit; color: inherit; background: #26303a; border: 1px solid #3c4a58;
-  border-radius: 6px; padding: .6rem .8rem; flex: 1 1 8rem; text-align: left }
-button b { color: #7fd6ac; margin-right: .5rem } button i { float: right; color: #93a1af }
-input { font: inherit; padding: .6rem; width: 12rem; max-width: 100%; border-radius: 6px }
+"""
+    + CLASS_STYLE
+    + """
 #error { color: #ff9b8f }</style></head><body><main>
 <img id="picture" alt="the picture to label"><p id="name"></p><p id="error" role="alert"></p>
 <div id="classes"></div><form id="new"><input id="typed" aria-label="new class"
 placeholder="new class, Enter" autocomplete="off"></form>
-<p>Keys: 1-9 and letters a class, 0 nothing, Space skip, Backspace undo. Nothing leaves this
-machine.</p></main><script>
+<p>Keys: 1-9 and letters for a class, 0 for nothing, Space skips, Backspace undoes. Nothing
+leaves this machine.</p></main><script>
 const at = id => document.getElementById(id);
 let state = {}, busy = false;
 async function ask(what, body) {
@@ -57,34 +57,22 @@ async function ask(what, body) {
     const how = body ? {method: "POST", body: JSON.stringify(body),
       headers: {"Content-Type": "application/json"}} : {};
     const answer = await fetch(what, how);
-    state = await answer.json();
-    at("error").textContent = state.error || "";
-    if (!state.error) show();
+    const told = await answer.json();
+    at("error").textContent = told.error || "";
+    if (!told.error) { state = told; show(); }
   } catch { at("error").textContent = "repghost label does not answer: has it ended?"; }
   busy = false;
 }
-function key(index) { return index < 9 ? String(index + 1) : "abcdefghijklmnopqrstuvwxyz"[index - 9]; }
-function button(mark, text, count, act) {
-  const made = document.createElement("button"), b = document.createElement("b");
-  b.textContent = mark; made.append(b, text);
-  if (count !== null) { const i = document.createElement("i"); i.textContent = count; made.append(i); }
-  made.onclick = act;
-  return made;
-}
+"""
+    + CLASS_BUTTONS
+    + """
 function show() {
   at("name").textContent = state.picture ? state.left + " left: " + state.picture
     : "All pictures are labeled.";
   at("picture").hidden = !state.picture;
   if (state.picture) at("picture").src = "picture/" + encodeURIComponent(state.picture);
-  const shown = state.classes.filter(each => each.name !== "nothing");
-  state.keys = {};
-  const nothing = state.classes.find(each => each.name === "nothing");
-  const made = shown.map((each, index) => {
-    state.keys[key(index)] = each.name;
-    return button(key(index) || "", each.name, each.count, () => label(each.name));
-  });
-  made.push(button("0", "nothing", nothing ? nothing.count : 0, () => label("nothing")),
-    button("Space", "skip", state.skipped, () => ask("skip", {picture: state.picture})),
+  const made = classButtons(state.classes);
+  made.push(button("Space", "skip", state.skipped, () => ask("skip", {picture: state.picture})),
     button("⌫", "undo", null, () => ask("undo", {})));
   at("classes").replaceChildren(...made);
 }
@@ -97,14 +85,14 @@ at("new").onsubmit = event => {
 };
 document.onkeydown = event => {
   if (event.target === at("typed") || event.ctrlKey || event.altKey || event.metaKey) return;
-  if (event.key === "0") label("nothing");
-  else if (event.key === " ") { event.preventDefault(); ask("skip", {picture: state.picture}); }
+  if (event.key === " ") { event.preventDefault(); ask("skip", {picture: state.picture}); }
   else if (event.key === "Backspace") ask("undo", {});
-  else if (state.keys && state.keys[event.key]) label(state.keys[event.key]);
+  else if (classKeys[event.key]) label(classKeys[event.key]);
 };
 ask("state");
 </script></body></html>
 """
+)
 
 
 class Labeling:
@@ -139,8 +127,7 @@ class Labeling:
 
         """
         name = name.strip()
-        if not name or not is_data(name) or name == UNLABELED or set(name) & _FORBIDDEN:
-            raise SourceError(f"a class cannot be called '{name}': it is the name of a folder")
+        check_class(name)
         with self._lock:
             path = self._find(shown)
             target = self._folder / name / path.name
@@ -208,13 +195,9 @@ class Labeling:
     def _state(self) -> dict[str, Any]:
         waiting = [path.name for path in self._waiting()]
         left = [name for name in waiting if name not in self._skipped]
-        counts = [
-            {"name": each.name, "count": len(files_in(each, IMAGES))}
-            for each in class_folders(self._folder)
-        ]
         return {
-            **{"picture": left[0] if left else None, "left": len(left), "classes": counts},
-            **{"skipped": len(waiting) - len(left), "nothing": NOTHING},
+            **{"picture": left[0] if left else None, "left": len(left)},
+            **{"skipped": len(waiting) - len(left), "classes": class_counts(self._folder)},
         }
 
 
@@ -236,20 +219,14 @@ def serve_labeling(labeling: Labeling, host: str, port: int) -> PageServer:
                 self.send_error(404)
 
         def post(self) -> None:
-            # Another site's page cannot send this type without being asked first, and is not answered.
-            if self.headers.get("Content-Type") != "application/json":
-                self.send_error(415)
+            body = self.posted()
+            if body is None:
                 return
-            try:
-                size = min(_MOST, int(self.headers.get("Content-Length", 0)))
-                body = json.loads(self.rfile.read(size))
-                act: Callable[[], dict[str, Any]] | None = {
-                    "/label": lambda: labeling.label(str(body["picture"]), str(body["class"])),
-                    "/skip": lambda: labeling.skip(str(body["picture"])),
-                    "/undo": labeling.undo,
-                }.get(self.path)
-            except ValueError:
-                act = None
+            act: Callable[[], dict[str, Any]] | None = {
+                "/label": lambda: labeling.label(str(body["picture"]), str(body["class"])),
+                "/skip": lambda: labeling.skip(str(body["picture"])),
+                "/undo": labeling.undo,
+            }.get(self.path)
             if act is None:
                 self.send_error(404)
             else:

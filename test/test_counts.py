@@ -122,12 +122,12 @@ def jpeg(width: int, height: int) -> CompressedImage:
 
 
 MESSAGES = {
-    "nv12 of the model's size": (lambda: raw("nv12", 224, 224), 2),
+    "nv12 of the model's size": (lambda: raw("nv12", 224, 224), 0),
     "1280x720 nv12": (lambda: raw("nv12", 1280, 720), 2),
     "640x480 bgr8": (lambda: raw("bgr8", 640, 480), 1),
     "640x480 jpeg": (lambda: jpeg(640, 480), 2),
 }
-"""How to make a message, and in how many parts it is converted."""
+"""How to make a message, and in how many parts it is scaled."""
 
 
 @pytest.mark.parametrize("kind", MESSAGES)

@@ -12,7 +12,8 @@ import ctypes
 from collections.abc import Callable, Hashable
 from ctypes import addressof, c_void_p, cast
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.cdr import ImageView, Serialized
 from repghost_ros.vision.frame import YCBCR, Frame, JpegFrame
 from repghost_ros.vision.nv12 import Part, Plan
+from repghost_ros.vision.scaling import Scaling
 
 _MOST = 32
 """Conversions that are kept; more come of a driver whose fields change from frame to frame."""
@@ -161,3 +163,29 @@ def _describe(made: native.Part, part: Part, plan: Plan) -> None:
     made.steps[: len(part.lines)] = [line.strides[0] for line in part.lines]
     made.y = part.y.ctypes.data - plan.y.ctypes.data
     made.uv = part.uv.ctypes.data - plan.y.ctypes.data
+    made.factor, made.added = _levels(part.scaling) or (0, 0)
+
+
+def _levels(scaling: Scaling) -> tuple[int, int] | None:
+    """Return the numbers for repghost_relevel; None where more than levels change."""
+    axes = (*scaling.rows, *scaling.columns)
+    lanes = len(scaling.columns)
+    if len(scaling.rows) > 1 or scaling.pixel != lanes or any(each.taps > 1 for each in axes):
+        return None
+    gains = scaling.gains[:1] if scaling.luma else scaling.gains[1:]
+    # Each byte of a pixel makes its own one, by the same rule.
+    gain, added = gains[0][0], gains[0][-1]
+    own = tuple((*(gain * (i == n) for i in range(lanes)), added) for n in range(lanes))
+    return _in_16_bits(gain, added) if gains == own else None
+
+
+@lru_cache
+def _in_16_bits(gain: int, added: int) -> tuple[int, int] | None:
+    """Return the factor and addend of repghost_relevel that do to all levels what 65536ths do."""
+    levels = np.arange(256)
+    wanted = np.clip(levels * gain + added >> 16, 0, 255)
+    for factor, more in product(range(gain // 4 - 2, gain // 4 + 3), range(-2, 3)):
+        short = added // 1024 + more
+        if np.array_equal(np.clip((levels * factor >> 8) + short >> 6, 0, 255), wanted):
+            return factor, short
+    return None

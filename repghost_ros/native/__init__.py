@@ -33,9 +33,11 @@ from ctypes import (
     c_char_p,
     c_double,
     c_float,
+    c_int16,
     c_int32,
     c_int64,
     c_size_t,
+    c_uint16,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -50,7 +52,7 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 _NAME = "compiled"  # as in setup.py
-_INTERFACE = 4
+_INTERFACE = 5
 MOST_CLASSES = 16
 """How many classes of a frame it ranks."""
 
@@ -161,6 +163,8 @@ class Part(Structure):
         ("planes", c_void_p * 2),
         *((name, c_int64 * 2) for name in ("offsets", "steps")),
         *((name, c_int64) for name in ("y", "uv")),
+        ("factor", c_uint16),
+        ("added", c_int16),
     )
 
 
@@ -205,6 +209,7 @@ _ARGUMENTS = {
     "repghost_receive": (c_void_p, c_void_p, c_int64),
     "repghost_publish": (c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_void_p),
     "repghost_scale": (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int64),
+    "repghost_relevel": (c_void_p, c_void_p, c_uint16, c_int16, c_size_t),
     "repghost_serialize": (c_void_p, c_size_t, c_void_p, c_void_p, c_void_p, c_size_t),
 }
 
@@ -243,6 +248,6 @@ def library() -> ctypes.CDLL | None:
         return None
     for name, types in _ARGUMENTS.items():
         getattr(loaded, name).argtypes = types
-    loaded.repghost_rank.restype = None
+    loaded.repghost_rank.restype = loaded.repghost_relevel.restype = None
     loaded.repghost_serialize.restype = c_size_t
     return loaded

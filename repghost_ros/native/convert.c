@@ -76,6 +76,14 @@ static bool decode(const struct repghost_jpeg *jpeg, const uint8_t *data, size_t
   return decoded;
 }
 
+static void relevel(const struct repghost_part *part, const uint8_t *line, uint8_t *nv12, int64_t stride) {
+  const struct repghost_scaling *s = part->scaling;
+  uint8_t *out = nv12 + (s->makes & REPGHOST_LUMA ? part->y : part->uv);
+  const size_t bytes = (size_t)s->columns.size * (size_t)s->lanes;
+  for (int32_t i = 0; i < s->rows.size; ++i)
+    repghost_relevel(out + i * stride, line + i * part->steps[0], part->factor, part->added, bytes);
+}
+
 static bool scale(const struct repghost_conversion *c, const uint8_t *source, uint8_t *nv12) {
   const size_t stride = (size_t)c->stride, luma = (size_t)c->height * stride;
   if (c->black >= 0) memset(nv12, c->black, luma);
@@ -84,7 +92,9 @@ static bool scale(const struct repghost_conversion *c, const uint8_t *source, ui
     const struct repghost_part *part = &c->parts[i];
     const uint8_t *lines[2];
     for (int n = 0; n < 2; ++n) lines[n] = c->jpeg ? part->planes[n] : source + part->offsets[n];
-    if (!repghost_scale(part->scaling, lines, part->steps, nv12 + part->y, nv12 + part->uv, c->stride)) return false;
+    if (part->factor)
+      relevel(part, lines[0], nv12, c->stride);
+    else if (!repghost_scale(part->scaling, lines, part->steps, nv12 + part->y, nv12 + part->uv, c->stride)) return false;
   }
   return true;
 }

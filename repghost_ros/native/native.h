@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { REPGHOST_INTERFACE = 4, REPGHOST_MOST_CLASSES = 16 };
+enum { REPGHOST_INTERFACE = 5, REPGHOST_MOST_CLASSES = 16 };
 
 // The most probable classes, best first.
 struct repghost_best {
@@ -74,6 +74,8 @@ struct repghost_scaling {
 int32_t repghost_scale(const struct repghost_scaling *scaling, const uint8_t *const *lines, const int64_t *steps,
                        uint8_t *y, uint8_t *uv, int64_t stride);
 
+void repghost_relevel(uint8_t *out, const uint8_t *in, uint16_t factor, int16_t added, size_t bytes);
+
 // One or two planes of a picture, and the part of the model's input that they become.
 struct repghost_part {
   const struct repghost_scaling *scaling;
@@ -81,6 +83,8 @@ struct repghost_part {
   int64_t offsets[2];        // of another image, in its data
   int64_t steps[2];          // bytes from one row to the next
   int64_t y, uv;             // offsets in the input
+  uint16_t factor;           // not 0: nothing is scaled, levels alone change; see repghost_relevel
+  int16_t added;
 };
 
 // How JPEGs framed like the first one are decoded, by libturbojpeg.

@@ -228,3 +228,13 @@ int32_t repghost_scale(const struct repghost_scaling *s, const uint8_t *const *l
   free(memory);
   return 1;
 }
+
+// Levels -> levels of another range, where backends/conversions.py has found that 16 bits give the same.
+VECTORIZED void repghost_relevel(uint8_t *restrict out, const uint8_t *restrict in, uint16_t factor, int16_t added,
+                                 size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) {
+    const uint16_t product = (uint16_t)((uint32_t)(uint16_t)(in[i] << 8) * factor >> 16);
+    const int16_t value = (int16_t)((int16_t)(product + added) >> 6);
+    out[i] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+  }
+}

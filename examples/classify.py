@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Name what pictures show, without ROS: python examples/classify.py PICTURE|FOLDER|VIDEO..."""
+"""Classify pictures without ROS: python examples/classify.py PICTURE|FOLDER|VIDEO..."""
 
 import sys
 

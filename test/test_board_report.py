@@ -119,7 +119,7 @@ def test_models_in_the_store_are_timed_beside_what_is_published(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda nv12: (nv12 * 0.86 + 16).astype(np.uint8),  # the wrong range of colours
+        lambda nv12: (nv12 * 0.86 + 16).astype(np.uint8),  # the wrong range of colors
         lambda nv12: np.roll(nv12, 1, axis=1),  # U and V exchanged
     ],
     ids=["range", "chroma"],

@@ -92,8 +92,8 @@ def test_a_pil_image_is_turned_as_its_file_is(model: Classifier, sign: Path) -> 
 def test_a_pil_image_of_unknown_range_is_refused(
     model: Classifier, sign: Path, kind: str, mode: str
 ) -> None:
-    grey = cv2.imread(str(sign), cv2.IMREAD_GRAYSCALE)
-    image = pytest.importorskip("PIL.Image").fromarray(grey.astype(kind))
+    gray = cv2.imread(str(sign), cv2.IMREAD_GRAYSCALE)
+    image = pytest.importorskip("PIL.Image").fromarray(gray.astype(kind))
     with pytest.raises(FrameError, match=f"mode {mode}: convert it to 8 bits"):
         model.classify(image)
 

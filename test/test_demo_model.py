@@ -62,7 +62,7 @@ def test_unseen_pictures_are_named_right(slot, size, per_class):
     assert len(wrong) <= 0.02 * per_class * len(LABELS), "\n".join(wrong)
 
 
-@pytest.mark.parametrize("grey", [0, 128, 255])
-def test_a_blank_frame_is_no_sign(slot, grey):
-    blank = np.full((SIDE, SIDE, 3), grey, np.uint8)
+@pytest.mark.parametrize("gray", [0, 128, 255])
+def test_a_blank_frame_is_no_sign(slot, gray):
+    blank = np.full((SIDE, SIDE, 3), gray, np.uint8)
     assert name_of(slot, blank) == NO_SIGN

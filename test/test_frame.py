@@ -300,35 +300,35 @@ def mosaic(bgr: np.ndarray) -> np.ndarray:
     return cells
 
 
-COLOURS = np.zeros((32, 32, 3), np.uint8)
-COLOURS[:] = (200, 120, 40)
-GREY = mosaic(COLOURS)
+COLORS = np.zeros((32, 32, 3), np.uint8)
+COLORS[:] = (200, 120, 40)
+GREY = mosaic(COLORS)
 
 
 @pytest.mark.parametrize(
     ("format", "stored", "encoding"),
     [
-        ("bgr8; jpeg compressed bgr8", COLOURS, "bgr8"),
-        ("rgb8; jpeg compressed bgr8", COLOURS, "bgr8"),
-        ("rgba8; png compressed bgr8", COLOURS, "bgr8"),
-        ("yuv422_yuy2; jpeg compressed bgr8", COLOURS, "bgr8"),
-        ("bgr8; png compressed ", COLOURS, "bgr8"),
-        ("rgb8; png compressed ", COLOURS[..., ::-1], "rgb8"),
-        ("rgb8; png compressed rgb8", COLOURS[..., ::-1], "rgb8"),
-        ("RGB8; JPEG compressed", COLOURS[..., ::-1], "rgb8"),
-        ("bgr8; jpeg compressed rgb8", COLOURS[..., ::-1], "rgb8"),
+        ("bgr8; jpeg compressed bgr8", COLORS, "bgr8"),
+        ("rgb8; jpeg compressed bgr8", COLORS, "bgr8"),
+        ("rgba8; png compressed bgr8", COLORS, "bgr8"),
+        ("yuv422_yuy2; jpeg compressed bgr8", COLORS, "bgr8"),
+        ("bgr8; png compressed ", COLORS, "bgr8"),
+        ("rgb8; png compressed ", COLORS[..., ::-1], "rgb8"),
+        ("rgb8; png compressed rgb8", COLORS[..., ::-1], "rgb8"),
+        ("RGB8; JPEG compressed", COLORS[..., ::-1], "rgb8"),
+        ("bgr8; jpeg compressed rgb8", COLORS[..., ::-1], "rgb8"),
         ("bayer_rggb8; png compressed ", GREY, "bayer_rggb8"),
         ("bayer_rggb8; jpeg compressed ", GREY, "bayer_rggb8"),
         ("bayer_rggb8;jpeg compressed bayer_rggb8", GREY, "bayer_rggb8"),
-        ("bayer_rggb8; jpeg compressed bgr8", COLOURS, "bgr8"),
+        ("bayer_rggb8; jpeg compressed bgr8", COLORS, "bgr8"),
         ("mono8; jpeg compressed mono8", GREY, "mono8"),
         ("mono8; png compressed ", GREY, "mono8"),
         ("mono16; jpeg compressed mono8", GREY, "mono8"),
         ("8UC1; png compressed ", GREY, "mono8"),
-        ("8UC3; jpeg compressed ", COLOURS, "bgr8"),
-        ("jpeg", COLOURS, "bgr8"),
-        ("jpg", COLOURS, "bgr8"),
-        ("PNG", COLOURS, "bgr8"),
+        ("8UC3; jpeg compressed ", COLORS, "bgr8"),
+        ("jpeg", COLORS, "bgr8"),
+        ("jpg", COLORS, "bgr8"),
+        ("PNG", COLORS, "bgr8"),
         ("", GREY, "mono8"),
     ],
 )
@@ -343,15 +343,15 @@ def test_the_format_tells_what_the_pixels_are(
     if encoding == "mono8":
         to_nv12(from_array(stored), wanted)
     else:
-        to_nv12(from_array(COLOURS), wanted)
+        to_nv12(from_array(COLORS), wanted)
     # A JPEG of a mosaic blurs its cells.
     np.testing.assert_allclose(nv12.astype(int), wanted, atol=12)
 
 
-def test_colour_that_image_transport_lost_is_said() -> None:
+def test_color_that_image_transport_lost_is_said() -> None:
     frame = from_compressed(compressed(encoded(".jpg", GREY), "bayer_rggb8; jpeg compressed mono8"))
     assert frame.encoding == "mono8"
-    assert "made grey" in frame.note
+    assert "made gray" in frame.note
     assert "debayer" in frame.note
 
 
@@ -363,7 +363,7 @@ def test_colour_that_image_transport_lost_is_said() -> None:
         ("16UC1; png compressed ", encoded(".png", GREY.astype(np.uint16)), "depth image"),
         ("16UC1; jpeg compressed ", encoded(".jpg", GREY), "depth image"),
         ("mono16; png compressed ", encoded(".png", GREY.astype(np.uint16)), "16 bits"),
-        ("png", encoded(".png", COLOURS.astype(np.uint16)), "16 bits"),
+        ("png", encoded(".png", COLORS.astype(np.uint16)), "16 bits"),
         ("bgr8; tiff compressed ", b"II*\0" + bytes(100), "TIFF.*format to jpeg or png"),
         ("h264", b"\0\0\0\x01\x67" + bytes(100), "H.264"),
         ("16UC3; jpeg compressed ", b"", "empty one.*cannot convert"),

@@ -135,9 +135,9 @@ def test_the_scores_are_those_of_torch(model: Classifier, network: Any, name: st
 
 def mosaic(bgr: np.ndarray, cell: str) -> np.ndarray:
     cells = np.empty(bgr.shape[:2], np.uint8)
-    for at, colour in enumerate(cell):
+    for at, color in enumerate(cell):
         y, x = divmod(at, 2)
-        cells[y::2, x::2] = bgr[y::2, x::2, "bgr".index(colour)]
+        cells[y::2, x::2] = bgr[y::2, x::2, "bgr".index(color)]
     return cells
 
 

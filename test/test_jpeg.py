@@ -60,13 +60,13 @@ KINDS = {
     "restart markers": by_opencv(P, rst_interval=1),
     "restart markers at rows": by_opencv(P, rst_interval=11),
     "optimized": by_opencv(P, optimize=1),
-    "grey": by_opencv(P[..., 0]),
-    "progressive grey": by_opencv(P[..., 0], progressive=1),
+    "gray": by_opencv(P[..., 0]),
+    "progressive gray": by_opencv(P[..., 0], progressive=1),
     "4:4:4": by_pillow(P, subsampling=0),
     "4:2:2": by_pillow(P, subsampling=1),
     "progressive 4:4:4": by_pillow(P, subsampling=0, progressive=True),
     "CMYK": by_pillow(P, "CMYK"),
-    "uniform grey, as libjpeg leaves what is missing": by_opencv(
+    "uniform gray, as libjpeg leaves what is missing": by_opencv(
         np.full((50, 60, 3), 128, np.uint8)
     ),
     "black": by_opencv(np.zeros((50, 60, 3), np.uint8)),
@@ -188,7 +188,7 @@ def test_standard_tables_may_be_missing_as_in_mjpeg() -> None:
 
 
 @pytest.mark.parametrize("end", [b"", END, bytes(5000), b"\0" + END])
-@pytest.mark.parametrize("name", ["baseline", "4:4:4", "grey", "restart markers", "CMYK"])
+@pytest.mark.parametrize("name", ["baseline", "4:4:4", "gray", "restart markers", "CMYK"])
 def test_a_truncated_one_says_how_many_rows_it_holds(name: str, end: bytes) -> None:
     jpeg = KINDS[name]
     start = segments(jpeg)[-1] + 14
@@ -282,7 +282,7 @@ def test_a_height_that_follows_the_scan_is_refused() -> None:
     quality=st.integers(1, 100),
     progressive=st.booleans(),
     rst_interval=st.integers(0, 7),
-    grey=st.booleans(),
+    gray=st.booleans(),
     behind=st.binary(max_size=64),
 )
 def test_any_size_and_anything_behind(
@@ -291,12 +291,12 @@ def test_any_size_and_anything_behind(
     quality: int,
     progressive: bool,
     rst_interval: int,
-    grey: bool,
+    gray: bool,
     behind: bytes,
 ) -> None:
     pixels = picture(width, height)
     jpeg = by_opencv(
-        pixels[..., 0] if grey else pixels,
+        pixels[..., 0] if gray else pixels,
         quality=quality,
         progressive=int(progressive),
         rst_interval=rst_interval,
@@ -329,14 +329,14 @@ def nv12(frame: Frame, resize: ResizePolicy = "stretch") -> np.ndarray:
 
 
 @pytest.mark.parametrize("resize", RESIZE_POLICIES)
-@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+@pytest.mark.parametrize("gray", [False, True], ids=["color", "gray"])
 @pytest.mark.parametrize("size", [(256, 192), (640, 480), (1280, 720)], ids=str)
 def test_a_smaller_decoding_shows_the_same(
-    size: tuple[int, int], grey: bool, resize: ResizePolicy
+    size: tuple[int, int], gray: bool, resize: ResizePolicy
 ) -> None:
     """It is the mean over each pixel's area, to within a few levels."""
     pixels = picture(*size)
-    jpeg = by_opencv(pixels[..., 0] if grey else pixels)
+    jpeg = by_opencv(pixels[..., 0] if gray else pixels)
     frame = from_compressed(SimpleNamespace(data=jpeg, format="jpeg"))
     smaller = frame.decoded((74, 74))
     assert size[0] // smaller.width == size[1] // smaller.height > 1
@@ -410,8 +410,8 @@ def test_a_region_of_a_region() -> None:
 
 
 def test_a_mosaic_is_decoded_at_full_size() -> None:
-    grey = by_opencv(picture(640, 480)[..., 0])
-    mosaic = from_compressed(SimpleNamespace(data=grey, format="bayer_rggb8; jpeg compressed "))
+    gray = by_opencv(picture(640, 480)[..., 0])
+    mosaic = from_compressed(SimpleNamespace(data=gray, format="bayer_rggb8; jpeg compressed "))
     assert mosaic.decoded((64, 64)).width == 640
 
 

@@ -158,12 +158,12 @@ def test_a_topic_that_nobody_publishes_is_said_once(robot: Robot) -> None:
 def test_what_was_lost_on_the_way_is_said_once(robot: Robot) -> None:
     with running_node() as node:
         publisher = robot.publisher("image/compressed", CompressedImage)
-        grey = array("B", cv2.imencode(".jpg", PICTURE[..., 1])[1].tobytes())
+        gray = array("B", cv2.imencode(".jpg", PICTURE[..., 1])[1].tobytes())
         for stamp in (1, 2, 3):
             message = packed(stamp, "bayer_rggb8; jpeg compressed mono8")
-            message.data = grey
+            message.data = gray
             robot.answer(publisher, message)
-        assert node.output().count("made grey") == 1
+        assert node.output().count("made gray") == 1
 
 
 def test_whole_numbers_for_floating_point_parameters(robot: Robot, tmp_path: Path) -> None:

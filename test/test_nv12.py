@@ -92,8 +92,8 @@ def expected(
         luma, chroma = planes
         y = reference.resample(luma[..., 0], HEIGHT, WIDTH, kernel)
         if chroma is None:
-            grey = np.full((HEIGHT // 2, WIDTH // 2, 2), 128.0)
-            return reference.change_range(y, False, "full", color_range), grey
+            gray = np.full((HEIGHT // 2, WIDTH // 2, 2), 128.0)
+            return reference.change_range(y, False, "full", color_range), gray
         uv = reference.resample_each(chroma, HEIGHT // 2, WIDTH // 2, kernel)
         return (
             reference.change_range(y, False, source, color_range),
@@ -176,8 +176,8 @@ def test_there_and_back(color_range: ColorRange) -> None:
     assert np.abs(to_rgb(out, color_range).astype(int) - rgb).max() <= 4
 
 
-def test_crop_is_imagenets_centre() -> None:
-    """256/224 of the model on the short side: the centre 7/8 of it, here of a 64x48 frame."""
+def test_crop_is_imagenets_center() -> None:
+    """256/224 of the model on the short side: the center 7/8 of it, here of a 64x48 frame."""
     picture = noise(np.random.default_rng(3), 48, 64, 3)
     out, want = buffer(), buffer()
     to_nv12(from_array(picture), out, resize="crop")
@@ -293,7 +293,7 @@ def test_nothing_is_read_outside_the_message(encoding: str) -> None:
     resize=st.sampled_from(["stretch", "crop"]),
     color_range=st.sampled_from(COLOR_RANGES),
 )
-def test_one_colour_stays_one_colour(
+def test_one_color_stays_one_color(
     color: tuple[int, int, int],
     size: tuple[int, int],
     resize: ResizePolicy,

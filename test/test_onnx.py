@@ -214,7 +214,7 @@ def test_what_the_graph_does_not_tell_the_answers_do(tmp_path: Path) -> None:
         (best, *_) = opened.classify(BGR)
     pixel = (BGR[0, 0, ::-1] - np.array(IMAGENET.mean)) * np.array(IMAGENET.scale)
     squares = (pixel @ WEIGHTS) ** 2
-    # NV12 rounds the colour.
+    # NV12 rounds the color.
     assert best.score == pytest.approx(squares.max() / squares.sum(), rel=0.05)
 
 
@@ -294,7 +294,7 @@ def test_uint8_pixels_are_given_as_they_are(tmp_path: Path) -> None:
     backend = OnnxBackend(path)
     image = np.empty(backend.input_shape, backend.kind)
     rgb = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    backend.normalise(rgb, image)
+    backend.normalize(rgb, image)
     np.testing.assert_array_equal(image[0], rgb)
 
 
@@ -303,7 +303,7 @@ def test_odd_inputs_see_every_pixel_but_the_last_row_and_column(tmp_path: Path) 
     assert (backend.width, backend.height) == (226, 228)
     image = np.empty(backend.input_shape, np.float32)
     rgb = np.random.default_rng(0).integers(0, 256, (228, 226, 3), dtype=np.uint8)
-    backend.normalise(rgb, image)
+    backend.normalize(rgb, image)
     wanted = (rgb[:227, :225] - np.array(IMAGENET.mean)) * np.array(IMAGENET.scale)
     np.testing.assert_allclose(image[0].transpose(1, 2, 0), wanted, atol=1e-5)
 

@@ -18,14 +18,14 @@ import yaml
 from helpers.pictures import sign_folder
 
 from repghost_ros.backends.base import BackendOptions
-from repghost_ros.backends.onnx import NormalisingSlot, OnnxBackend
+from repghost_ros.backends.onnx import NormalizingSlot, OnnxBackend
 from repghost_ros.backends.toolchain import Toolchain
 from repghost_ros.cli import main
 from repghost_ros.cli import quantize as quantize_command
 from repghost_ros.cli.terminal import INTERRUPTED
 from repghost_ros.convert.calibration import Calibration, calibrate, spread
 from repghost_ros.convert.compilation import prepare
-from repghost_ros.convert.quantization import Comparison, compare_precisions, normalise, quantize
+from repghost_ros.convert.quantization import Comparison, compare_precisions, normalize, quantize
 from repghost_ros.errors import ConversionError, DependencyError
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
@@ -166,7 +166,7 @@ def test_tensors_are_what_the_backend_sees(
 ) -> None:
     made = calibrate(signs, tmp_path, samples=3, color_range=color_range)
     slot = OnnxBackend(DEMO, BackendOptions(color_range=color_range)).open_slot()
-    assert isinstance(slot, NormalisingSlot)
+    assert isinstance(slot, NormalizingSlot)
     for tensor, picture in zip(made.tensors, made.pictures, strict=True):
         to_nv12(read_image(picture), slot.nv12, resize="crop", color_range=color_range)
         raw = np.fromfile(tensor, np.float32)
@@ -175,7 +175,7 @@ def test_tensors_are_what_the_backend_sees(
         assert np.ptp(rgb) > 100
         assert (raw.reshape(3, 224, 224) == rgb.transpose(2, 0, 1)).all()
         slot.infer()
-        assert (normalise(made.read(tensor), slot.backend) == slot.image).all()
+        assert (normalize(made.read(tensor), slot.backend) == slot.image).all()
 
 
 def test_crops_as_imagenets_evaluation(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_other_preprocessing(signs: Path, tmp_path: Path, capsys: Any) -> None:
     for path in (out / "own.onnx", out / "own_int8.onnx"):
         backend = OnnxBackend(path)
         filled = np.empty((1, 3, 64, 96), np.float32)
-        backend.normalise(rgb, filled)
+        backend.normalize(rgb, filled)
         wanted_rgb = (rgb - np.array([100, 120, 140])) * 0.0078125
         assert np.allclose(filled[0].transpose(1, 2, 0)[..., ::-1], wanted_rgb, atol=1e-5)
     assert OnnxBackend(own).is_bgr is False

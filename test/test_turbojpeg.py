@@ -34,7 +34,7 @@ _OLD = int(__version__.partition(".")[0]) < 11
 
 
 def painted(width: int, height: int) -> np.ndarray:
-    """Smooth colours that are far from the edges of what RGB can show, BGR."""
+    """Smooth colors that are far from the edges of what RGB can show, BGR."""
     coarse = np.random.default_rng(4).integers(70, 180, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -123,7 +123,7 @@ def test_a_region_keeps_luma_and_chroma_together(sampling: str) -> None:
         np.testing.assert_array_equal(ours, plane[rows, columns])
 
 
-def test_grey_is_one_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gray_is_one_plane(monkeypatch: pytest.MonkeyPatch) -> None:
     data = jpeg_of(painted(321, 243)[..., 0])
     assert read(data).encoding == "mono8"
     np.testing.assert_array_equal(read(data).planes[0], by_opencv(data, monkeypatch).planes[0])
@@ -215,10 +215,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+@pytest.mark.parametrize("gray", [False, True], ids=["color", "gray"])
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("way", WAYS)
-def test_cut_photographs_are_refused(way: str, tail: str, grey: bool) -> None:
+def test_cut_photographs_are_refused(way: str, tail: str, gray: bool) -> None:
     """At every 64th of their data.
 
     Not noticed is a cut between two scans of a progressive JPEG that has an end marker: it is a
@@ -226,7 +226,7 @@ def test_cut_photographs_are_refused(way: str, tail: str, grey: bool) -> None:
     """
     for path in photographs()[1:3]:
         bgr = cv2.imread(str(path))[:160, :200]
-        data = cv2.imencode(".jpg", bgr[..., 1] if grey else bgr, WAYS[way])[1].tobytes()
+        data = cv2.imencode(".jpg", bgr[..., 1] if gray else bgr, WAYS[way])[1].tobytes()
         start = data.index(b"\xff\xda") + 14
         taken = []
         for part in range(1, 64):

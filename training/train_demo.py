@@ -85,7 +85,7 @@ def import_timm() -> Any:
 
 
 def as_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, normalised, channels last in memory."""
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, normalized, channels last in memory."""
     pixels = torch.from_numpy(rgb).float()
     return ((pixels - torch.tensor(IMAGENET.mean)) * torch.tensor(IMAGENET.scale)).permute(
         0, 3, 1, 2

@@ -256,7 +256,7 @@ class OnnxBackend:
             )
         return np.broadcast_to(np.asarray(values, np.float32), 3)
 
-    def normalise(self, rgb: np.ndarray, out: np.ndarray) -> None:
+    def normalize(self, rgb: np.ndarray, out: np.ndarray) -> None:
         """Fill an input of the model.
 
         Args:
@@ -319,7 +319,7 @@ class OnnxBackend:
 
     def open_slot(self) -> OnnxSlot:
         """Buffers for one worker."""
-        return OnnxSlot(self) if self.takes_nv12 else NormalisingSlot(self)
+        return OnnxSlot(self) if self.takes_nv12 else NormalizingSlot(self)
 
     def close(self) -> None:
         """Unload the model."""
@@ -344,7 +344,7 @@ class OnnxSlot(SingleSlot):
         return self.backend.run(value).reshape(-1).astype(np.float32, copy=False)
 
 
-class NormalisingSlot(OnnxSlot):
+class NormalizingSlot(OnnxSlot):
     """The same for a model that takes normalized RGB."""
 
     def __init__(self, backend: OnnxBackend) -> None:
@@ -352,8 +352,8 @@ class NormalisingSlot(OnnxSlot):
         self.image = np.empty(backend.input_shape, backend.kind)
 
     def infer(self) -> np.ndarray:
-        """Normalise the RGB of `nv12` and run the model: float32 (classes,)."""
-        self.backend.normalise(to_rgb(self.nv12, self.backend.color_range), self.image)
+        """Normalize the RGB of `nv12` and run the model: float32 (classes,)."""
+        self.backend.normalize(to_rgb(self.nv12, self.backend.color_range), self.image)
         return self._logits(self.image)
 
 

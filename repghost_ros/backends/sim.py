@@ -122,7 +122,7 @@ class CompiledBackend:
 
 
 class CompiledSlot(Slot):
-    """One worker's frames and folder. Unused inputs of a batch stay grey."""
+    """One worker's frames and folder. Unused inputs of a batch stay gray."""
 
     def __init__(self, backend: CompiledBackend) -> None:
         self._backend = backend

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.convert.calibration import see, spread
-from repghost_ros.convert.quantization import normalise, open_float
+from repghost_ros.convert.quantization import normalize, open_float
 from repghost_ros.errors import FrameError, UsageError
 from repghost_ros.graphs.fusing import Fused, fuse_file
 from repghost_ros.graphs.graph import load
@@ -81,6 +81,6 @@ def _pictures(model: Path, folder: Path) -> Iterator[np.ndarray]:
     paths = [path for path in find([folder]) if path.suffix.lower() not in VIDEOS]
     for path in spread(paths, _PICTURES):
         try:
-            yield normalise(see(path, backend.height, backend.width), backend)
+            yield normalize(see(path, backend.height, backend.width), backend)
         except (FrameError, OSError) as error:
             _log.warning("'%s' was left out: %s", path, error)

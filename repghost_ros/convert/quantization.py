@@ -101,10 +101,10 @@ def with_preprocessing(source: Path, path: Path, options: BackendOptions) -> Non
     save(model, path)
 
 
-def normalise(rgb: np.ndarray, backend: OnnxBackend) -> np.ndarray:
+def normalize(rgb: np.ndarray, backend: OnnxBackend) -> np.ndarray:
     """Return a tensor of `calibration` as the model's input: float32 (1, 3, height, width)."""
     image = np.empty(backend.input_shape, np.float32)
-    backend.normalise(rgb.transpose(1, 2, 0), image)
+    backend.normalize(rgb.transpose(1, 2, 0), image)
     return image
 
 
@@ -179,7 +179,7 @@ def compare_precisions(
     skipped, same, drifts = [], 0, []
     for path in progress(pictures, len(pictures)):
         try:
-            image = normalise(calibration.see(path), backends[0])
+            image = normalize(calibration.see(path), backends[0])
         except (FrameError, OSError) as error:
             skipped.append((path, str(error)))
             continue
@@ -208,7 +208,7 @@ def compare_precisions(
 def images(calibration: Calibration, backend: OnnxBackend) -> Iterator[np.ndarray]:
     """Yield the calibration's tensors as a model's inputs."""
     for tensor in calibration.tensors:
-        yield normalise(calibration.read(tensor), backend)
+        yield normalize(calibration.read(tensor), backend)
 
 
 def _with_channel_scales(model: Any) -> Any:

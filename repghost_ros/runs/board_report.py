@@ -37,7 +37,7 @@ SEED = 20_000  # of pictures that the model was not trained on
 _LEAST_RIGHT = 0.97
 _MOST_ERROR = 0.10
 """Of a quantized model's logits, relative to the float model's: the vendor's executor gave 3.5 % on the
-right range of colours, and 18.7 % on the wrong one."""
+right range of colors, and 18.7 % on the wrong one."""
 _TOLERANCE = 1e-4
 """Largest difference from a certified logit, relative to the largest: only a scaling may be rounded."""
 _CPU = Path("/sys/devices/system/cpu")

@@ -115,7 +115,7 @@ def plot_confusion(target: Path | io.StringIO, names: Sequence[str], counts: np.
 def plot_reliability(target: Path | io.StringIO, measured: dict[str, Reliability]) -> None:
     """Draw accuracy over confidence; a calibrated model lies on the diagonal."""
     with _figure(target, 2, 9, 3.6) as (_, (left, right)):
-        left.plot((0, 1), (0, 1), "--", c="grey", lw=1, label="calibrated")
+        left.plot((0, 1), (0, 1), "--", c="gray", lw=1, label="calibrated")
         width = 0.8 / len(measured) / BINS
         for place, (name, each) in enumerate(measured.items()):
             filled = [i for i in range(BINS) if each.counts[i]]

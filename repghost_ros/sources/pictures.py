@@ -99,7 +99,7 @@ def decode_image(data: bytes, name: str) -> Frame:
     """Return the content of an image file as a frame; errors call it `name`.
 
     Of 16 bits a sample the upper 8 are taken; samples of a PNM are scaled from the largest value that
-    its header gives. Refused are 16-bit grey PNGs, which are depth or raw images, and floating-point
+    its header gives. Refused are 16-bit gray PNGs, which are depth or raw images, and floating-point
     values, for their range is not known. Of several pages or frames the first is taken, with a note.
 
     Raises:

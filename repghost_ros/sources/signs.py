@@ -19,15 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
 Point = tuple[float, float]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 # BGR
-RED: Colour = (38, 28, 196)
-BLUE: Colour = (168, 84, 16)
-YELLOW: Colour = (28, 196, 246)
-WHITE: Colour = (242, 242, 242)
-BLACK: Colour = (24, 24, 24)
-GREEN: Colour = (72, 150, 24)
+RED: Color = (38, 28, 196)
+BLUE: Color = (168, 84, 16)
+YELLOW: Color = (28, 196, 246)
+WHITE: Color = (242, 242, 242)
+BLACK: Color = (24, 24, 24)
+GREEN: Color = (72, 150, 24)
 
 FACE_SIZE = 512  # pixels a sign's face is drawn at; smaller ones are averaged from it
 MIN_SIDE = 32  # pixels; below, no sign can be told from another
@@ -73,39 +73,39 @@ class _Face:
     def _pixels(self, points: Sequence[Point]) -> NDArray[np.int32]:
         return np.rint((np.asarray(points) * 0.98 + 1) * self._side / 2).astype(np.int32)
 
-    def fill(self, points: Sequence[Point], colour: Colour) -> None:
-        cv2.fillPoly(self._canvas, [self._pixels(points)], (*colour, 255))
+    def fill(self, points: Sequence[Point], color: Color) -> None:
+        cv2.fillPoly(self._canvas, [self._pixels(points)], (*color, 255))
 
-    def box(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
-        self.fill([(left, top), (right, top), (right, bottom), (left, bottom)], colour)
+    def box(self, left: float, top: float, right: float, bottom: float, color: Color) -> None:
+        self.fill([(left, top), (right, top), (right, bottom), (left, bottom)], color)
 
-    def disc(self, radius: float, colour: Colour, at: Point = (0, 0)) -> None:
-        self.fill(_arc(*at, radius, radius), colour)
+    def disc(self, radius: float, color: Color, at: Point = (0, 0)) -> None:
+        self.fill(_arc(*at, radius, radius), color)
 
-    def stroke(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+    def stroke(self, points: Sequence[Point], width: float, color: Color) -> None:
         thickness = max(1, round(width * self._side / 2))
-        cv2.polylines(self._canvas, [self._pixels(points)], False, (*colour, 255), thickness)
+        cv2.polylines(self._canvas, [self._pixels(points)], False, (*color, 255), thickness)
 
-    def arrow(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+    def arrow(self, points: Sequence[Point], width: float, color: Color) -> None:
         """Draw a stroke with a head, whose base is at the last point."""
-        self.stroke(points, width, colour)
+        self.stroke(points, width, color)
         tip = np.asarray(points[-1])
         along = tip - np.asarray(points[-2])
         along = along / np.hypot(*along)
         across = np.array([-along[1], along[0]])
         wing = 1.25 * width * across
         corners = (tip + 1.3 * width * along, tip + wing, tip - wing)
-        self.fill([(float(x), float(y)) for x, y in corners], colour)
+        self.fill([(float(x), float(y)) for x, y in corners], color)
 
-    def text(self, text: str, height: float, spacing: float, width: float, colour: Colour) -> None:
+    def text(self, text: str, height: float, spacing: float, width: float, color: Color) -> None:
         for i, character in enumerate(text):
             x = (i - (len(text) - 1) / 2) * spacing
             for points in _GLYPHS[character]:
                 scaled = [(x + px * spacing * 0.68, py * height / 2) for px, py in points]
-                self.stroke(scaled, width, colour)
+                self.stroke(scaled, width, color)
 
     def image(self) -> Image:
-        """(FACE_SIZE, FACE_SIZE, 4) BGRA, colours premultiplied by alpha."""
+        """(FACE_SIZE, FACE_SIZE, 4) BGRA, colors premultiplied by alpha."""
         size = (FACE_SIZE, FACE_SIZE)
         return np.asarray(cv2.resize(self._canvas, size, interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -122,10 +122,10 @@ def _yield(face: _Face) -> None:
 
 def _triangle(face: _Face, up: int) -> None:
     """Draw a white triangle with a red border, its tip up (1) or down (-1)."""
-    for scale, colour in ((1.0, WHITE), (0.95, RED), (0.58, WHITE)):
+    for scale, color in ((1.0, WHITE), (0.95, RED), (0.58, WHITE)):
         corners = [(0.0, -0.98), (0.99, 0.76), (-0.99, 0.76)]
-        centre = 0.18
-        face.fill([(x * scale, up * ((y - centre) * scale + centre)) for x, y in corners], colour)
+        center = 0.18
+        face.fill([(x * scale, up * ((y - center) * scale + center)) for x, y in corners], color)
 
 
 def _ring(face: _Face) -> None:
@@ -162,13 +162,13 @@ def _no_parking(face: _Face) -> None:
 
 def _no_overtaking(face: _Face) -> None:
     _ring(face)
-    for x, colour in ((-0.31, RED), (0.31, BLACK)):
-        face.box(x - 0.27, 0.02, x + 0.27, 0.26, colour)
-        for top, bottom, roof, paint in ((0.16, 0.24, -0.24, colour), (0.11, 0.16, -0.17, WHITE)):
+    for x, color in ((-0.31, RED), (0.31, BLACK)):
+        face.box(x - 0.27, 0.02, x + 0.27, 0.26, color)
+        for top, bottom, roof, paint in ((0.16, 0.24, -0.24, color), (0.11, 0.16, -0.17, WHITE)):
             cabin = [(x - top, roof), (x + top, roof), (x + bottom, 0.02), (x - bottom, 0.02)]
             face.fill(cabin, paint)
         for wheel in (x - 0.2, x + 0.2):
-            face.box(wheel - 0.06, 0.2, wheel + 0.06, 0.36, colour)
+            face.box(wheel - 0.06, 0.2, wheel + 0.06, 0.36, color)
 
 
 def _priority_road(face: _Face) -> None:
@@ -236,8 +236,8 @@ def _road_works(face: _Face) -> None:
 def _traffic_lights(face: _Face) -> None:
     _triangle(face, 1)
     face.box(-0.17, -0.36, 0.17, 0.54, BLACK)
-    for y, colour in ((-0.2, RED), (0.09, YELLOW), (0.38, GREEN)):
-        face.disc(0.125, colour, (0, y))
+    for y, color in ((-0.2, RED), (0.09, YELLOW), (0.38, GREEN)):
+        face.disc(0.125, color, (0, y))
 
 
 _DRAW: dict[str, Callable[[_Face], None]] = {
@@ -287,8 +287,8 @@ def face(label: str, size: int = FACE_SIZE) -> Image:
 class Pose:
     """A sign's position in the frame, and its rotation."""
 
-    x: float  # centre, fraction of the width
-    y: float  # centre, fraction of the height
+    x: float  # center, fraction of the width
+    y: float  # center, fraction of the height
     size: float  # side of the sign's square, fraction of the frame's shorter side
     yaw: float  # degrees, about the pole
     pitch: float  # degrees, nodding
@@ -326,12 +326,12 @@ class Pose:
         return np.asarray(seen, np.float32)
 
 
-def _colour(rng: np.random.Generator, low: int = 20, high: int = 235) -> Colour:
+def _color(rng: np.random.Generator, low: int = 20, high: int = 235) -> Color:
     b, g, r = (int(v) for v in rng.integers(low, high, 3))
     return b, g, r
 
 
-def _grey(rng: np.random.Generator, low: int, high: int, tint: int = 12) -> Colour:
+def _gray(rng: np.random.Generator, low: int, high: int, tint: int = 12) -> Color:
     b, g, r = (int(v) for v in rng.integers(low, high) + rng.integers(-tint, tint + 1, 3))
     return b, g, r
 
@@ -353,8 +353,8 @@ def _street(rng: np.random.Generator, width: int, height: int) -> Image:
     """Sky, houses, trees, verge and road."""
     image = np.empty((height, width, 3), np.uint8)
     horizon = int(height * rng.uniform(0.45, 0.7))
-    haze = _grey(rng, 150, 225)
-    sky = (int(rng.integers(120, 245)), *_grey(rng, 100, 200)[1:])
+    haze = _gray(rng, 150, 225)
+    sky = (int(rng.integers(120, 245)), *_gray(rng, 100, 200)[1:])
     _gradient(image[:horizon], sky, haze)
     verge = rng.integers([30, 70, 50], [80, 150, 120])
     _gradient(image[horizon:], verge, 0.75 * verge)
@@ -367,16 +367,16 @@ def _street(rng: np.random.Generator, width: int, height: int) -> Image:
         elif rng.random() < 0.7:
             leaf = rng.integers([20, 60, 20], [70, 130, 90])
             for _ in range(7):
-                centre = x + rng.uniform(0, wide), horizon - height * rng.uniform(0, 0.22)
+                center = x + rng.uniform(0, wide), horizon - height * rng.uniform(0, 0.22)
                 shade = (leaf * rng.uniform(0.7, 1.15)).tolist()
                 radius = int(height * rng.uniform(0.04, 0.11))
-                cv2.circle(image, (int(centre[0]), int(centre[1])), radius, shade, -1)
+                cv2.circle(image, (int(center[0]), int(center[1])), radius, shade, -1)
         x += wide
 
     vanishing = (int(width * rng.uniform(0.2, 0.8)), horizon)
     left, right = int(width * rng.uniform(-0.5, 0.3)), int(width * rng.uniform(0.7, 1.5))
     road = np.array([vanishing, (right, height), (left, height)], np.int32)
-    cv2.fillPoly(image, [road], _grey(rng, 65, 120, 6))
+    cv2.fillPoly(image, [road], _gray(rng, 65, 120, 6))
     middle = (left + right) // 2
     for near, far in ((0.95, 0.7), (0.6, 0.47), (0.4, 0.32), (0.28, 0.24)):
         a, b = (
@@ -390,9 +390,9 @@ def _street(rng: np.random.Generator, width: int, height: int) -> Image:
 def _house(image: Image, rng: np.random.Generator, x: int, wide: int, ground: int) -> None:
     """Draw a front with rows of windows, standing on row `ground`."""
     tall = int(ground * rng.uniform(0.25, 0.95))
-    wall = _grey(rng, 70, 200, 25)
+    wall = _gray(rng, 70, 200, 25)
     cv2.rectangle(image, (x, ground - tall), (x + wide, ground), wall, -1)
-    pane = _grey(rng, 40, 200, 15)
+    pane = _gray(rng, 40, 200, 15)
     step = max(6, int(wide / rng.integers(3, 6)))
     for top in range(ground - tall + step // 3, ground - step // 2, step):
         for left in range(x + step // 4, x + wide - step // 2, step):
@@ -400,20 +400,20 @@ def _house(image: Image, rng: np.random.Generator, x: int, wide: int, ground: in
 
 
 def _wall(rng: np.random.Generator, width: int, height: int) -> Image:
-    """Blurred colour only, like a hedge, a wall or a crowd."""
+    """Blurred color only, like a hedge, a wall or a crowd."""
     relief = 30 * _field(rng, width, height, int(rng.integers(3, 8)), 1)
     relief += 20 * _field(rng, width, height, int(rng.integers(12, 40)), 1)
     image = 22 * _field(rng, width, height, int(rng.integers(3, 8)), 3)
-    image += np.array(_grey(rng, 60, 190, 30), np.float32) + relief[..., None]
+    image += np.array(_gray(rng, 60, 190, 30), np.float32) + relief[..., None]
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _distractor(image: Image, rng: np.random.Generator) -> None:
-    """Something coloured that is not a road sign: a blob, a board, a poster, bars, a pennant."""
+    """Something colored that is not a road sign: a blob, a board, a poster, bars, a pennant."""
     height, width = image.shape[:2]
     reach = min(width, height) * rng.uniform(0.04, 0.22)
-    centre = rng.uniform(0, [width, height])
-    colour = (RED, BLUE, YELLOW, WHITE, _colour(rng))[int(rng.integers(5))]
+    center = rng.uniform(0, [width, height])
+    color = (RED, BLUE, YELLOW, WHITE, _color(rng))[int(rng.integers(5))]
     tilt = float(rng.normal(0, 12))
     sides = reach * rng.uniform(0.5, 1.3, 2)
 
@@ -421,31 +421,31 @@ def _distractor(image: Image, rng: np.random.Generator) -> None:
         turn = np.radians(tilt)
         axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         local = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) + [cx, cy]
-        return np.asarray(np.rint(local @ axes + centre), np.int32)
+        return np.asarray(np.rint(local @ axes + center), np.int32)
 
     kind = int(rng.integers(5))
     if kind == 0:
-        blob = [int(v) for v in centre], [max(1, int(v)) for v in sides]
-        cv2.ellipse(image, *blob, tilt, 0, 360, colour, -1, cv2.LINE_AA)
+        blob = [int(v) for v in center], [max(1, int(v)) for v in sides]
+        cv2.ellipse(image, *blob, tilt, 0, 360, color, -1, cv2.LINE_AA)
     elif kind == 1:
-        cv2.fillPoly(image, [box(0, 0, *sides)], colour, cv2.LINE_AA)
+        cv2.fillPoly(image, [box(0, 0, *sides)], color, cv2.LINE_AA)
     elif kind == 2:  # a poster: a picture above lines of print
         w, h = sides
-        ink = _colour(rng)
-        cv2.fillPoly(image, [box(0, 0, w, h)], colour, cv2.LINE_AA)
+        ink = _color(rng)
+        cv2.fillPoly(image, [box(0, 0, w, h)], color, cv2.LINE_AA)
         printed = [box(0, -0.45 * h, 0.8 * w, 0.35 * h)]
         for line in (0.1, 0.35, 0.6, 0.85):
             half = rng.uniform(0.4, 0.8)
             printed.append(box((half - 0.8) * w, line * h, half * w, 0.05 * h))
         cv2.fillPoly(image, printed, ink, cv2.LINE_AA)
     elif kind == 3:  # a barrier's stripes
-        second = _colour(rng)
+        second = _color(rng)
         for i in range(6):
             stripe = box((i - 2.5) * reach * 0.4, 0, reach * 0.2, reach * 0.2)
-            cv2.fillPoly(image, [stripe], colour if i % 2 else second, cv2.LINE_AA)
+            cv2.fillPoly(image, [stripe], color if i % 2 else second, cv2.LINE_AA)
     else:
-        corners = centre + rng.uniform(-reach, reach, (3, 2))
-        cv2.fillPoly(image, [np.rint(corners).astype(np.int32)], colour, cv2.LINE_AA)
+        corners = center + rng.uniform(-reach, reach, (3, 2))
+        cv2.fillPoly(image, [np.rint(corners).astype(np.int32)], color, cv2.LINE_AA)
 
 
 class Scene:
@@ -473,11 +473,11 @@ class Scene:
         self._start = Pose.random(rng)
         self._end = self._start.towards(Pose.random(rng), 0.5)
         self._paint = rng.uniform(0.82, 1.05) * rng.uniform(0.92, 1.08, 3).clip(None, 1.05)
-        self._pole = _grey(rng, 80, 180, 5) if rng.random() < 0.8 else None
+        self._pole = _gray(rng, 80, 180, 5) if rng.random() < 0.8 else None
         # A twig before the sign: its middle and half its length, fractions of the sign's box.
         twig = rng.uniform([[0.1, 0.1], [-0.6, -0.6]], [[0.9, 0.9], [0.6, 0.6]])
         self._twig = twig if rng.random() < 0.2 else None
-        self._twig_colour = _grey(rng, 20, 90, 15)
+        self._twig_color = _gray(rng, 20, 90, 15)
 
         cast = rng.normal(1, 0.05, 3).clip(0.85, 1.15).astype(np.float32)
         coarse = max(8, width // 4), max(8, height // 4)
@@ -489,7 +489,7 @@ class Scene:
         scale = min(width, height) / 224
         self._blur = scale * max(0.0, rng.normal(0.3, 0.5))  # sigma, pixels
         self._motion = int(scale * rng.uniform(2, 6)) if rng.random() < 0.25 else 0  # pixels
-        self._noise = rng.uniform(1, 9)  # standard deviation, grey levels
+        self._noise = rng.uniform(1, 9)  # standard deviation, gray levels
         self._quality = int(rng.integers(35, 96)) if rng.random() < 0.6 else None  # JPEG
 
     def frame(self, t: float, rng: np.random.Generator) -> Image:
@@ -541,7 +541,7 @@ class Scene:
             (cx, cy), (dx, dy) = self._twig
             a, b = ((int(w * (cx + k * dx)), int(h * (cy + k * dy))) for k in (-1, 1))
             thickness = max(1, w // 22)
-            cv2.line(sign, a, b, self._twig_colour, thickness, cv2.LINE_AA)
+            cv2.line(sign, a, b, self._twig_color, thickness, cv2.LINE_AA)
             cv2.line(seen, a, b, (0, 0, 0, 255), thickness, cv2.LINE_AA)
         there = image[y : y + h, x : x + w]
         through = 1 - seen[..., 3:].astype(np.float32) / 255

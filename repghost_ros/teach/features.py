@@ -82,8 +82,8 @@ def vary(bgr: np.ndarray, random: np.random.Generator, *, mirrors: bool = True) 
     bright, contrast, color = random.uniform(1 - _LIGHT, 1 + _LIGHT, 3)
     values = values * bright * random.uniform(1 - _TINT, 1 + _TINT, 3)
     values = values.mean() + contrast * (values - values.mean())
-    grey = values.mean(axis=2, keepdims=True)
-    values = grey + color * (values - grey)
+    gray = values.mean(axis=2, keepdims=True)
+    values = gray + color * (values - gray)
     return np.ascontiguousarray(values.clip(0, 255).astype(np.uint8))
 
 

@@ -15,11 +15,11 @@ NEAR = 4.0
 
 
 def thumbnail(frame: Frame) -> np.ndarray:
-    """Return a frame's grey thumbnail at zero mean: float32 (256,), in levels of 255."""
+    """Return a frame's gray thumbnail at zero mean: float32 (256,), in levels of 255."""
     rgb = picture(frame)
     small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
-    zero_mean: np.ndarray = grey - grey.mean()
+    gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
+    zero_mean: np.ndarray = gray - gray.mean()
     return zero_mean
 
 

@@ -199,7 +199,7 @@ class JpegFrame(Frame):
     def _shrinks(self, n: int, least: tuple[int, int]) -> bool:
         """Return whether it can be decoded at 1/n of its size, no smaller than `least`.
 
-        Sides that are divided without a rest keep pixel centres aligned.
+        Sides that are divided without a rest keep pixel centers aligned.
         """
         across, down = self._cell
         left, top = self._corner
@@ -228,7 +228,7 @@ def from_array(picture: np.ndarray) -> Frame:
         )
     what = f"the array is {picture.dtype} {picture.shape}"
     wanted = (
-        "expected uint8 (height, width, 3) BGR, (height, width, 4) BGRA or (height, width) grey"
+        "expected uint8 (height, width, 3) BGR, (height, width, 4) BGRA or (height, width) gray"
     )
     if picture.dtype != np.uint8:
         remedy = {
@@ -411,7 +411,7 @@ def from_compressed(message: Any, max_pixels: int = MAX_PIXELS, *, upright: bool
         )
     frame: Frame
     if isinstance(header, jpeg.Jpeg):
-        encoding, note = _encoding(raw, stored, header.is_grey)
+        encoding, note = _encoding(raw, stored, header.is_gray)
         frame = JpegFrame(encoding, width, height, note=note, data=data, header=header)
     else:
         if header.bits == 16 and not (upright and header.is_color):
@@ -452,19 +452,19 @@ def _refuse_depth(encoding: str, name: str) -> None:
         )
 
 
-def _encoding(raw: str, stored: str, is_grey: bool) -> tuple[str, str]:
+def _encoding(raw: str, stored: str, is_gray: bool) -> tuple[str, str]:
     """Return a compressed picture's encoding by its format field, and a note if color was lost.
 
     If the field gives the order in which the encoder got the channels, it is trusted, as
     image_transport's own subscriber does; otherwise the order is the raw image's.
     """
-    if is_grey:
+    if is_gray:
         if raw in BAYER and stored in ("", raw):  # ROS 1, Foxy, and PNG: the mosaic itself
             return raw, ""
         if raw in BAYER:
             return "mono8", (
-                f"'{raw}' was made grey before it was compressed, as image_transport does since ROS 2 "
-                "Humble: for colour let a debayer node compress its bgr8 picture"
+                f"'{raw}' was made gray before it was compressed, as image_transport does since ROS 2 "
+                "Humble: for color let a debayer node compress its bgr8 picture"
             )
         return "mono8", ""
     rgb = (stored or raw).startswith("rgb")

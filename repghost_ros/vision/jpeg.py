@@ -3,7 +3,7 @@
 
 Drivers publish buffers of a fixed size, so zeros or the rest of an older frame follow the end;
 phones append a video; firmware leaves stray bytes between segments or forgets the end marker.
-Decoders accept all of that, but they also decode a truncated JPEG, to a picture with a grey end. So
+Decoders accept all of that, but they also decode a truncated JPEG, to a picture with a gray end. So
 the segments are walked (ITU-T T.81, annex B) to the true end. libturbojpeg tells whether data was
 missing. OpenCV does not: where its picture may be incomplete, it is decoded a second time with other
 bytes behind its data, and rows that change are missing.
@@ -81,7 +81,7 @@ class Jpeg:
     @property
     def cell(self) -> tuple[int, int]:
         """Pixels across and down that share chroma."""
-        if self.is_grey:
+        if self.is_gray:
             return 1, 1
         horizontal, vertical = zip(*self._components.values(), strict=True)
         return max(horizontal), max(vertical)
@@ -107,7 +107,7 @@ class Jpeg:
                 self._missing_bits[component, coefficient] = bits & 15
 
     @property
-    def is_grey(self) -> bool:
+    def is_gray(self) -> bool:
         """True if it has one component."""
         return len(self._components) == 1
 
@@ -240,14 +240,14 @@ def decode(
 
     Returns:
         One uint8 array: BGR (height // shrink, width // shrink, 3), or without the last axis if the
-        JPEG is grey. Or three, Y, U and V of full-range BT.601: Y (height // shrink, width // shrink),
+        JPEG is gray. Or three, Y, U and V of full-range BT.601: Y (height // shrink, width // shrink),
         the others as large or smaller.
 
     Raises:
         FrameError: it cannot be decoded, or a part of the picture is missing.
 
     """
-    decoded = turbojpeg.decode(jpeg.ended(data), shrink) if yuv or jpeg.is_grey else None
+    decoded = turbojpeg.decode(jpeg.ended(data), shrink) if yuv or jpeg.is_gray else None
     planes: tuple[np.ndarray, ...]
     if decoded is None or decoded.planes[0].shape != (jpeg.height // shrink, jpeg.width // shrink):
         planes, loss = (_by_opencv(data, jpeg, shrink),), ""
@@ -307,13 +307,13 @@ def _imdecode(data: bytes, jpeg: Jpeg, shrink: int = 1) -> np.ndarray:
     flags = FLAGS
     if shrink > 1:
         flags = _REDUCED[shrink] | cv2.IMREAD_IGNORE_ORIENTATION
-        flags |= 0 if jpeg.is_grey else cv2.IMREAD_COLOR
+        flags |= 0 if jpeg.is_gray else cv2.IMREAD_COLOR
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise FrameError(f"the JPEG cannot be decoded: {error}") from error
     size = (jpeg.height // shrink, jpeg.width // shrink)
-    if picture is None or picture.shape[:2] != size or (picture.ndim == 2) != jpeg.is_grey:
+    if picture is None or picture.shape[:2] != size or (picture.ndim == 2) != jpeg.is_gray:
         raise FrameError(f"the JPEG of {len(data)} bytes cannot be decoded: {jpeg.explain()}")
     return picture
 

@@ -82,7 +82,7 @@ def to_nv12(
     Args:
         frame: any encoding, any size.
         out: uint8 (height * 3 // 2, width) to fill, width and height even; rows may be padded.
-        resize: `stretch` fills it; `crop` cuts out the centre as ImageNet's evaluation does (short
+        resize: `stretch` fills it; `crop` cuts out the center as ImageNet's evaluation does (short
             side scaled to 256/224 of the model's); `letterbox` keeps all of the frame between black
             bars.
         color_range: of `out`.
@@ -167,7 +167,7 @@ def plan(
     margin = CROP_MARGIN if resize == "crop" else 1.0
     frame = frame.decoded((math.ceil(width * margin), math.ceil(height * margin)))
     if resize == "crop":
-        frame = _centre(frame, width, height)
+        frame = _center(frame, width, height)
     elif resize == "letterbox":
         scale = min(width / frame.width, height / frame.height)
         # Even sizes and offsets keep luma and chroma together.
@@ -227,7 +227,7 @@ def _planes(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return nv12[:height], nv12[height:]
 
 
-def _centre(frame: Frame, width: int, height: int) -> Frame:
+def _center(frame: Frame, width: int, height: int) -> Frame:
     """Return the region that ImageNet's evaluation crops, not yet scaled."""
     scale = min(frame.width, frame.height) / (min(width, height) * CROP_MARGIN)
     scale = min(scale, frame.width / width, frame.height / height)

@@ -33,7 +33,7 @@ class Png:
     bits: int
     """Of a sample: 1 to 16."""
     is_color: bool
-    """It is not grey."""
+    """It is not gray."""
     frames: int
     """1, or those of an animation (APNG)."""
     orientation: int
@@ -82,7 +82,7 @@ def decode(data: bytes, png: Png) -> np.ndarray:
         png: its `parse` result.
 
     Returns:
-        uint8 (height, width, 3) BGR, or (height, width) if the PNG is grey.
+        uint8 (height, width, 3) BGR, or (height, width) if the PNG is gray.
 
     Raises:
         FrameError: it is truncated or broken.

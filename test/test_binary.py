@@ -16,7 +16,8 @@ from repghost_ros.backends.base import BackendOptions
 from repghost_ros.cli import main
 from repghost_ros.errors import BackendError
 from repghost_ros.paths import share
-from repghost_ros.zoo.binary import choose_color_range, read_compiled, recorded_color_range
+from repghost_ros.zoo.binary import read_compiled
+from repghost_ros.zoo.model_file import choose_color_range, read_model_file
 
 DEMO = share() / "models" / "demo.onnx"
 DEMO_BIN = share() / "models" / "demo_224x224_nv12.bin"
@@ -25,6 +26,10 @@ DEMO_BIN = share() / "models" / "demo_224x224_nv12.bin"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "model.bin"
+
+
+def chosen(path: Path, wanted: str) -> str:
+    return choose_color_range(path, read_model_file(path).color_range, wanted)
 
 
 def test_reads_how_it_was_compiled(path: Path) -> None:
@@ -49,7 +54,7 @@ def test_a_packed_file_holds_several(path: Path) -> None:
     assert (one.name, one.batch, one.color_range) == ("one", 1, "limited")
     assert (four.name, four.batch, four.color_range) == ("four", 4, "full")
     with pytest.raises(BackendError, match="different ranges"):
-        recorded_color_range(path)
+        _ = read_model_file(path).color_range
 
 
 @pytest.mark.parametrize("cut", [1, 3, 9000, 10100, 10200])
@@ -58,8 +63,8 @@ def test_what_is_cut_short_is_left_to_the_runtime(path: Path, cut: int) -> None:
     path.write_bytes(whole[:cut])
     assert cut < len(whole)
     assert read_compiled(path) == ()
-    assert choose_color_range(path, "auto") == "full"
-    assert choose_color_range(path, "limited") == "limited"
+    assert chosen(path, "auto") == "full"
+    assert chosen(path, "limited") == "limited"
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 1000, bytes(5000), b"\xff" * 5000])
@@ -77,11 +82,11 @@ def test_the_emulated_boards_files_are_unknown(path: Path) -> None:
 )
 def test_the_range_is_the_files(path: Path, recorded: str, expected: str) -> None:
     compiled(path, INPUT_SPACE_AND_RANGE=f"{recorded};")
-    assert choose_color_range(path, "auto") == expected
-    assert choose_color_range(path, expected) == expected
+    assert chosen(path, "auto") == expected
+    assert chosen(path, expected) == expected
     other = "limited" if expected == "full" else "full"
     with pytest.raises(BackendError, match=f"range '{expected}'.* not to '{other}'"):
-        choose_color_range(path, other)
+        chosen(path, other)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +121,8 @@ def test_a_folded_model_records_its_range(tmp_path: Path) -> None:
     folded = tmp_path / "folded.onnx"
     command = ["export", "demo", "--fold-preprocess", "--color-range", "limited"]
     assert main([*command, "--out", str(folded)]) == 0
-    assert recorded_color_range(folded) == "limited"
-    assert recorded_color_range(DEMO) is None
+    assert read_model_file(folded).color_range == "limited"
+    assert read_model_file(DEMO).color_range is None
     with open_model(model_path=str(folded), labels_path=str(share() / "labels/demo.txt")) as model:
         assert model.color_range == "limited"
     with pytest.raises(BackendError, match="range 'limited'"):
@@ -125,15 +130,20 @@ def test_a_folded_model_records_its_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("board")
+@pytest.mark.parametrize(("recorded", "range"), [("regular", "full"), ("bt601_video", "limited")])
 def test_a_model_on_the_board_takes_the_range_of_its_file(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, recorded: str, range: str
 ) -> None:
-    write_model(path)
-    with open_model(model_path=str(path)) as model:
+    compiled(path, INPUT_SPACE_AND_RANGE=f"{recorded};")
+    labels = share() / "labels/demo.txt"  # the emulated board takes such a file for the demo model
+    with open_model(model_path=path, labels_path=labels) as model:
+        assert model.color_range == range
+
+
+@pytest.mark.usefixtures("board")
+def test_a_file_that_records_nothing_is_given_the_full_range(path: Path) -> None:
+    with open_model(model_path=write_model(path)) as model:
         assert model.color_range == "full"
-    monkeypatch.setattr("repghost_ros.zoo.binary.recorded_color_range", lambda _: "limited")
-    with open_model(model_path=str(path)) as model:
-        assert model.color_range == "limited"
 
 
 def test_info(path: Path, capsys: Any) -> None:

@@ -25,6 +25,7 @@ from repghost_ros.runs import board_report
 from repghost_ros.runs.board_report import CERTIFIED, Certified
 from repghost_ros.sources.signs import LABELS
 from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.model_file import read_model_file
 
 Compute = Callable[[np.ndarray], np.ndarray]
 
@@ -166,7 +167,7 @@ def test_the_certified_logits_are_the_simulators() -> None:
     certified = Certified.read(share() / "models" / CERTIFIED)
     advice = "run tools/certify_demo.py"
     assert certified.sha256 == sha256(model), advice
-    slot = CompiledBackend(model).open_slot()
+    slot = CompiledBackend(read_model_file(model)).open_slot()
     for nv12, logits in zip(certified.nv12, certified.logits, strict=True):
         slot.nv12[...] = nv12
         np.testing.assert_array_equal(slot.infer(), logits, advice)

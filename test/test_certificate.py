@@ -35,7 +35,7 @@ from repghost_ros.paths import share
 from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.nv12 import ColorRange, to_nv12
-from repghost_ros.zoo.binary import read_for_simulation
+from repghost_ros.zoo.model_file import read_model_file
 
 onnx = pytest.importorskip("onnx")
 try:
@@ -166,7 +166,7 @@ def test_a_last_activation_is_applied_to_the_compiled_models_outputs(
 
 def test_the_simulator_and_the_executor_answer_alike(certified: dict[str, Any]) -> None:
     shown = frames(8, seed=31)
-    compiled = answer(CompiledBackend(Path(certified["makes"])), shown)
+    compiled = answer(CompiledBackend(read_model_file(Path(certified["makes"]))), shown)
     quantized = answer(QuantizedBackend(Path(certified["quantized"])), shown)
     assert np.abs(compiled - quantized).max() <= 1e-6 * np.abs(quantized).max()
     of_float = answer(OnnxBackend(DEMO), shown)
@@ -175,11 +175,11 @@ def test_the_simulator_and_the_executor_answer_alike(certified: dict[str, Any]) 
 
 
 def test_the_shipped_demo_reads_signs_as_a_board_would() -> None:
-    model = read_for_simulation(DEMO_BIN)
+    model = read_model_file(DEMO_BIN).for_simulation()
     assert (model.width, model.height, model.classes, model.batch) == (224, 224, 17, 1)
     assert model.settings["INPUT_SPACE_AND_RANGE"] == "regular"
     shown = frames(2 * len(LABELS), seed=32)
-    compiled = answer(CompiledBackend(DEMO_BIN), shown)
+    compiled = answer(CompiledBackend(read_model_file(DEMO_BIN)), shown)
     truth = np.arange(len(shown)) % len(LABELS)
     assert (compiled.argmax(1) == truth).mean() >= 0.97
     quantized = answer(QuantizedBackend(DEMO_QUANTIZED), shown)
@@ -206,11 +206,15 @@ def test_the_limited_range(signs: Path, tmp_path: Path) -> None:
     made = calibrate(signs, tmp_path, samples=34, color_range="limited")
     job = prepare(DEMO, "limited", made, tmp_path, method=METHODS["max"])
     compiled = compile_bin(job, find_toolchain())
-    assert read_for_simulation(compiled).settings["INPUT_SPACE_AND_RANGE"] == "bt601_video"
+    assert (
+        read_model_file(compiled).for_simulation().settings["INPUT_SPACE_AND_RANGE"]
+        == "bt601_video"
+    )
     ranges: tuple[ColorRange, ...] = ("limited", "full")
     wanted = answer(OnnxBackend(DEMO, BackendOptions()), frames(6, seed=33))
+    file = read_model_file(compiled)
     errors = {
-        each: np.abs(answer(CompiledBackend(compiled), frames(6, 33, each)) - wanted).mean()
+        each: np.abs(answer(CompiledBackend(file), frames(6, 33, each)) - wanted).mean()
         for each in ranges
     }
     assert errors["limited"] < 0.5 * errors["full"]
@@ -242,7 +246,7 @@ def test_four_frames_in_one_inference(signs: Path, tmp_path: Path) -> None:
     assert told["predicted"]["fps"] == pytest.approx(
         4e6 / told["predicted"]["latency_us"], rel=0.01
     )
-    backend = CompiledBackend(Path(told["makes"]))
+    backend = CompiledBackend(read_model_file(Path(told["makes"])))
     assert backend.batch == 4
     slot = backend.open_slot()
     shown = frames(4, seed=34)

@@ -19,7 +19,7 @@ from repghost_ros.errors import BackendError
 from repghost_ros.graphs.ending import SIGMOID_LOGITS, cut_activation
 from repghost_ros.graphs.graph import load
 from repghost_ros.paths import share
-from repghost_ros.zoo.binary import read_for_simulation, recorded_activation
+from repghost_ros.zoo.model_file import read_model_file
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -47,7 +47,7 @@ def test_is_cut_off(operators: list[str], activation: str, tmp_path: Path) -> No
     assert cut_activation(load(path))[1] == activation
     cut = without_activation(path, tmp_path)
     assert np.allclose(answer(onnx.load(cut)), answer(onnx.load(DEMO)), atol=1e-5)
-    assert recorded_activation(cut) == ("sigmoid" if activation == "sigmoid" else "")
+    assert read_model_file(cut).has_sigmoid_logits == (activation == "sigmoid")
     onnx.checker.check_model(onnx.load(cut), full_check=True)
 
 
@@ -77,11 +77,11 @@ def test_readers_apply_the_sigmoid(tmp_path: Path) -> None:
 
 def test_a_compiled_file_keeps_the_name_of_its_output(tmp_path: Path) -> None:
     path = compiled(tmp_path / "m.bin", output=SIGMOID_LOGITS)
-    assert recorded_activation(path) == "sigmoid"
-    assert recorded_activation(compiled(tmp_path / "n.bin")) == ""
+    assert read_model_file(path).has_sigmoid_logits
+    assert not read_model_file(compiled(tmp_path / "n.bin")).has_sigmoid_logits
 
 
 def test_operators_on_the_cpu_are_named(tmp_path: Path) -> None:
     path = compiled(tmp_path / "m.bin", operators=("BPU", "Dequantize", "Softmax"))
     with pytest.raises(BackendError, match="runs Softmax on the CPU"):
-        read_for_simulation(path)
+        read_model_file(path).for_simulation()

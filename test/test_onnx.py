@@ -19,7 +19,7 @@ from repghost_ros.cli import main
 from repghost_ros.engine.results import Reporting
 from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import BackendError
-from repghost_ros.zoo.onnx_graph import final_operation
+from repghost_ros.zoo.model_file import read_model_file
 from repghost_ros.zoo.record import IMAGENET
 
 onnx = pytest.importorskip("onnx")
@@ -107,7 +107,7 @@ def test_a_softmax_in_pieces_is_seen(tmp_path: Path) -> None:
         ]
     )
     onnx.save(model, str(path))
-    assert final_operation(path) == "softmax"
+    assert read_model_file(path).onnx.ending == "softmax"
     assert scores(path) == pytest.approx(plain, abs=1e-5)
 
 
@@ -208,7 +208,7 @@ def test_what_the_graph_does_not_tell_the_answers_do(tmp_path: Path) -> None:
         ]
     )
     onnx.save(model, str(path))
-    assert final_operation(path) == "unknown"
+    assert read_model_file(path).onnx.ending == "unknown"
     with open_model("", model_path=str(path)) as opened:
         assert opened.activation == "none"
         (best, *_) = opened.classify(BGR)
@@ -234,9 +234,9 @@ def test_a_file_that_cannot_be_read_ends_in_nothing(tmp_path: Path, size: int) -
     whole = write(tmp_path / "s.onnx", ("Softmax", {"axis": 1})).read_bytes()
     path = tmp_path / "cut.onnx"
     path.write_bytes(whole[:size])
-    assert final_operation(path) != "softmax"
+    assert read_model_file(path).onnx.ending != "softmax"
     path.write_bytes(np.random.default_rng(size).bytes(size))
-    final_operation(path)  # whatever it is, it does not raise
+    read_model_file(path)  # whatever it is, this does not raise
 
 
 # --- preprocessing -------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from repghost_ros import open_model
 from repghost_ros.backends import hobot_dnn, libdnn, onnx
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.registry import BPU_RUNTIMES, choose
 from repghost_ros.errors import BackendError
 from repghost_ros.paths import share
+from repghost_ros.zoo.model_file import read_model_file
 
 VENDOR = Path(__file__).parent.parent / "emulator" / "vendor"
 BIN, ONNX = Path("model.bin"), Path("model.onnx")
@@ -126,8 +128,31 @@ def test_versions_are_those_of_the_installed_packages() -> None:
     assert onnx.RUNTIME.version() == metadata.version("onnxruntime")
 
 
+_opened: list[Path] = []
+"""Every file that Python has opened since the hook was added."""
+
+
+def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and isinstance(arguments[0], str):
+        _opened.append(Path(arguments[0]))
+
+
+@pytest.mark.usefixtures("board")
+@pytest.mark.parametrize("name", ["demo.onnx", "demo_224x224_nv12.bin"])
+def test_a_model_file_is_read_once_when_it_is_opened(name: str, tmp_path: Path) -> None:
+    """Besides what the runtime's own library reads of it, which Python does not see."""
+    sys.addaudithook(_note_opened)
+    labels = share() / "labels" / "demo.txt"
+    path = tmp_path / name
+    path.write_bytes((share() / "models" / name).read_bytes())
+    _opened.clear()
+    with open_model(model_path=path, labels_path=labels) as model:
+        assert model.classes == 17
+    assert _opened.count(path) == 1
+
+
 def test_what_was_chosen_opens_the_model() -> None:
     path = share() / "models" / "demo.onnx"
-    backend = choose(path=path).open(path, BackendOptions())
+    backend = choose(path=path).open(read_model_file(path), BackendOptions())
     assert backend.runtime.startswith("ONNX Runtime ")
     backend.close()

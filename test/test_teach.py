@@ -33,7 +33,8 @@ from repghost_ros.teach.labeled import folds, read_labeled
 from repghost_ros.teach.logistic import fit
 from repghost_ros.teach.measures import UNKNOWN, Curve, answers, fit_threshold, wilson
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.own import NOTHING, Own, digest, read_own, sidecar, write_own
+from repghost_ros.zoo.model_file import read_model_file
+from repghost_ros.zoo.own import NOTHING, Own, digest, sidecar, write_own
 from repghost_ros.zoo.store import ModelStore, check_own_name, is_known
 
 onnx = pytest.importorskip("onnx")
@@ -485,13 +486,13 @@ def test_what_a_bin_cannot_record_is_beside_it(tmp_path: Path) -> None:
     path.write_bytes(b"compiled")
     own = Own(("a", "b"), "crop", 0.25, "softmax", frozenset({"00ff"}))
     write_own(own, path)
-    assert read_own(path) == own
+    assert read_model_file(path).own == own
     path.write_bytes(b"compiled anew")
     with pytest.raises(BackendError, match="describes another file"):
-        read_own(path)
+        read_model_file(path)
     sidecar(path).write_text("{")
     with pytest.raises(BackendError, match="cannot be read"):
-        read_own(path)
+        read_model_file(path)
 
 
 @pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
@@ -587,9 +588,9 @@ def test_the_compiled_model_knows_the_classes(
     assert result["pictures"] == len(held_out) > 0
     stop = tmp_path / "stop.png"
     cv2.imwrite(str(stop), render("stop", np.random.default_rng(3), 200, 160))
-    known = read_own(own)
+    known = read_model_file(own).own
     for path in (result["makes"], result["stored"], result["quantized"]):
-        described = read_own(Path(path))
+        described = read_model_file(Path(path)).own
         assert (described.labels, described.resize) == (known.labels, known.resize)
         assert described.unknown_below == known.unknown_below
         assert described.trained == known.trained

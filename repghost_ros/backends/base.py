@@ -18,6 +18,7 @@ from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange, Plan, ResizePolicy
 from repghost_ros.vision.view import View
+from repghost_ros.zoo.model_file import ModelFile
 from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
 Activation = Literal["auto", "softmax", "sigmoid", "none", "independent"]
@@ -339,8 +340,8 @@ class Runtime:
     """None where it is usable here, else why not and what to do about it."""
     version: Callable[[], str]
     """The version of a usable one, empty where it tells none."""
-    open: Callable[[Path, BackendOptions], Backend]
-    """Load a model file.
+    open: Callable[[ModelFile, BackendOptions], Backend]
+    """Load a model file, which was read already.
 
     Raises:
         BackendError: the runtime is missing, or the file is missing, corrupt or no classifier.

@@ -31,6 +31,7 @@ from repghost_ros.backends.base import (
 from repghost_ros.backends.libdnn import Shape
 from repghost_ros.errors import BackendError
 from repghost_ros.zoo.binary import look_at
+from repghost_ros.zoo.model_file import ModelFile
 
 _log = logging.getLogger(__name__)
 _PACKAGES = ("hobot_dnn", "hobot_dnn_rdkx5")  # the board's image; PyPI
@@ -233,4 +234,8 @@ class HobotDnnSlot(SingleSlot):
         """Nothing outside Python's memory to give back."""
 
 
-RUNTIME = Runtime("hobot_dnn", "bpu", (".bin",), available, version, HobotDnnBackend)
+def _open(file: ModelFile, options: BackendOptions) -> HobotDnnBackend:
+    return HobotDnnBackend(file.path, options)
+
+
+RUNTIME = Runtime("hobot_dnn", "bpu", (".bin",), available, version, _open)

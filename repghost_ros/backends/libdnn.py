@@ -63,6 +63,7 @@ from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.zoo.binary import look_at
+from repghost_ros.zoo.model_file import ModelFile
 
 _PATHS = ("/usr/lib/libdnn.so", "/usr/hobot/lib/libdnn.so")
 _DEPENDENCIES = "/usr/hobot/lib"
@@ -765,4 +766,8 @@ def has_helper() -> bool:
     return native.library() is not None
 
 
-RUNTIME = Runtime("libdnn", "bpu", (".bin",), available, version, LibdnnBackend)
+def _open(file: ModelFile, options: BackendOptions) -> LibdnnBackend:
+    return LibdnnBackend(file.path, options)
+
+
+RUNTIME = Runtime("libdnn", "bpu", (".bin",), available, version, _open)

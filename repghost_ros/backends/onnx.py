@@ -22,8 +22,13 @@ from repghost_ros.backends.base import (
 )
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.nv12 import to_rgb
-from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.labels import parse_labels
+from repghost_ros.zoo.model_file import (
+    COLOR_RANGE_KEY,
+    ModelFile,
+    choose_color_range,
+    recorded_range,
+)
 from repghost_ros.zoo.onnx_graph import model_files
 
 LABELS_KEY = "labels"
@@ -154,8 +159,9 @@ class OnnxBackend:
                 f"missing: ONNX Runtime fell back to {used[0]}"
             )
         self.runtime = f"ONNX Runtime {version()}/{used[0].removesuffix('ExecutionProvider')}"
-        self.color_range = choose_color_range(path, options.color_range)
         self._metadata: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        recorded = recorded_range(self._metadata.get(COLOR_RANGE_KEY))
+        self.color_range = choose_color_range(path, recorded, options.color_range)
         names = self._metadata.get(LABELS_KEY) or self._metadata.get(NAMES_KEY, "")
         try:
             self.labels = parse_labels(names)
@@ -357,4 +363,8 @@ class NormalizingSlot(OnnxSlot):
         return self._logits(self.image)
 
 
-RUNTIME = Runtime("onnx", "onnx", (".onnx",), available, version, OnnxBackend)
+def _open(file: ModelFile, options: BackendOptions) -> OnnxBackend:
+    return OnnxBackend(file.path, options)
+
+
+RUNTIME = Runtime("onnx", "onnx", (".onnx",), available, version, _open)

@@ -21,7 +21,8 @@ from repghost_ros.backends import _vendor_executor
 from repghost_ros.backends.base import Backend, BackendOptions, Runtime, SingleSlot, Slot
 from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.errors import BackendError, DependencyError
-from repghost_ros.zoo.binary import Compiled, read_for_simulation
+from repghost_ros.zoo.binary import Compiled
+from repghost_ros.zoo.model_file import ModelFile
 
 _TIMEOUT_S = 600  # of one simulated inference
 _GRACE_S = 5.0  # until the executor is killed
@@ -106,8 +107,8 @@ class CompiledBackend:
 
     labels: tuple[str, ...] = ()  # compiled models carry none
 
-    def __init__(self, path: Path) -> None:
-        self.model = read_for_simulation(path)
+    def __init__(self, file: ModelFile) -> None:
+        self.model = file.for_simulation()
         self.toolchain = _toolchain()
         self.runtime = f"simulator (hbdk-sim {self.toolchain.compiler})"
         self.width, self.height = self.model.width, self.model.height
@@ -256,8 +257,8 @@ def _toolchain() -> Toolchain:
         raise BackendError(str(error)) from error
 
 
-def _open(path: Path, options: BackendOptions) -> Backend:
-    return QuantizedBackend(path) if path.suffix.lower() == ".onnx" else CompiledBackend(path)
+def _open(file: ModelFile, _: BackendOptions) -> Backend:
+    return QuantizedBackend(file.path) if file.is_onnx else CompiledBackend(file)
 
 
 RUNTIME = Runtime("simulator", "sim", (".bin", ".onnx"), available, version, _open)

@@ -19,8 +19,8 @@ from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import ParameterError, RepghostError, UsageError, need
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES, nearest
+from repghost_ros.zoo.model_file import AUTO
 from repghost_ros.zoo.store import is_known
 
 _PLOTS = (".png", ".svg", ".pdf")

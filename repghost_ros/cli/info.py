@@ -16,11 +16,11 @@ from repghost_ros.errors import StoreError, UsageError
 from repghost_ros.files import check_format, sha256
 from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.graphs.graph import is_quantized, load, opset
-from repghost_ros.zoo.binary import Compiled, read_compiled, recorded_color_range
+from repghost_ros.zoo.binary import Compiled
 from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, labels_for
+from repghost_ros.zoo.model_file import ModelFile, read_model_file
 from repghost_ros.zoo.onnx_graph import model_bytes
-from repghost_ros.zoo.own import read_own
 from repghost_ros.zoo.store import ModelStore, is_known, resolve
 
 _FORMATS = ("bin", "onnx")
@@ -101,22 +101,22 @@ def _describe(path: Path) -> dict[str, Any]:
         "bytes": model_bytes(path),
         "sha256": sha256(path),
     }
-    if path.suffix.lower() == ".onnx":
-        described = _describe_onnx(path)
-        return {**about, **described, **_describe_own(path, described["classes"])}
-    models = read_compiled(path)
-    if not models:
+    file = read_model_file(path)
+    if file.is_onnx:
+        described = _describe_onnx(file)
+        return {**about, **described, **_describe_own(file, described["classes"])}
+    if not file.compiled:
         check_format(path, f"'{path}'")
         note = "what it records cannot be read here: the board's runtime is the judge"
         return {**about, "format": "compiled", "note": note}
-    compiled = map(_describe_compiled, models)
-    described_models = [{**each, **_describe_own(path, each["classes"])} for each in compiled]
+    compiled = map(_describe_compiled, file.compiled)
+    described_models = [{**model, **_describe_own(file, model["classes"])} for model in compiled]
     return {**about, "format": "compiled", "models": described_models}
 
 
-def _describe_own(path: Path, classes: object) -> dict[str, Any]:
+def _describe_own(file: ModelFile, classes: object) -> dict[str, Any]:
     """Return what the file records of its classes; a thousand without names are ImageNet's."""
-    own = read_own(path)
+    own = file.own
     labels = own.labels or (labels_for("", IMAGENET_CLASSES) if classes == IMAGENET_CLASSES else ())
     return {
         "labels": len(labels),
@@ -142,21 +142,20 @@ def _describe_compiled(model: Compiled) -> dict[str, Any]:
     }
 
 
-def _describe_onnx(path: Path) -> dict[str, Any]:
-    model = load(path)
+def _describe_onnx(file: ModelFile) -> dict[str, Any]:
+    model = load(file.path)
     weights = {entry.name for entry in model.graph.initializer}
     images = [_describe_tensor(entry) for entry in model.graph.input if entry.name not in weights]
     answers = [_describe_tensor(entry) for entry in model.graph.output]
-    recorded = {entry.key: entry.value for entry in model.metadata_props}
     quantized = is_quantized(model)
     return {
         "format": "onnx",
         "inputs": images,
         "takes_nv12": len(images) == 1 and len(images[0]["shape"]) == 2,
-        "color_range": recorded_color_range(path),
+        "color_range": file.color_range,
         "outputs": answers,
         "classes": answers[0]["shape"][-1] if answers and answers[0]["shape"] else None,
-        **{key: recorded.get(key) for key in (MEAN_KEY, SCALE_KEY, CHANNEL_ORDER_KEY)},
+        **{key: file.onnx.metadata.get(key) for key in (MEAN_KEY, SCALE_KEY, CHANNEL_ORDER_KEY)},
         "opset": opset(model),
         "for_toolchain": opset(model) <= OPSET and not quantized,
         "quantized": quantized,

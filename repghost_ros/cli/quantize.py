@@ -59,7 +59,8 @@ from repghost_ros.output import whole_file
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
 from repghost_ros.zoo.labels import labels_for, read_labels
-from repghost_ros.zoo.own import read_own, write_own
+from repghost_ros.zoo.model_file import read_model_file
+from repghost_ros.zoo.own import write_own
 from repghost_ros.zoo.store import ModelStore, check_own_name, resolve
 
 HELP = "make int8 models: for the board, with a certificate, and for ONNX Runtime"
@@ -212,7 +213,7 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
         check_compilable(model)
     if options.mean or options.scale or options.channel_order != "auto":
         model = _with_preprocessing(model, out, options)
-    backend, own = open_float(model), read_own(model)
+    backend, own = open_float(model), read_model_file(model).own
     toolchain = _toolchain() if options.skip != "vendor" and not options.prepare else None
     labels = _labels(options, backend) if isinstance(toolchain, Toolchain) else ()
     calibration = calibrate(
@@ -389,7 +390,7 @@ def _vendor(
     write_certificate_page(page, certificate, size.published if size else None)
     report["page"] = str(page)
     # Of another activation, what is left of it in the .bin is the runtime's affair.
-    described = replace(read_own(model), labels=certificate.labels)
+    described = replace(read_model_file(model).own, labels=certificate.labels)
     if certificate.of_float.activation == "softmax":
         described = replace(described, activation="softmax")
     write_own(described, certificate.bin)

@@ -50,7 +50,7 @@ from repghost_ros.runs.samples import Classes, Sample, find_samples
 from repghost_ros.sources.pictures import read_image
 from repghost_ros.vision.nv12 import to_nv12
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.binary import read_compiled, read_for_simulation
+from repghost_ros.zoo.model_file import ModelFile, read_model_file
 
 HELD_OUT = 200
 """Pictures that the calibrations are compared on, at most."""
@@ -259,9 +259,10 @@ def certify(assignment: Assignment) -> Certificate:
     progress = _prefixed(assignment.progress, f"compiling {best.name}")
     compiled = compile_bin(job, assignment.toolchain, progress)
     try:
-        model = next(iter(read_compiled(compiled)), None)
+        file = read_model_file(compiled)
+        model = next(iter(file.compiled), None)
         unsimulated = model.unfit_for_simulation() if model and model.cpu_operators else ""
-        simulated, drift = (0, 0.0) if unsimulated else _prove(compiled, best.answers, assignment)
+        simulated, drift = (0, 0.0) if unsimulated else _prove(file, best.answers, assignment)
         predicted_int8 = trials.int8_prediction(best)
     except BaseException:  # an interrupt, too: no .bin without its certificate
         compiled.unlink()
@@ -295,7 +296,7 @@ class _Trials:
         samples = _held_out(assignment)
         options = BackendOptions(color_range=assignment.calibration.color_range)
         backend = OnnxBackend(assignment.model, options)
-        activation = activation_of(assignment.model, backend)
+        activation = activation_of(read_model_file(assignment.model), backend)
         self.of_float = _answers(backend, assignment.model, samples, assignment, activation)
         if not self.of_float.samples:
             raise ConversionError(f"none of the {len(samples)} held-out pictures can be read")
@@ -504,14 +505,14 @@ def _compare(of_float: Answers, answers: Answers) -> tuple[float, float]:
     return agreement, float(np.mean(drifts))
 
 
-def _prove(compiled: Path, answers: Answers, assignment: Assignment) -> tuple[int, float]:
+def _prove(compiled: ModelFile, answers: Answers, assignment: Assignment) -> tuple[int, float]:
     """Simulate some pictures; returns how many, and the largest difference.
 
     Raises:
         ConversionError: it answers other than the quantized model.
 
     """
-    model = read_for_simulation(compiled)
+    model = compiled.for_simulation()
     chosen = spread(range(len(answers.samples)), max(SIMULATED, model.batch))
     worst, count = 0.0, 0
     with tempfile.TemporaryDirectory(prefix="repghost_sim_") as scratch:

@@ -10,7 +10,7 @@ import numpy as np
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.graphs.graph import opset
 from repghost_ros.vision.nv12 import rgb_matrix
-from repghost_ros.zoo.binary import COLOR_RANGE_KEY
+from repghost_ros.zoo.model_file import COLOR_RANGE_KEY
 from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
 

@@ -24,6 +24,7 @@ from repghost_ros.engine.activation import activation_of
 from repghost_ros.engine.results import decision, probabilities
 from repghost_ros.errors import ConversionError, FrameError, need
 from repghost_ros.graphs.graph import load, save
+from repghost_ros.zoo.model_file import read_model_file
 from repghost_ros.zoo.onnx_graph import model_bytes
 
 COMPARED = 200
@@ -174,7 +175,7 @@ def compare_precisions(
 
     """
     backends = open_float(model), OnnxBackend(int8)
-    activation = activation_of(model, backends[0])
+    activation = activation_of(read_model_file(model), backends[0])
     pictures = spread(calibration.held_out or calibration.pictures, COMPARED)
     skipped, same, drifts = [], 0, []
     for path in progress(pictures, len(pictures)):

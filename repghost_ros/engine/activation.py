@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from repghost_ros.backends.base import Activation, Backend, Slot
-from repghost_ros.zoo.binary import recorded_activation
-from repghost_ros.zoo.onnx_graph import Ending, final_operation
+from repghost_ros.zoo.model_file import ModelFile
+from repghost_ros.zoo.onnx_graph import Ending
 
 _log = logging.getLogger(__name__)
 _OF_ENDING: dict[Ending, Activation] = {"softmax": "none", "sigmoid": "independent"}
@@ -19,16 +18,16 @@ _PROBES = 4  # of noise
 _STEP = 0.02  # what int8 makes of 0 and 1 may lie a step outside
 
 
-def activation_of(path: Path, backend: Backend) -> Activation:
+def activation_of(file: ModelFile, backend: Backend) -> Activation:
     """Return what makes scores of an opened model's outputs, see `find_activation`."""
     slot = backend.open_slot()
     try:
-        return find_activation(path, slot, backend.classes)
+        return find_activation(file, slot, backend.classes)
     finally:
         slot.close()
 
 
-def find_activation(path: Path, slot: Slot, classes: int) -> Activation:
+def find_activation(file: ModelFile, slot: Slot, classes: int) -> Activation:
     """Return what makes scores of a model's outputs.
 
     The name of an output tells of a sigmoid that was cut off, the end of an ONNX graph of others. Of
@@ -37,7 +36,7 @@ def find_activation(path: Path, slot: Slot, classes: int) -> Activation:
     that is no probability is a logit of its own.
 
     Args:
-        path: the model file.
+        file: the model's.
         slot: for a few inferences.
         classes: number of outputs.
 
@@ -45,9 +44,9 @@ def find_activation(path: Path, slot: Slot, classes: int) -> Activation:
         BackendError: an inference failed.
 
     """
-    if recorded_activation(path):
+    if file.has_sigmoid_logits:
         return "sigmoid"
-    ending = final_operation(path) if path.suffix.lower() == ".onnx" else "unknown"
+    ending = file.onnx.ending
     if ending in _OF_ENDING:
         return _OF_ENDING[ending]
     if ending == "unknown":
@@ -62,11 +61,11 @@ def find_activation(path: Path, slot: Slot, classes: int) -> Activation:
             _log.info(
                 "'%s' answers numbers from 0 to 1 that do not sum to 1: they are taken as independent "
                 "scores; else set activation",
-                path.name,
+                file.path.name,
             )
             return "independent"
     if classes == 1:
-        _log.info("'%s' has one output: its score is the sigmoid of that", path.name)
+        _log.info("'%s' has one output: its score is the sigmoid of that", file.path.name)
         return "sigmoid"
     return "softmax"
 

@@ -34,12 +34,12 @@ from repghost_ros.vision.boxes import Box, BoxChoice
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.binary import choose_color_range
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
-from repghost_ros.zoo.own import Own, read_own
-from repghost_ros.zoo.store import resolve
+from repghost_ros.zoo.model_file import choose_color_range, read_model_file
+from repghost_ros.zoo.own import Own
+from repghost_ros.zoo.store import locate, resolve
 
 AnyRequest = TypeVar("AnyRequest", bound=Request[Any])
 
@@ -333,6 +333,12 @@ class ModelSpec:
             LabelsError: `labels_path` does not exist.
 
         """
+        runtime = self._runtime()
+        if self.model_path:
+            resolve(self.model, runtime.format, model_path=self.model_path)
+        return runtime
+
+    def _runtime(self) -> Runtime:
         if self.labels_path and not Path(self.labels_path).is_file():
             raise LabelsError(f"labels file '{self.labels_path}' cannot be read: it does not exist")
         path = Path(self.model_path).expanduser() if self.model_path else None
@@ -344,8 +350,6 @@ class ModelSpec:
                 "mean, scale and channel_order are for ONNX models: one for the BPU was compiled with "
                 "its own"
             )
-        if path is not None:
-            resolve(self.model, runtime.format, model_path=self.model_path)
         return runtime
 
     def open(self, progress: Progress | None = None) -> Model:
@@ -358,17 +362,17 @@ class ModelSpec:
             LabelsError: the labels cannot be read or do not fit the model.
 
         """
-        # Checked before a download, which would be useless if nothing can run the model.
-        runtime = self.check()
-        path = resolve(self.model, runtime.format, model_path=self.model_path, progress=progress)
-        color_range = choose_color_range(path, self.options.color_range)
+        # Chosen before a download, which would be useless if nothing can run the model.
+        runtime = self._runtime()
+        path = locate(self.model, runtime.format, model_path=self.model_path, progress=progress)
+        file = read_model_file(path)
+        color_range = choose_color_range(path, file.color_range, self.options.color_range)
         options = replace(self.options, color_range=color_range)
         if not self.model_path and self.model in MODELS:
             options = replace(options, preprocessing=MODELS[self.model].preprocessing)
-        backend = runtime.open(path, options)
+        backend = runtime.open(file, options)
         try:
-            own = read_own(path)
-            labels = self._labels(backend, own)
+            labels = self._labels(backend, file.own)
             # The first inference is always the slowest: do it before the first frame.
             slot = backend.open_slot()
             try:
@@ -377,7 +381,8 @@ class ModelSpec:
                 slot.infer()
                 activation = self.options.activation
                 if activation == "auto":
-                    activation = own.activation or find_activation(path, slot, backend.classes)
+                    recorded = file.own.activation
+                    activation = recorded or find_activation(file, slot, backend.classes)
             finally:
                 slot.close()
         except BaseException:
@@ -386,7 +391,7 @@ class ModelSpec:
         name = path.name if self.model_path else self.model
         return Model(
             *(name, path, labels, color_range, backend, activation, replace(self, options=options)),
-            own=replace(own, labels=labels),
+            own=replace(file.own, labels=labels),
         )
 
     def _labels(self, backend: Backend, own: Own) -> tuple[str, ...]:

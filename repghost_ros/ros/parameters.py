@@ -30,8 +30,8 @@ from repghost_ros.ros.diagnostics import Thresholds
 from repghost_ros.vision.boxes import BoxChoice
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
 from repghost_ros.vision.view import View
-from repghost_ros.zoo.binary import AUTO
 from repghost_ros.zoo.catalogue import MODEL_NAMES, nearest
+from repghost_ros.zoo.model_file import AUTO
 from repghost_ros.zoo.store import is_known
 
 IMAGE_TRANSPORTS = ("auto", "raw", "compressed", "hbmem")

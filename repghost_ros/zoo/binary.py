@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read what a model file records about itself: its inputs, how it was compiled, its BPU program.
+"""Read what a compiled file records of itself: its inputs, how it was compiled, its BPU program.
 
 A .bin is a protobuf: for every model a small graph whose one big node runs on the BPU, a node that
 scales its output, and its tensors by name; then the settings of the compilation. The fields were found
@@ -17,21 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repghost_ros.errors import BackendError
-from repghost_ros.graphs.ending import SIGMOID_LOGITS
-from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
-from repghost_ros.zoo.onnx_graph import output_names
+from repghost_ros.vision.nv12 import ColorRange
 from repghost_ros.zoo.protobuf import Value, fields, mapped, message, numbers, text
 
-AUTO = "auto"
-"""Instead of a color range: the one that the model file records."""
 MARCH = "bayes-e"
 """The BPU of the RDK X5."""
 BOARDS = {MARCH: "RDK X5", "bernoulli2": "RDK X3", "nash-e": "RDK S100", "nash-m": "RDK S100P"}
 RANGES: Mapping[str, ColorRange] = {"regular": "full", "bt601_video": "limited"}
 """The toolchain's input_space_and_range -> our color ranges."""
-COLOR_RANGE_KEY = "color_range"
-"""ONNX metadata of a model with its preprocessing folded in: the range of the NV12 that it takes."""
 _GRAPH, _SETTINGS = 5, 6  # of the file
 _NODES, _NAME, _TENSORS, _INPUTS, _OUTPUTS, _KINDS = 1, 2, 3, 4, 5, 7  # of a graph
 _NODE_NAME, _NODE_OPERATOR = 3, 4
@@ -45,8 +38,6 @@ _NV12 = 7  # the kind of input that hb_model_info calls NV12
 _NV12_NAMES = ("nv12", "yuv420sp_bt601_video")
 """INPUT_TYPE_RT of NV12 of the full and of the limited range."""
 _BARE_PROGRAM = b"#B2Ehbm#"  # how a .hbm begins
-_ONNX_METADATA = 14  # metadata_props of ModelProto, by the public onnx.proto
-_NOT_READABLE = (ValueError, KeyError)
 
 
 class Port(NamedTuple):
@@ -147,49 +138,9 @@ def read_compiled(path: Path) -> tuple[Compiled, ...]:
 
     """
     try:
-        return _read(path)
-    except _NOT_READABLE:
+        return parse_compiled(mapped(path))
+    except (ValueError, KeyError):
         return ()
-
-
-def read_for_simulation(path: Path) -> Compiled:
-    """Read the one model in a .bin, complete enough to be simulated.
-
-    Raises:
-        BackendError: the file is missing, or not a compiled NV12 classifier of one part.
-
-    """
-    if not path.is_file():
-        raise BackendError(f"model file '{path}' does not exist")
-    try:
-        models = _read(path)
-        why = (
-            models[0].unfit_for_simulation()
-            if len(models) == 1
-            else f"it holds {len(models)} models"
-        )
-    except _NOT_READABLE as error:
-        why = str(error) or "damaged"
-    if why:
-        raise BackendError(
-            f"'{path}' cannot be simulated ({why}): expected a .bin with one NV12 classifier for the "
-            "BPU"
-        )
-    return models[0]
-
-
-def recorded_activation(path: Path) -> str:
-    """Return the activation that a model file says its outputs need: `sigmoid`, or nothing.
-
-    Raises:
-        OSError: the file cannot be read.
-
-    """
-    if path.suffix.lower() == ".onnx":
-        names = output_names(path)
-    else:
-        names = [port.name for model in read_compiled(path) for port in model.outputs]
-    return "sigmoid" if SIGMOID_LOGITS in names else ""
 
 
 def look_at(path: Path) -> str:
@@ -203,52 +154,16 @@ def look_at(path: Path) -> str:
     return "is it whole, and compiled for bayes-e?"
 
 
-def recorded_color_range(path: Path) -> ColorRange | None:
-    """Return the NV12 range that a model file was made for; None if it does not say.
+def parse_compiled(content: memoryview) -> tuple[Compiled, ...]:
+    """Return the models in a .bin.
 
     Raises:
-        BackendError: the models in it were made for different ranges.
-        OSError: the file cannot be read.
+        ValueError: it is not such a file, or damaged.
+        KeyError: likewise.
 
     """
-    if path.suffix.lower() == ".onnx":
-        recorded = {_range_in_metadata(path)}
-    else:
-        recorded = {model.color_range for model in read_compiled(path)}
-    if len(recorded) > 1:
-        raise BackendError(
-            f"the models in '{path}' are for NV12 of different ranges: compile alike"
-        )
-    return next(iter(recorded), None)
-
-
-def choose_color_range(path: Path, wanted: str) -> ColorRange:
-    """Return the range to feed a model: the one its file records, or `full` if it records none.
-
-    Args:
-        path: the model file.
-        wanted: `auto`, or a range, which must not contradict the file.
-
-    Raises:
-        BackendError: it contradicts the file.
-        OSError: the file cannot be read.
-
-    """
-    recorded = recorded_color_range(path)
-    for color_range in COLOR_RANGES:
-        if wanted == color_range and recorded in (None, color_range):
-            return color_range
-    if wanted != AUTO:
-        raise BackendError(
-            f"'{path}' was made for NV12 of the range '{recorded}', which the file records: set "
-            f"color_range to that or to {AUTO}, not to '{wanted}'"
-        )
-    return recorded or "full"
-
-
-def _read(path: Path) -> tuple[Compiled, ...]:
     models, settings = [], {}
-    for field, value in fields(mapped(path)):
+    for field, value in fields(content):
         if field == _GRAPH:
             models.append(_read_graph(message(value)))
         elif field == _SETTINGS:
@@ -305,18 +220,3 @@ def _read_settings(settings: memoryview) -> dict[str, str]:
     pairs = (dict(fields(message(value))) for _, value in fields(settings))
     # A list with one entry per input, each followed by a semicolon.
     return {text(pair[1]): text(pair[2]).strip(" ;") for pair in pairs if 2 in pair}
-
-
-def _range_in_metadata(path: Path) -> ColorRange | None:
-    """Return the range that `repghost export --fold-preprocess` wrote."""
-    try:
-        for field, value in fields(mapped(path)):
-            if field != _ONNX_METADATA:
-                continue
-            entry = dict(fields(message(value)))
-            if text(entry[1]) == COLOR_RANGE_KEY:
-                written = text(entry[2])
-                return next((known for known in COLOR_RANGES if known == written), None)
-    except _NOT_READABLE:
-        pass
-    return None

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read what an ONNX file says of its output and of its external weights, without the onnx package.
+"""Read what an ONNX file says of itself, its output and its external weights, without onnx.
 
-An .onnx file is a protobuf message; only names and operators are read. Field numbers are those of
-onnx.proto3.
+An .onnx file is a protobuf message; only names, operators and metadata are read. Field numbers are
+those of onnx.proto3.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from repghost_ros.files import sha256
 from repghost_ros.zoo.protobuf import fields, mapped, message, text
 
-_MODEL_GRAPH, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 1, 12
+_MODEL_GRAPH, _MODEL_METADATA, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 14, 1, 12
 _GRAPH_INITIALIZER, _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR, _TENSOR_EXTERNAL = 5, 5, 5, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 1, 2, 4
@@ -36,26 +37,65 @@ Node = tuple[str, list[str]]
 """An operator and the names of its inputs."""
 
 
-def output_names(path: Path) -> list[str]:
-    """Return the names of the graph's outputs; none if the file cannot be read this way."""
+@dataclass(frozen=True)
+class OnnxContent:
+    """An ONNX file's records."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    """Names of the graph's outputs."""
+    ending: Ending = "unknown"
+    """What the graph ends in, decomposed or not; `linear` gives logits, and so does a LogSoftmax, whose
+    logarithm softmax undoes."""
+    weights: tuple[str, ...] = ()
+    """Names of the files of its external weights, such as MODEL.onnx.data, below its folder."""
+
+    def weight_files(self, path: Path) -> list[Path]:
+        """Return the files of the external weights of the model at a path."""
+        return [path.parent / name for name in self.weights]
+
+
+EMPTY = OnnxContent()
+"""Of a file that cannot be read as ONNX."""
+
+
+def parse_onnx(content: memoryview) -> OnnxContent:
+    """Return what an ONNX file says of itself; nothing if it cannot be read."""
+    metadata: dict[str, str] = {}
+    outputs: list[str] = []
+    nodes: dict[str, Node] = {}
+    weights: set[str] = set()
     try:
-        return _read(path)[0]
-    except (OSError, ValueError):
-        return []
+        for number, value in fields(content):
+            if number == _MODEL_METADATA:
+                entry = dict(fields(message(value)))
+                metadata[text(entry[_ENTRY_KEY])] = text(entry[_ENTRY_VALUE])
+            elif number == _MODEL_GRAPH:
+                for part, inner in fields(message(value)):
+                    if part == _GRAPH_OUTPUT:
+                        outputs += _texts(message(inner), _VALUE_NAME)
+                    elif part == _GRAPH_INITIALIZER:
+                        weights.update(_locations(message(inner)))
+                    elif part == _GRAPH_NODE:
+                        _read_node(message(inner), nodes, weights)
+    except (ValueError, KeyError):
+        return EMPTY
+    ending = _ending(nodes, outputs[0]) if outputs else "unknown"
+    return OnnxContent(metadata, tuple(outputs), ending, tuple(sorted(weights)))
 
 
 def model_files(path: Path) -> tuple[Path, ...]:
     """Return the files that a model consists of: itself first, then those of its external weights.
 
-    PyTorch writes weights to MODEL.onnx.data. Of a file that cannot be read as ONNX, only itself.
+    Of a file that cannot be read as ONNX, only itself.
     """
     if path.suffix.lower() != ".onnx":
         return (path,)
     try:
-        names = sorted({name for tensor in _tensors(path) for name in _locations(tensor)})
+        content = mapped(path)
     except (OSError, ValueError):
-        names = []
-    return path, *(path.parent / name for name in names)
+        return (path,)
+    return (path, *parse_onnx(content).weight_files(path))
 
 
 def model_sha256(path: Path) -> str:
@@ -94,17 +134,13 @@ def copy_model(path: Path, copy: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _tensors(path: Path) -> Iterator[memoryview]:
-    """Yield the constant tensors of the graph."""
-    for number, value in fields(mapped(path)):
-        if number != _MODEL_GRAPH:
-            continue
-        for part, content in fields(message(value)):
-            if part == _GRAPH_INITIALIZER:
-                yield message(content)
-            elif part == _GRAPH_NODE:
-                for attribute in _messages(message(content), _NODE_ATTRIBUTE):
-                    yield from _messages(attribute, _ATTRIBUTE_TENSOR)
+def _read_node(node: memoryview, nodes: dict[str, Node], weights: set[str]) -> None:
+    """Add a node under the names of its outputs, and the files of the constants in it."""
+    (operator,) = _texts(node, _NODE_OPERATOR)[:1] or [""]
+    nodes |= dict.fromkeys(_texts(node, _NODE_OUTPUT), (operator, _texts(node, _NODE_INPUT)))
+    for attribute in _messages(node, _NODE_ATTRIBUTE):
+        for tensor in _messages(attribute, _ATTRIBUTE_TENSOR):
+            weights.update(_locations(tensor))
 
 
 def _locations(tensor: memoryview) -> Iterator[str]:
@@ -120,16 +156,8 @@ def _messages(content: memoryview, wanted: int) -> Iterator[memoryview]:
     return (message(value) for number, value in fields(content) if number == wanted)
 
 
-def final_operation(path: Path) -> Ending:
-    """Return what the graph ends in, decomposed or not; `linear` gives logits.
-
-    `unknown` if the file cannot be read. A LogSoftmax gives logits: softmax undoes its logarithm.
-    """
-    try:
-        outputs, nodes = _read(path)
-    except (OSError, ValueError):
-        return "unknown"
-    node = _maker(nodes, outputs[0])[1] if outputs else None
+def _ending(nodes: dict[str, Node], output: str) -> Ending:
+    node = _maker(nodes, output)[1]
     if node is None:
         return "unknown"
     operator, inputs = node
@@ -153,24 +181,6 @@ def _maker(nodes: dict[str, Node], name: str) -> tuple[str, Node | None]:
             return name, node
         name = node[1][0]
     return name, nodes.get(name)
-
-
-def _read(path: Path) -> tuple[list[str], dict[str, Node]]:
-    """Names of the graph's outputs, and the node of each value."""
-    outputs: list[str] = []
-    nodes: dict[str, Node] = {}
-    for number, value in fields(mapped(path)):
-        if number != _MODEL_GRAPH:
-            continue
-        for part, content in fields(message(value)):
-            if part == _GRAPH_OUTPUT:
-                outputs += _texts(message(content), _VALUE_NAME)
-            elif part == _GRAPH_NODE:
-                made = message(content)
-                (operator,) = _texts(made, _NODE_OPERATOR)[:1] or [""]
-                node = operator, _texts(made, _NODE_INPUT)
-                nodes |= dict.fromkeys(_texts(made, _NODE_OUTPUT), node)
-    return outputs, nodes
 
 
 def _texts(content: memoryview, wanted: int) -> list[str]:

@@ -7,7 +7,9 @@ with the SHA-256 of the .bin that it belongs to.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +20,6 @@ from repghost_ros.files import sha256
 from repghost_ros.output import whole_file
 from repghost_ros.vision.nv12 import RESIZE_POLICIES, ResizePolicy
 from repghost_ros.zoo.labels import parse_labels
-from repghost_ros.zoo.protobuf import fields, mapped, message, text
 
 NOTHING = "nothing"
 """The class of pictures that show none of the other classes."""
@@ -31,7 +32,6 @@ TRAINED_KEY = "trained_pictures"
 Recorded = Literal["softmax", "sigmoid", "none", "independent"]
 """An activation, as in BackendOptions."""
 _LABELS_KEY = "labels"
-_ONNX_METADATA = 14  # metadata_props of ModelProto, by the public onnx.proto
 _MOST = 1 << 24  # bytes of such a file
 
 
@@ -56,30 +56,62 @@ class Own:
         return self.labels.index(NOTHING) if judges else None
 
 
-def read_own(path: Path) -> Own:
-    """Read what a model file records.
+NO_RECORD = Own()
+"""Of a file that records nothing."""
+
+
+def own_of(entries: Mapping[str, Any]) -> Own:
+    """Return what the metadata of an .onnx, or the file beside a .bin, records.
 
     Raises:
-        BackendError: it cannot be read, or is recorded of another .bin.
+        ValueError: a value is wrong.
+        TypeError: likewise.
 
     """
-    try:
-        if path.suffix.lower() == ".onnx":
-            return _of_metadata(_metadata(path))
-        beside = sidecar(path)
-        if not beside.is_file() or beside.stat().st_size > _MOST:
-            return Own()
-        entry = json.loads(beside.read_text(encoding="utf-8"))
-        if entry["sha256"] != sha256(path):
-            raise BackendError(
-                f"'{beside}' describes another file than '{path.name}': quantize again, or remove it "
-                "and give the labels yourself"
-            )
-        return _of_metadata(entry)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    resize, below = entries.get(RESIZE_KEY), entries.get(UNKNOWN_BELOW_KEY)
+    if resize not in (None, *RESIZE_POLICIES):
+        raise ValueError(
+            f"{RESIZE_KEY} is '{resize}': expected one of {', '.join(RESIZE_POLICIES)}"
+        )
+    if below is not None and not 0 <= float(below) <= 1:
+        raise ValueError(f"{UNKNOWN_BELOW_KEY} is {below}: expected a number from 0 to 1")
+    activation = entries.get("activation")
+    if activation not in (None, *get_args(Recorded)):
+        raise ValueError(
+            f"activation is '{activation}': not one of {', '.join(get_args(Recorded))}"
+        )
+    labels = entries.get(_LABELS_KEY, "")
+    return Own(
+        parse_labels(labels) if labels else (),
+        resize,
+        None if below is None else float(below),
+        activation,
+        frozenset(entries.get(TRAINED_KEY, "").split()),
+    )
+
+
+def read_sidecar(path: Path, content: memoryview) -> Own:
+    """Return what is recorded beside a .bin.
+
+    Args:
+        path: the .bin.
+        content: of the .bin.
+
+    Raises:
+        BackendError: it is recorded of another .bin.
+        Exception: it cannot be read; see `own_of`.
+
+    """
+    beside = sidecar(path)
+    if not beside.is_file() or beside.stat().st_size > _MOST:
+        return NO_RECORD
+    entry = json.loads(beside.read_text(encoding="utf-8"))
+    if entry["sha256"] != hashlib.sha256(content).hexdigest():
         raise BackendError(
-            f"what '{path}' records of its classes cannot be read: {error}"
-        ) from error
+            f"'{beside}' describes another file than '{path.name}': quantize again, or remove it "
+            "and give the labels yourself"
+        )
+    return own_of(entry)
 
 
 def digest(path: Path) -> str:
@@ -114,39 +146,3 @@ def write_own(own: Own, path: Path) -> None:
 def sidecar(path: Path) -> Path:
     """Return the path of the file that describes a .bin."""
     return path.with_name(f"{path.name}.json")
-
-
-def _of_metadata(entries: dict[str, Any]) -> Own:
-    resize, below = entries.get(RESIZE_KEY), entries.get(UNKNOWN_BELOW_KEY)
-    if resize not in (None, *RESIZE_POLICIES):
-        raise ValueError(
-            f"{RESIZE_KEY} is '{resize}': expected one of {', '.join(RESIZE_POLICIES)}"
-        )
-    if below is not None and not 0 <= float(below) <= 1:
-        raise ValueError(f"{UNKNOWN_BELOW_KEY} is {below}: expected a number from 0 to 1")
-    activation = entries.get("activation")
-    if activation not in (None, *get_args(Recorded)):
-        raise ValueError(
-            f"activation is '{activation}': not one of {', '.join(get_args(Recorded))}"
-        )
-    labels = entries.get(_LABELS_KEY, "")
-    return Own(
-        parse_labels(labels) if labels else (),
-        resize,
-        None if below is None else float(below),
-        activation,
-        frozenset(entries.get(TRAINED_KEY, "").split()),
-    )
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """Read the metadata of an .onnx; empty for any other file, which its backend reports."""
-    found = {}
-    try:
-        for number, value in fields(mapped(path)):
-            if number == _ONNX_METADATA:
-                entry = dict(fields(message(value)))
-                found[text(entry[1])] = text(entry[2])
-    except (ValueError, KeyError):
-        return {}
-    return found

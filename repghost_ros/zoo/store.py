@@ -78,12 +78,21 @@ def resolve(
         StoreError: there is no such file, it is corrupt, or it cannot be downloaded.
 
     """
+    path = locate(model, format, model_path=model_path, progress=progress)
+    if model_path:
+        for file in model_files(path):
+            refuse_pointer(file)
+    return path
+
+
+def locate(
+    model: str, format: str, *, model_path: str = "", progress: Progress | None = None
+) -> Path:
+    """Do the same without a look into a file of the user's own, which `read_model_file` is to read."""
     if model_path:
         path = Path(model_path).expanduser()
         if not path.is_file():
             raise StoreError(f"model file '{path}' does not exist: check model_path")
-        for file in model_files(path):
-            refuse_pointer(file)
         return path
     if model == DEMO:
         return share() / "models" / DEMO_FILES[format]

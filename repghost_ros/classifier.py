@@ -110,7 +110,7 @@ class Classifier(Model):
         reporting = Reporting(temperature=temperature)
         outputs = _outputs(self, pictures, view)
         scores = [
-            reporting.scores(each, self.activation) for each in outputs.reshape(-1, self.classes)
+            reporting.scores(row, self.activation) for row in outputs.reshape(-1, self.classes)
         ]
         return np.array(scores, np.float64).reshape(outputs.shape)
 
@@ -125,7 +125,7 @@ class Classifier(Model):
             float32 (features,) of one picture, (pictures, features) of several.
 
         Raises:
-            BackendError: the model is no ONNX model.
+            BackendError: it is not an ONNX model.
             ConversionError: it has no linear layer at its end.
             DependencyError: onnx is missing.
             Exception: as `scores`.
@@ -194,7 +194,7 @@ def open_model(
     spec = ModelSpec(name, path, os.fspath(labels_path), backend, options)
     opened = spec.open(progress)
     return Classifier(
-        **{each.name: getattr(opened, each.name) for each in fields(opened) if each.init}
+        **{entry.name: getattr(opened, entry.name) for entry in fields(opened) if entry.init}
     )
 
 

@@ -96,7 +96,7 @@ def uninterrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         for first in came[:1]:
             signal.raise_signal(first)

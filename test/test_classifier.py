@@ -160,7 +160,7 @@ def test_of_many_pictures_one_without_results_says_why(model: Classifier, sign: 
     assert not one.error
     assert [bool(each) for each in broken] == [False] * 4
     assert broken[0].error == "'nowhere.png' does not exist"
-    assert "'picture 2': its 8 bytes are no image" in broken[1].error
+    assert "'picture 2': its 8 bytes are not an image" in broken[1].error
     assert "there is no picture" in broken[2].error
     assert "float64" in broken[3].error
     assert broken[0].to_dict() == {

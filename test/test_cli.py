@@ -294,7 +294,7 @@ def test_the_board_answers_like_onnx(
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("absent", "does not exist"), ("empty", "holds no pictures"), ("film.mp4", "is no video")],
+    [("absent", "does not exist"), ("empty", "holds no pictures"), ("film.mp4", "is not a video")],
 )
 def test_paths_without_pictures(path: str, message: str, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "empty").mkdir()

@@ -395,5 +395,5 @@ def test_a_cluster_that_cannot_be_reached_is_named() -> None:
     pytest.importorskip("ray")
     with pytest.raises(FleetError, match=r"'127.0.0.1:9' cannot be reached"):
         open_fleet("127.0.0.1:9")
-    with pytest.raises(FleetError, match="'moon' is no fleet"):
+    with pytest.raises(FleetError, match="'moon' is not a fleet"):
         open_fleet("moon")

@@ -425,7 +425,7 @@ def test_bad_models(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="does not exist"):
         fuse_file(path, out)
     path.write_bytes(b"garbage" * 1000)
-    with pytest.raises(ConversionError, match="is no ONNX model"):
+    with pytest.raises(ConversionError, match="is not an ONNX model"):
         fuse_file(path, out)
     path.write_bytes(b"")
     with pytest.raises(ConversionError, match="holds no graph"):

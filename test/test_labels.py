@@ -35,7 +35,7 @@ def test_shipped_labels() -> None:
         ("{'x': [], 'y': 1}", "no dict of names"),
         ("['a', '', 'c']", "blank line 2"),
         ("", "0 names"),
-        ('[{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]', "entry 0, which is no name"),
+        ('[{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]', "entry 0, which is not a name"),
         ('["a", null, "c"]', "None as entry 1"),
         ('{"a": true, "b": false}', "no dict of names"),
         ("a\0\nb\0\nc\0\n", "zero bytes"),

@@ -225,7 +225,7 @@ def test_activation_overrules(tmp_path: Path) -> None:
     flattened = scores(path, activation="softmax")
     assert max(flattened.values()) < 0.01
     logits = write(tmp_path / "l.onnx")
-    with pytest.raises(BackendError, match="no probabilities.*set activation to softmax"):
+    with pytest.raises(BackendError, match="not probabilities.*set activation to softmax"):
         scores(logits, activation="none")
 
 
@@ -313,7 +313,7 @@ def test_odd_inputs_see_every_pixel_but_the_last_row_and_column(tmp_path: Path) 
     [
         ({"mean": (1.0, 2.0)}, {}, "one number, or one each"),
         ({"scale": (float("nan"),)}, {}, "one number"),
-        ({}, {"mean": "a, b"}, "metadata.*no list of numbers: 'a, b'"),
+        ({}, {"mean": "a, b"}, "metadata.*not a list of numbers: 'a, b'"),
         ({}, {"channel_order": "yuv"}, "rgb or bgr"),
         ({"onnx_providers": ("cuda2",)}, {}, "no 'cuda2', it offers .*cpu"),
     ],

@@ -112,7 +112,7 @@ def test_nothing_is_probed_that_is_not_needed(
         (("bpu", "hbm_runtime"), {}, "'hbm_runtime' is unknown.*auto, libdnn, hobot_dnn"),
         (("onnx",), {"path": BIN}, "cannot run it: 'model.bin' is a file for the backend 'bpu'"),
         (("bpu",), {"path": ONNX}, "cannot run it: 'model.onnx' is a file for the backend 'onnx'"),
-        (("auto",), {"path": Path("model.txt")}, "'model.txt' is no model file.*bin, .*onnx"),
+        (("auto",), {"path": Path("model.txt")}, "'model.txt' is not a model file.*bin, .*onnx"),
         (("auto",), {"path": Path("model.hbm")}, "use the .bin that it was compiled into"),
     ],
     ids=str,

@@ -384,10 +384,10 @@ def test_scores_are_smoothed_as_by_the_node(tmp_path: Path, capsys: Any) -> None
 def test_not_a_bag(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         Bag(tmp_path / "absent")
-    with pytest.raises(SourceError, match="no bag"):
+    with pytest.raises(SourceError, match="read as a bag"):
         Bag(tmp_path)
     (tmp_path / "film.mp4").write_bytes(b"film")
-    with pytest.raises(SourceError, match="no bag"):
+    with pytest.raises(SourceError, match="read as a bag"):
         Bag(tmp_path / "film.mp4")
 
 

@@ -109,7 +109,7 @@ def test_frames_behind_a_hole_are_read(name: str, codec: str, tmp_path: Path) ->
 def test_a_film_without_its_index_is_no_film(tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mp4", "mp4v")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert numbers(path) == ([], f"'{path}' is no video that OpenCV can read")
+    assert numbers(path) == ([], f"'{path}' is not a video that OpenCV can read")
 
 
 def test_a_short_film_fails_and_is_told_in_json(tmp_path: Path, capsys: Any) -> None:

@@ -185,13 +185,13 @@ class Slot(ABC):
         try:
             logits = self.infer_batch(len(converted))
         except Exception as error:
-            for each in converted:
-                yield Failed(each.request, error)
+            for ready in converted:
+                yield Failed(ready.request, error)
             return
         inferred = time.monotonic()
-        for each in converted:
-            times = Times(each.started, each.converted, inferred)
-            yield Inferred(each.request, logits[each.number], times, each.frame)
+        for ready in converted:
+            times = Times(ready.started, ready.converted, inferred)
+            yield Inferred(ready.request, logits[ready.number], times, ready.frame)
 
 
 @dataclass(frozen=True)
@@ -390,7 +390,7 @@ def image_size(path: Path, shape: Sequence[int], *, channels_last: bool) -> tupl
     """Width and height of a 1x3xHxW or 1xHxWx3 input, in pixels.
 
     Raises:
-        BackendError: the shape is no image of even size, as NV12 needs.
+        BackendError: the shape is not that of an image of even size, as NV12 needs.
 
     """
     if len(shape) == 4 and shape[0] == 1:

@@ -144,7 +144,7 @@ class HobotDnnBackend:
         self.scheduling = {"core_id": options.bpu_core, "priority": options.bpu_priority}
         model = self.loaded.model
         if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise BackendError(f"'{path}' is no classifier: expected one input and one output")
+            raise BackendError(f"'{path}' is not a classifier: expected one input and one output")
         image = model.inputs[0].properties
         if "NV12" not in str(image.tensor_type).upper():
             raise BackendError(

@@ -61,8 +61,8 @@ def available() -> str | None:
 
 def version() -> str:
     """ONNX Runtime's own version."""
-    told: str = library().__version__
-    return told
+    version: str = library().__version__
+    return version
 
 
 _KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
@@ -83,15 +83,15 @@ def providers(wanted: Sequence[str], offered: Sequence[str]) -> list[str]:
     """
     known = {name.removesuffix("ExecutionProvider").lower(): name for name in offered}
     chosen: list[str] = []
-    for each in (name.strip() for name in wanted):
-        key = each.lower().removesuffix("executionprovider")
+    for name in (name.strip() for name in wanted):
+        key = name.lower().removesuffix("executionprovider")
         if key in ("auto", ""):
             chosen += [name for name in offered if name != _REMOTE]
         elif key in known:
             chosen.append(known[key])
         else:
             raise BackendError(
-                f"onnx_providers: the installed ONNX Runtime has no '{each}', it offers "
+                f"onnx_providers: the installed ONNX Runtime has no '{name}', it offers "
                 f"{', '.join(known)}: install the onnxruntime package that has it (onnxruntime-gpu, "
                 "onnxruntime-openvino)"
             )
@@ -247,13 +247,13 @@ class OnnxBackend:
         text = self._metadata.get(key, "")
         try:
             values = values or [
-                float(each) for each in text.strip("[]() ").replace(",", " ").split()
+                float(number) for number in text.strip("[]() ").replace(",", " ").split()
             ]
         except ValueError:
             values = ()
         if not values and text:
             raise BackendError(
-                f"{name} in the metadata of '{path}' is no list of numbers: '{text}'"
+                f"{name} in the metadata of '{path}' is not a list of numbers: '{text}'"
             )
         values = values or default
         if len(values) not in (1, 3) or not np.isfinite(values).all():

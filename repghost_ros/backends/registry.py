@@ -28,7 +28,7 @@ def choose(
         backend: one of BACKENDS; `auto` is the model file's own, else the BPU where there is one. The
             simulator, `sim`, is chosen only by name.
         bpu_runtime: one of BPU_RUNTIMES; ignored for models that run elsewhere.
-        path: the model's file, if the user gave one; named models exist for all backends.
+        path: the model's file, if the user gave one; models of the catalogue exist for all backends.
 
     Raises:
         BackendError: the model is not for that backend, or no runtime for it is usable here.
@@ -44,7 +44,7 @@ def choose(
     if not fitting:
         known = dict.fromkeys(suffix for runtime in RUNTIMES for suffix in runtime.suffixes)
         raise BackendError(
-            f"'{path}' is no model file: expected one that ends in {', '.join(known)}"
+            f"'{path}' is not a model file: expected one that ends in {', '.join(known)}"
             + _BARE * (path is not None and path.suffix.lower() == ".hbm")
         )
     auto = [runtime for runtime in fitting if runtime.backend != sim.RUNTIME.backend]

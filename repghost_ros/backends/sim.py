@@ -66,14 +66,14 @@ def simulate(
     out = folder / "out"
     out.mkdir(exist_ok=True)
 
-    def each(value: str) -> str:
+    def for_all(value: str) -> str:
         return ",".join([value] * count)
 
     command = [
         *(toolchain.program("hbdk-sim"), "-f", "model.hbm", "-n", model.bpu_parts[0], "-o", "out"),
         *("-i", ",".join(f"{number}.yuv" for number in range(count))),
-        *("--yuv-size", each(size), "--yuv-stride", each(str(model.width))),
-        *("--yuv-roi-coord", each("0x0"), "--yuv-roi-size", each(size)),
+        *("--yuv-size", for_all(size), "--yuv-stride", for_all(str(model.width))),
+        *("--yuv-roi-coord", for_all("0x0"), "--yuv-roi-size", for_all(size)),
     ]
     try:
         done = subprocess.run(

@@ -47,7 +47,7 @@ class Toolchain:
 
 
 def find_toolchain() -> Toolchain:
-    """Return the toolchain named by REPGHOST_TOOLCHAIN, else on PATH, else in the checkout.
+    """Return the toolchain at REPGHOST_TOOLCHAIN, else on PATH, else in the checkout.
 
     REPGHOST_TOOLCHAIN names a virtual environment or the folder of its programs; `make toolchain`
     makes `.venv-toolchain` in the checkout.
@@ -56,10 +56,10 @@ def find_toolchain() -> Toolchain:
         DependencyError: there is none, or it is incomplete, broken or of another release.
 
     """
-    named = os.environ.get("REPGHOST_TOOLCHAIN")
+    given = os.environ.get("REPGHOST_TOOLCHAIN")
     on_path = shutil.which(MAPPER)
-    if named:
-        folder = Path(named).expanduser().absolute()
+    if given:
+        folder = Path(given).expanduser().absolute()
         folder = folder / "bin" if (folder / "bin").is_dir() else folder
     elif on_path:
         folder = Path(on_path).absolute().parent
@@ -69,7 +69,7 @@ def find_toolchain() -> Toolchain:
     if len(missing) == len(PROGRAMS):
         where = (
             f"not in '{folder}', which REPGHOST_TOOLCHAIN names"
-            if named
+            if given
             else ("neither on PATH nor in .venv-toolchain, and REPGHOST_TOOLCHAIN names none")
         )
         raise DependencyError(f"the vendor's toolchain is {where}: {_SET_UP}")
@@ -90,7 +90,7 @@ def find_toolchain() -> Toolchain:
 
 
 def _interpreter(program: Path) -> Path:
-    """Return the Python named by a program's first line."""
+    """Return the Python in a program's first line."""
     with program.open("rb") as file:
         words = os.fsdecode(file.readline().strip())[2:].split()
     if words and Path(words[0]).name == "env":

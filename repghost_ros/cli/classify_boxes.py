@@ -132,8 +132,10 @@ class BoxesReport:
 
 def _line(region: Region) -> str:
     box = region.box
-    place = f"  {box.x:g},{box.y:g} {box.width:g}x{box.height:g} {box.class_id}".rstrip()
-    return "  ".join([place, *(f"{each.score:.2%} {each.class_id}" for each in region.results[:2])])
+    where = f"  {box.x:g},{box.y:g} {box.width:g}x{box.height:g} {box.class_id}".rstrip()
+    return "  ".join(
+        [where, *(f"{result.score:.2%} {result.class_id}" for result in region.results[:2])]
+    )
 
 
 def _as_json(region: Region) -> dict[str, Any]:

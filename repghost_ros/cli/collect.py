@@ -248,6 +248,6 @@ def _answered(
 
 def _of_files(files: list[Path], every: int) -> Iterator[Item]:
     """Iterate over the sources: a picture file is one of its own, as a video is."""
-    for each in pictures(files, every=every):
-        original = each.path if each.index is None else None
-        yield Item(each.index or 0, each.frame, None, original, each.source)
+    for found in pictures(files, every=every):
+        original = found.path if found.index is None else None
+        yield Item(found.index or 0, found.frame, None, original, found.source)

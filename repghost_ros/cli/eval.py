@@ -74,7 +74,7 @@ class EvalReport:
     @property
     def failed(self) -> bool:
         """True if a picture could not be classified."""
-        return any(prediction.error for each in self.evaluated for prediction in each.predictions)
+        return any(prediction.error for model in self.evaluated for prediction in model.predictions)
 
     def text(self) -> Iterator[str | Table]:
         """Yield a table of accuracies, and some of the pictures on which two models differ."""
@@ -107,7 +107,7 @@ class EvalReport:
         """Return one dict per model."""
         report: dict[str, Any] = {
             "resize": self.resize,
-            "results": [_row(each) for each in self.evaluated],
+            "results": [_row(model) for model in self.evaluated],
         }
         if self.agreement:
             report["agreement"] = {
@@ -204,12 +204,12 @@ def run(options: argparse.Namespace) -> EvalReport:
             made = _predict(options, protocol, model, samples)
             about = (candidate.name, model.path, model.runtime, model.labels)
             evaluated.append(Evaluated(*about, made))
-    _log_errors([p for each in evaluated for p in each.predictions if p.error])
-    if options.out and any(each.accuracy.pictures for each in evaluated):
+    _log_errors([p for model in evaluated for p in model.predictions if p.error])
+    if options.out and any(model.accuracy.pictures for model in evaluated):
         write_per_class(options.out / "per_class.csv", evaluated)
     if options.report:
         write_evaluation(options.report, evaluated, fitting, options.folder)
-    both = agreement(*(each.predictions for each in evaluated)) if len(evaluated) == 2 else None
+    both = agreement(*(model.predictions for model in evaluated)) if len(evaluated) == 2 else None
     return EvalReport(evaluated, protocol.resize, fitting, both)
 
 

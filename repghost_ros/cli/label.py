@@ -34,7 +34,7 @@ class LabelReport:
         """Yield the page's address and, at the end, the counts."""
         yield from self._serve()
         state = self._labeling.state()
-        counts = ", ".join(f"{each['count']} {each['name']}" for each in state["classes"])
+        counts = ", ".join(f"{entry['count']} {entry['name']}" for entry in state["classes"])
         yield f"{counts or 'no classes'}; {state['left'] + state['skipped']} unlabeled"
 
     def as_json(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class TeachReport:
         about = taught.as_json()
         yield Table(
             ("class", "pictures", "measured", "right"),
-            [tuple(each.values()) for each in about["classes"]],
+            [tuple(row.values()) for row in about["classes"]],
         )
         yield f"held-out pictures: {_words(taught.held_out)}"
         yield f"cross-validated on the others: {_words(taught.validated)}"

@@ -341,8 +341,12 @@ class _Trials:
         progress = _prefixed(self._assignment.progress, "finding the worst layers")
         compile_bin(job, self._assignment.toolchain, progress).unlink()
         self._int8_prediction = prediction(job)
-        # The toolchain's own preprocessing is no layer of the model.
-        layers = [each.layer for each in similarities(job) if not each.layer.startswith("HZ_")]
+        # The toolchain's own preprocessing is not a layer of the model.
+        layers = [
+            similarity.layer
+            for similarity in similarities(job)
+            if not similarity.layer.startswith("HZ_")
+        ]
         for count in INT16_NODES:
             variant = replace(trial.variant, int16=tuple(layers[:count]))
             self._attempt(variant, (trial.method,))

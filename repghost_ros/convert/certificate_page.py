@@ -143,7 +143,7 @@ def _losses(certificate: Certificate) -> Iterator[str]:
     yield "<h2>Layers that lost the most</h2>"
     yield table(
         ("layer", "cosine similarity to the float model's output"),
-        ((each.layer, f"{each.cosine:.4f}") for each in certificate.layers[:_ROWS]),
+        ((layer.layer, f"{layer.cosine:.4f}") for layer in certificate.layers[:_ROWS]),
     )
     changed = certificate.changed()
     pictures = len(certificate.of_float.samples)
@@ -178,7 +178,7 @@ def difference(drift: float) -> str:
 
 
 def _names(certificate: Certificate, count: int) -> list[str]:
-    return [f"{each.layer} ({each.cosine:.3f})" for each in certificate.layers[:count]]
+    return [f"{layer.layer} ({layer.cosine:.3f})" for layer in certificate.layers[:count]]
 
 
 def _percent(share: float | None) -> str:

@@ -329,7 +329,7 @@ def similarities(job: Job) -> list[Similarity]:
         for name, layer in layers.items()
         if layer.get("cosine_similarity", "--").lstrip("-") not in ("", "nan")
     ]
-    return sorted(found, key=lambda each: each.cosine)
+    return sorted(found, key=lambda layer: layer.cosine)
 
 
 def _run(job: Job, toolchain: Toolchain, progress: ShowStage, until: str = "") -> None:

@@ -59,7 +59,7 @@ def timm_network(name: str, checkpoint: Path | None = None) -> Any:
     """
     record = MODELS.get(name)
     if record is None or not record.timm:
-        known = ", ".join(each.name for each in MODELS.values() if each.timm)
+        known = ", ".join(entry.name for entry in MODELS.values() if entry.timm)
         raise ConversionError(f"timm has no '{name}': choose one of {known}")
     need("torch", _INSTALL)
     timm = need("timm", _INSTALL)

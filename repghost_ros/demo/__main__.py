@@ -78,7 +78,7 @@ def _fps(text: str) -> float:
     except ValueError:
         fps = 0.0
     if not 0.1 <= fps <= 1000:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 0.1 to 1000")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0.1 to 1000")
     return fps
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-_HEAD = ("sign shown", "named as", "score", "right", "latency", "fps")
+_HEAD = ("sign shown", "classified as", "score", "right", "latency", "fps")
 _ROW = "{:<21} {:<21} {:>5}  {:>9}  {:>8}  {:>5}"
 _SHOWN = 10  # scenes on the terminal
 
@@ -18,7 +18,7 @@ class Sighting:
     """A sign as long as it is in view."""
 
     truth: str
-    named: str = ""
+    answer: str = ""
     """The best class of its last frame."""
     score: float = 0.0
     frames: int = 0
@@ -29,7 +29,7 @@ class Sighting:
     def cells(self) -> tuple[str, ...]:
         """Return a row of the table."""
         return (
-            *(self.truth, self.named, f"{self.score:.0%}", f"{self.right} of {self.frames}"),
+            *(self.truth, self.answer, f"{self.score:.0%}", f"{self.right} of {self.frames}"),
             *(f"{self.latency_ms:.1f} ms", f"{self.fps:.1f}"),
         )
 
@@ -71,9 +71,9 @@ class Display:
             justify: Any = "left" if width == 21 else "right"
             table.add_column(name, justify=justify, no_wrap=True, width=width)
         for scene in self._scenes:
-            style = "green" if scene.named == scene.truth else "red"
-            truth, named, *rest = scene.cells()
-            table.add_row(truth, f"[{style}]{named}[/]", *rest)
+            style = "green" if scene.answer == scene.truth else "red"
+            truth, answer, *rest = scene.cells()
+            table.add_row(truth, f"[{style}]{answer}[/]", *rest)
         if not self._scenes:
             table.caption = "waiting for the first answer"
         return table

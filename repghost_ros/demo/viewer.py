@@ -101,7 +101,7 @@ class Viewer(Node):
         self._scene.frames += 1
         self._scene.right += right
         if results:
-            self._scene.named, self._scene.score = results[0].class_id, results[0].score
+            self._scene.answer, self._scene.score = results[0].class_id, results[0].score
 
     def _keep(self, stamp: Any, truth: str, results: list[Result]) -> None:
         image = self._images.get(_key(stamp))
@@ -144,7 +144,7 @@ def main(args: list[str] | None = None) -> None:
     viewer.display.close()
     if viewer.answers:
         share = viewer.right / viewer.answers
-        print(f"{viewer.right} of {viewer.answers} frames named rightly ({share:.1%})")
+        print(f"{viewer.right} of {viewer.answers} frames classified correctly ({share:.1%})")
     if options.picture and viewer.shown:
         cv2.imwrite(options.picture, viewer.contact_sheet()[..., ::-1])
         print(f"a few of them are drawn in {options.picture}")

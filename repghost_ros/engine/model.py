@@ -397,13 +397,13 @@ class ModelSpec:
     def _labels(self, backend: Backend, own: Own) -> tuple[str, ...]:
         if self.labels_path:
             return read_labels(Path(self.labels_path), backend.classes)
-        named = "" if self.model_path else self.model
+        name = "" if self.model_path else self.model
         if own.labels and len(own.labels) != backend.classes:
             raise LabelsError(
                 f"the model's file records {len(own.labels)} labels for {backend.classes} classes: "
                 "name its labels file in labels_path"
             )
-        return own.labels or backend.labels or labels_for(named, backend.classes)
+        return own.labels or backend.labels or labels_for(name, backend.classes)
 
 
 def _itself(frame: Frame) -> Frame:

@@ -163,8 +163,8 @@ def _font_files(letters: str) -> tuple[tuple[str, int], ...]:
     if shutil.which("fc-match"):
         pattern = "sans" + (f":charset={' '.join(f'{ord(c):x}' for c in letters)}" * bool(letters))
         command = ["fc-match", "--format=%{file}|%{index}", pattern]
-        told = subprocess.run(command, capture_output=True, text=True).stdout
-        path, _, index = told.partition("|")
+        listed = subprocess.run(command, capture_output=True, text=True).stdout
+        path, _, index = listed.partition("|")
         if index.isdecimal():
             found.append((path, int(index) & 0xFFFF))
     return (*found, *((path, 0) for path in _FONTS if Path(path).is_file()))

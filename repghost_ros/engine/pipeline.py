@@ -95,7 +95,7 @@ class Bell:
 
 @dataclass(eq=False)
 class _Ticket(Generic[AnyRequest]):
-    """A frame's place in the order of its stream."""
+    """A frame's position in the order of its stream."""
 
     stream: Stream[AnyRequest]
     requests: Sequence[AnyRequest]
@@ -259,7 +259,7 @@ class Stream(Generic[AnyRequest]):
             with self._shared.lock:
                 self._in_order.popleft()
                 self._ended[kind] += 1
-                waiting = bool(self._waiting)  # perhaps for this place in flight
+                waiting = bool(self._waiting)  # perhaps for this one to leave
                 ended = self._next_ended()
             if waiting:
                 self._shared.next_asleep().wake()

@@ -66,4 +66,4 @@ class Counts:
         return self.received - sum(getattr(self, name) for name in COUNT_NAMES[1:])
 
 
-COUNT_NAMES = tuple(each.name for each in fields(Counts))
+COUNT_NAMES = tuple(entry.name for entry in fields(Counts))

@@ -98,7 +98,7 @@ def probabilities(
     # What int8 makes of 0 and 1 may lie a step outside.
     if not (np.isfinite(outputs).all() and outputs.min() > -0.02 and outputs.max() < 1.02):
         raise BackendError(
-            f"the model's outputs are no probabilities, they are from {outputs.min():g} to "
+            f"the model's outputs are not probabilities, they are from {outputs.min():g} to "
             f"{outputs.max():g}: set activation to softmax or sigmoid"
         )
     scores = outputs.astype(np.float64).clip(0.0, 1.0)

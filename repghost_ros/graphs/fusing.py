@@ -493,9 +493,9 @@ def drift_of(model: Any, fused: Any, name: str, inputs: Sequence[np.ndarray]) ->
     try:
         before, after = (
             onnxruntime.InferenceSession(
-                each.SerializeToString(), providers=["CPUExecutionProvider"]
+                network.SerializeToString(), providers=["CPUExecutionProvider"]
             )
-            for each in (model, fused)
+            for network in (model, fused)
         )
         pairs = [
             (before.run(None, {name: image})[0], after.run(None, {name: image})[0])

@@ -34,9 +34,9 @@ def load(path: Path) -> Any:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's own, and errors from reading external weights
-        raise ConversionError(f"'{path}' is no ONNX model: {error}") from error
+        raise ConversionError(f"'{path}' is not an ONNX model: {error}") from error
     if not model.graph.node:
-        raise ConversionError(f"'{path}' is no ONNX model: it holds no graph")
+        raise ConversionError(f"'{path}' is not an ONNX model: it holds no graph")
     weights = {entry.name for entry in model.graph.initializer}
     images = [entry for entry in model.graph.input if entry.name not in weights]
     if len(images) < len(model.graph.input):

@@ -57,7 +57,7 @@ def cut(model: Any, name: str = "the model") -> Trunk:
     while node is not None and node.op_type in _FOLLOWS:
         node = makers.get(node.input[0])
     if node is not None and node.op_type == "Add":  # the bias of a MatMul
-        node = makers.get(next((each for each in node.input if each not in weights), ""))
+        node = makers.get(next((name for name in node.input if name not in weights), ""))
         if node is not None and node.op_type != "MatMul":
             node = None
     width = None if node is None else _inputs(node, weights)
@@ -117,7 +117,7 @@ def copy_with_metadata(model: Any, entries: Mapping[str, str]) -> Any:
 
 
 def _inputs(node: Any, weights: Mapping[str, np.ndarray]) -> int | None:
-    """Count the features that a linear layer reads; None if it is no linear layer of one position."""
+    """Count the features that a linear layer of one position reads; None for another layer."""
     if len(node.input) < 2 or node.input[0] in weights or node.input[1] not in weights:
         return None
     shape = weights[node.input[1]].shape
@@ -149,8 +149,8 @@ def _reads(node: Any) -> Sequence[str]:
     read = list(node.input)
     for attribute in node.attribute:
         for inner in [attribute.g, *attribute.graphs]:
-            for each in inner.node:
-                read += _reads(each)
+            for inner_node in inner.node:
+                read += _reads(inner_node)
     return read
 
 

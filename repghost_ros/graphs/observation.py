@@ -52,8 +52,8 @@ def observe(model: Any, names: Iterable[str], images: Iterable[np.ndarray]) -> d
         (image,) = session.get_inputs()
         means: dict[str, list[np.ndarray]] = {name: [] for name in names}
         largest: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for each in images:
-            for name, value in zip(names, session.run(names, {image.name: each}), strict=True):
+        for image_of in images:
+            for name, value in zip(names, session.run(names, {image.name: image_of}), strict=True):
                 channels = value[0].reshape(value.shape[1], -1)
                 means[name].append(channels.mean(axis=1, dtype=np.float64))
                 largest[name].append(np.abs(channels).max(axis=1).astype(np.float64))

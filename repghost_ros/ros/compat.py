@@ -122,7 +122,7 @@ class WaitSet:
             self._set.add_guard_condition(self._guard.handle)
             self._set.wait(int(seconds * 1e9))
             ready = self._set.get_ready_entities("service")
-        return [each for each in services if each.handle.pointer in ready]
+        return [service for service in services if service.handle.pointer in ready]
 
     def close(self) -> None:
         """Release its middleware resources."""

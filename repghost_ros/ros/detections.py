@@ -63,7 +63,7 @@ class BoxArray(ABC):
         """The message; `answer` writes the results into it.
 
         Raises:
-            FrameError: the bytes are no such message.
+            FrameError: the bytes are not such a message.
 
         """
         try:
@@ -81,7 +81,7 @@ class BoxArray(ABC):
         """Return the message with these results.
 
         Args:
-            results: of the classified boxes, by their place in `boxes`; empty for a box that shows
+            results: of the classified boxes, by their index in `boxes`; empty for a box that shows
                 nothing. Other boxes stay as they are.
 
         """
@@ -107,7 +107,7 @@ class Detections(BoxArray):
     @staticmethod
     def _box(detection: Any) -> Box:
         found = max(
-            (each.hypothesis for each in detection.results),
+            (result.hypothesis for result in detection.results),
             key=lambda hypothesis: hypothesis.score,
             default=ObjectHypothesis(),
         )

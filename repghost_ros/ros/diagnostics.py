@@ -80,7 +80,7 @@ def camera_status(
         report: the statistics of the period that just ended.
         thresholds: limits beyond which it is no longer OK.
         paused: why no image is classified, empty if they are.
-        values: what else is told.
+        values: further facts.
 
     """
     level, message = _judge(report, thresholds, paused)

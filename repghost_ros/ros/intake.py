@@ -63,8 +63,10 @@ class Intake:
 
     def _serve(self) -> None:
         """Pass messages on as they arrive, for a while, then look after the subscriptions."""
-        followed = [each for each in self._subscriptions if each.handle is not None]
-        handles = [each.handle for each in followed]
+        followed = [
+            subscription for subscription in self._subscriptions if subscription.handle is not None
+        ]
+        handles = [subscription.handle for subscription in followed]
         now = time.monotonic()
         until = now + _PERIOD
         while now < until and not self._thread.closing:

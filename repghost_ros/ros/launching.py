@@ -26,7 +26,7 @@ ARGUMENTS = {
 
 
 def refuse_unknown(file: str, given: Iterable[str], own: Iterable[str] = ()) -> None:
-    """Refuse misspelt arguments if this is the launch file named on the command line.
+    """Refuse misspelt arguments if this is the launch file on the command line.
 
     A launch file that includes this one may have its own arguments, so nothing is refused then.
 

@@ -304,8 +304,8 @@ class Parameters:
     )
 
     def __post_init__(self) -> None:
-        named = [camera for camera in self.cameras if camera]
-        if len(set(named)) < len(named) or not all(map(_PREFIX.fullmatch, named)):
+        prefixes = [camera for camera in self.cameras if camera]
+        if len(set(prefixes)) < len(prefixes) or not all(map(_PREFIX.fullmatch, prefixes)):
             raise ParameterError(
                 f"parameter 'cameras' cannot be {list(self.cameras)}: give each camera a relative "
                 "topic prefix of its own, such as front or arm/left"

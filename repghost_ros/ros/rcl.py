@@ -192,11 +192,11 @@ class MessageTaker:
         self._woken = bell.take()
         self._state.wake = self._woken.descriptor
         memory = self._idle.pop() if self._idle else _Memory()
-        place = self._receive(self._reference, memory.reference, int(seconds * 1e9))
-        if place >= 0:
-            return place, Taken(memory, self._idle)
+        index = self._receive(self._reference, memory.reference, int(seconds * 1e9))
+        if index >= 0:
+            return index, Taken(memory, self._idle)
         self._idle.append(memory)
-        if place == _FAILED:
+        if index == _FAILED:
             _check(self._state.status, "a message cannot be taken")
         return None
 
@@ -204,7 +204,7 @@ class MessageTaker:
         self.release()
         self._followed = subscriptions
         self._set = _rclpy.WaitSet(len(subscriptions), 1, 0, 0, 0, 0, self._context.handle)
-        handles = [each.handle for each in subscriptions]
+        handles = [subscription.handle for subscription in subscriptions]
         for handle in (self._context.handle, self._guard.handle, self._set, *handles):
             self._used.enter_context(handle)
         self._pointers = (c_void_p * len(handles))(*(handle.pointer for handle in handles))
@@ -226,7 +226,9 @@ class MessageTaker:
         state, waiting = self._state, _WAITING
         state.status = (
             waiting["clear"](state.set)
-            or any(waiting["add_subscription"](state.set, each, None) for each in self._pointers)
+            or any(
+                waiting["add_subscription"](state.set, pointer, None) for pointer in self._pointers
+            )
             or waiting["add_guard"](state.set, state.guard, None)
         )
         if state.status:

@@ -42,7 +42,7 @@ class RegionRequest(ImageRequest):
 
     box: Box = field(kw_only=True)
     number: int = field(kw_only=True)
-    """Its place in the array."""
+    """Its index in the array."""
 
 
 class SharedFrame:
@@ -86,7 +86,7 @@ class Regions(Sequence[RegionRequest]):
     frame: SharedFrame
     requests: tuple[RegionRequest, ...]
     refused: Mapping[int, Exception]
-    """Why the other boxes that were chosen show nothing, by their place in the array."""
+    """Why the other boxes that were chosen show nothing, by their index in the array."""
 
     def __getitem__(self, index: Any) -> Any:
         return self.requests[index]
@@ -202,7 +202,7 @@ class RegionCamera(Camera):
 
     def _deliver(self, requests: Sequence[ImageRequest], outcomes: Sequence[Outcome[Any]]) -> None:
         unpublishable = not isinstance(requests, Regions) or requests.frame.unreadable
-        if not unpublishable and not any(isinstance(each, Failed) for each in outcomes):
+        if not unpublishable and not any(isinstance(outcome, Failed) for outcome in outcomes):
             assert isinstance(requests, Regions)
             self._publish(requests, outcomes)
         self._record_all(requests, outcomes)
@@ -256,7 +256,7 @@ class RegionCamera(Camera):
                 box = getattr(outcome.request, "number", None)
                 self._record(outcome, about if box is None else f"{about}, box {box}")
         if answered:
-            self._record(max(answered, key=lambda each: each.times.inferred), about)
+            self._record(max(answered, key=lambda outcome: outcome.times.inferred), about)
 
 
 def _refuse(error: FrameError, _: Serialized) -> Frame:

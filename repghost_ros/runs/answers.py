@@ -88,7 +88,7 @@ def _write_csv(file: TextIO, top_k: int) -> Callable[[Answer], None]:
     table.writerow((*_COLUMNS, *(name for pair in pairs for name in pair)))
 
     def write(answer: Answer) -> None:
-        cells = [cell for each in answer.results for cell in (each.class_id, each.score)]
+        cells = [cell for result in answer.results for cell in (result.class_id, result.score)]
         fields = (getattr(answer, name) for name in _FIELDS)
         table.writerow((next(indices), *fields, *cells, *[""] * (2 * top_k - len(cells))))
 
@@ -139,7 +139,7 @@ def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
 
 def _as_json(answer: Answer) -> dict[str, Any]:
     fields = {name: getattr(answer, name) for name in _FIELDS}
-    results = [{"class_id": each.class_id, "score": each.score} for each in answer.results]
+    results = [{"class_id": result.class_id, "score": result.score} for result in answer.results]
     return {**fields, "results": results}
 
 
@@ -240,7 +240,7 @@ def _read_parquet(path: Path) -> list[Answer]:
 
 def _read_bag(path: Path, topic: str) -> list[Answer]:
     with Bag(path) as bag:
-        names = [each.name for each in bag.topics(*CLASSIFICATIONS)]
+        names = [topic.name for topic in bag.topics(*CLASSIFICATIONS)]
         if topic not in names and (topic or len(names) != 1):
             raise SourceError(
                 f"bag '{path}' has classifications on {', '.join(names) or 'no topic'}, "

@@ -58,7 +58,7 @@ class Certified:
 
     @staticmethod
     def read(path: Path) -> Certified:
-        """Read the file named CERTIFIED."""
+        """Read the file CERTIFIED."""
         with np.load(path) as file:
             return Certified(file["nv12"], file["logits"], str(file["sha256"]))
 
@@ -179,7 +179,7 @@ def _self_test(model: Model) -> Finding:
             other.close()
             reference.close()
     count = len(LABELS) * _SIGNS
-    detail = f"{right} of {count} rendered signs named rightly"
+    detail = f"{right} of {count} rendered signs classified correctly"
     error = float(np.mean(errors)) if errors else 0.0
     if errors:
         detail += f"; logits {error:.1%} off the float model's"
@@ -255,15 +255,15 @@ def _cameras() -> Iterator[Finding]:
     """Yield the topics of images that are published now; a process of its own asks ROS."""
     command = [sys.executable, "-m", "repghost_ros.ros.topics"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=_LISTING_S)
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=_LISTING_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         yield Finding("camera topics", NOTE, f"ROS did not tell: {error}")
         return
-    lines = told.stdout.split("\n")
-    if told.returncode:
-        said = told.stderr.strip().rpartition("\n")[2]
+    lines = listed.stdout.split("\n")
+    if listed.returncode:
+        said = listed.stderr.strip().rpartition("\n")[2]
         yield Finding("camera topics", NOTE, f"ROS cannot be asked: {said}")
-    elif not told.stdout.strip():
+    elif not listed.stdout.strip():
         yield Finding("camera topics", NOTE, "none", "start the camera to have it in the report")
     else:
         yield Finding("camera topics", OK, ", ".join(line for line in lines if line))

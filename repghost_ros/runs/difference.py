@@ -33,7 +33,7 @@ class Difference:
     extra: int
     """Frames that only the second answered."""
     refused: int
-    """Frames that both refused; they are no difference."""
+    """Frames that both refused; they do not count as a difference."""
     failed: int
     """Frames on which a backend failed, in the first or the second."""
     same_top1: int

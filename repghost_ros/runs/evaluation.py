@@ -126,7 +126,7 @@ def predict(
         workers: pictures classified at the same time in this process; default: one per core.
         folder: keeps predictions.csv; predictions there are used again if they have the same model,
             options and picture (its path, size and time of change).
-        fleet: whose workers predict, in place of this process; they read the same paths.
+        fleet: whose workers predict, instead of this process; they read the same paths.
         progress: wraps the predictions made in this run; called with them and their number.
 
     Raises:
@@ -294,8 +294,8 @@ def accuracy(predictions: Iterable[Prediction]) -> Accuracy:
             total.top1 += hits[0]
             total.top5 += hits[1]
             counts = total.per_class.setdefault(truth, [0, 0, 0])
-            for place, count in enumerate((1, *hits)):
-                counts[place] += count
+            for column, count in enumerate((1, *hits)):
+                counts[column] += count
     return total
 
 
@@ -343,13 +343,13 @@ class Evaluated:
 def write_per_class(path: Path, evaluated: Sequence[Evaluated]) -> None:
     """Write a CSV with one line per class: pictures, and each model's share of top-1 and top-5 hits."""
     labels = evaluated[0].labels
-    accuracies = {each.name: each.accuracy for each in evaluated}
-    classes = sorted({index for each in accuracies.values() for index in each.per_class})
+    accuracies = {model.name: model.accuracy for model in evaluated}
+    classes = sorted({index for accuracy in accuracies.values() for index in accuracy.per_class})
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         heads = [f"{name} {top}" for name in accuracies for top in ("top-1", "top-5")]
         writer.writerow(("index", "class", "pictures", *heads))
         for index in classes:
-            counts = [each.per_class.get(index, [0, 0, 0]) for each in accuracies.values()]
+            counts = [accuracy.per_class.get(index, [0, 0, 0]) for accuracy in accuracies.values()]
             shares = [f"{hits / max(1, c[0]):.4f}" for c in counts for hits in c[1:]]
             writer.writerow((index, labels[index], max(c[0] for c in counts), *shares))

@@ -78,7 +78,9 @@ def open_fleet(on: str = "local", workers: int | None = None) -> Fleet:
         return LocalFleet(workers or cores())
     if on == "ray" or on.startswith("ray://") or on.rpartition(":")[2].isdigit():
         return RayFleet("" if on == "ray" else on)
-    raise FleetError(f"'{on}' is no fleet: local, ray, or a Ray cluster's address ray://HEAD:10001")
+    raise FleetError(
+        f"'{on}' is not a fleet: local, ray, or a Ray cluster's address ray://HEAD:10001"
+    )
 
 
 def shared(data: Any) -> bytes:
@@ -244,13 +246,13 @@ class RayFleet:
         strategy = need("ray.util.scheduling_strategies", RAY).NodeAffinitySchedulingStrategy
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         remote = self._ray.remote(_versions)
-        told = {
+        addresses = {
             node["NodeManagerHostname"]: remote.options(
                 num_cpus=0, scheduling_strategy=strategy(node["NodeID"], soft=False)
             ).remote()
             for node in nodes
         }
-        for host, reference in told.items():
+        for host, reference in addresses.items():
             try:
                 versions = self._ray.get(reference)
             except Exception as error:

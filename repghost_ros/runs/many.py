@@ -179,7 +179,7 @@ def replay_many(
         format: one of FORMATS.
         compare_with: OUT of an earlier run.
         cache: folder for copies of bags that are URLs, on every machine.
-        progress: told frames done and frames in all.
+        progress: called with the frames done and the frames in all.
 
     Returns:
         one row per bag, in their order; errors are in the bag's row.
@@ -330,12 +330,12 @@ class _Writer:
         """Return whether an earlier run answered this bag; if not, it will be answered now."""
         record = self._record(plan.bag)
         try:
-            told = json.loads(record.read_text(encoding="utf-8"))
-            row = Row(**told["row"])
+            written = json.loads(record.read_text(encoding="utf-8"))
+            row = Row(**written["row"])
         except (OSError, ValueError, KeyError, TypeError):
             row = None
         identity = [plan.identity, self._options]
-        if row and told["identity"] == identity and (self._out / row.result).is_file():
+        if row and written["identity"] == identity and (self._out / row.result).is_file():
             self.rows[plan.bag] = self._compared(replace(row, bag=plan.bag))
             return True
         self._plans[plan.bag] = plan
@@ -352,7 +352,7 @@ class _Writer:
         return 0 if isinstance(value, Exception) else len(value[0])
 
     def _write(self, plan: BagPlan, parts: list[Any]) -> None:
-        failed = [_reason(each) for each in parts if isinstance(each, Exception)]
+        failed = [_reason(part) for part in parts if isinstance(part, Exception)]
         if failed:  # a gap within its answers would go unnoticed: the whole bag is retried
             self.rows[plan.bag] = Row(plan.bag, "", plan.topic, plan.frames, error=failed[0])
             return
@@ -362,7 +362,9 @@ class _Writer:
         with open_results(path, top_k=self._top_k, bag=without_passwords(plan.bag)) as write:
             for answer in summary.count(every):
                 write(answer)
-        classes = dict(sorted(summary.classes.items(), key=lambda each: (-each[1], each[0])))
+        classes = dict(
+            sorted(summary.classes.items(), key=lambda counted: (-counted[1], counted[0]))
+        )
         broken = next((error for _, error in parts if error), "")
         row = Row(
             *(plan.bag, name, plan.topic, summary.frames, summary.refused, summary.failed, classes),
@@ -370,8 +372,8 @@ class _Writer:
         )
         self.rows[plan.bag] = self._compared(row)
         if not (broken or summary.failed):  # the next run tries again
-            told = {"identity": [plan.identity, self._options], "row": asdict(row)}
-            _write_json(self._record(plan.bag), told)
+            entry = {"identity": [plan.identity, self._options], "row": asdict(row)}
+            _write_json(self._record(plan.bag), entry)
 
     def _compared(self, row: Row) -> Row:
         if self._compare_with is None:

@@ -52,30 +52,30 @@ def write_evaluation(
             ("model", "runtime", "pictures", "refused", "failed", "top-1", "top-5"),
             (
                 (
-                    *(each.name, each.runtime),
-                    *(each.accuracy.pictures, each.accuracy.refused, each.accuracy.failed),
-                    percent(each.accuracy.share(each.accuracy.top1)),
-                    percent(each.accuracy.share(each.accuracy.top5)),
+                    *(model.name, model.runtime),
+                    *(model.accuracy.pictures, model.accuracy.refused, model.accuracy.failed),
+                    percent(model.accuracy.share(model.accuracy.top1)),
+                    percent(model.accuracy.share(model.accuracy.top5)),
                 )
-                for each in evaluated
+                for model in evaluated
             ),
             f"Pictures are fitted to the model by resize: {fitting}.",
         )
     ]
-    for each in evaluated:
-        judged = [p for p in each.predictions if not p.error and p.sample.truth is not None]
+    for model in evaluated:
+        judged = [p for p in model.predictions if not p.error and p.sample.truth is not None]
         if judged:
             if len(evaluated) > 1:
-                parts.append(f"<h1>{html.escape(each.name)}</h1>")
-            parts += _model(judged, each.labels)
-    names = " and ".join(each.name for each in evaluated)
-    files = "; ".join(f"{each.path}, SHA-256 {model_sha256(each.path)}" for each in evaluated)
+                parts.append(f"<h1>{html.escape(model.name)}</h1>")
+            parts += _model(judged, model.labels)
+    names = " and ".join(model.name for model in evaluated)
+    files = "; ".join(f"{model.path}, SHA-256 {model_sha256(model.path)}" for model in evaluated)
     _write(path, html.page(f"Evaluation of {names}", parts, f"Pictures in {folder}; {files}"))
 
 
 def _model(judged: Sequence[Prediction], labels: Sequence[str]) -> Iterator[str]:
-    truth = np.array([each.sample.truth for each in judged], int)
-    best = np.array([each.best[0] for each in judged], int)
+    truth = np.array([prediction.sample.truth for prediction in judged], int)
+    best = np.array([prediction.best[0] for prediction in judged], int)
     yield "<h2>Reliability of scores</h2>"
     yield from _reliability(judged, truth, best)
     yield "<h2>Confusion matrix</h2>"
@@ -96,13 +96,13 @@ def _reliability(
     judged: Sequence[Prediction], truth: np.ndarray, best: np.ndarray
 ) -> Iterator[str]:
     right = (truth == best).tolist()
-    shown = {"as reported": reliability([each.score for each in judged], right)}
-    kept = [each for each in judged if each.log_scores is not None]
+    shown = {"as reported": reliability([prediction.score for prediction in judged], right)}
+    kept = [prediction for prediction in judged if prediction.log_scores is not None]
     said = (
         "No temperature could be fitted: the answers come from an earlier run or a fleet, or the "
-        "classes are independent of each other."
+        "classes are independent of prediction other."
     )
-    mistakes = sum(each.best[0] != each.sample.truth for each in kept)
+    mistakes = sum(prediction.best[0] != prediction.sample.truth for prediction in kept)
     if kept and (len(kept) < _LEAST_PICTURES or mistakes < _LEAST_MISTAKES):
         said = (
             f"No temperature was fitted: {html.count(len(kept), 'picture')} with "
@@ -110,8 +110,10 @@ def _reliability(
             f"{_LEAST_MISTAKES} are needed."
         )
     elif kept:
-        scores = np.stack([each.log_scores for each in kept if each.log_scores is not None])
-        actual = np.array([each.sample.truth for each in kept], int)
+        scores = np.stack(
+            [prediction.log_scores for prediction in kept if prediction.log_scores is not None]
+        )
+        actual = np.array([prediction.sample.truth for prediction in kept], int)
         fitted = fit_temperature(scores, actual)
         scaled = scores / fitted
         scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
@@ -134,18 +136,18 @@ def _reliability(
 def _confusion(truth: np.ndarray, best: np.ndarray, labels: Sequence[str]) -> Iterator[str]:
     pairs = Counter(zip(truth.tolist(), best.tolist(), strict=True))
     mistaken = Counter[int]()
-    for (shown, named), count in pairs.items():
-        if shown != named:
+    for (shown, answered), count in pairs.items():
+        if shown != answered:
             mistaken[shown] += count
-            mistaken[named] += count
+            mistaken[answered] += count
     present = Counter([*truth.tolist(), *best.tolist()])
     worst = [index for index, _ in mistaken.most_common()]
     worst += [index for index in sorted(present) if index not in mistaken]
     chosen = sorted(worst[:_CLASSES])
-    place = {index: row for row, index in enumerate(chosen)}
+    row_of = {index: row for row, index in enumerate(chosen)}
     counts = np.zeros((len(chosen) + 1,) * 2, int)
-    for (shown, named), count in pairs.items():
-        counts[place.get(shown, len(chosen)), place.get(named, len(chosen))] += count
+    for (shown, answered), count in pairs.items():
+        counts[row_of.get(shown, len(chosen)), row_of.get(answered, len(chosen))] += count
     names = [*(labels[index] for index in chosen), "other classes"]
     if len(present) <= _CLASSES:
         counts, names = counts[:-1, :-1], names[:-1]
@@ -159,7 +161,7 @@ def _confusion(truth: np.ndarray, best: np.ndarray, labels: Sequence[str]) -> It
     if confused:
         yield html.table(
             ("actual", "predicted", "pictures"),
-            ((labels[shown], labels[named], n) for (shown, named), n in confused),
+            ((labels[shown], labels[answered], n) for (shown, answered), n in confused),
             "The most frequent mistakes.",
         )
 
@@ -168,24 +170,24 @@ def _classes(
     truth: np.ndarray, best: np.ndarray, labels: Sequence[str]
 ) -> Iterator[tuple[object, ...]]:
     for index in np.union1d(truth, best).tolist():
-        shown, named = int((truth == index).sum()), int((best == index).sum())
+        shown, answered = int((truth == index).sum()), int((best == index).sum())
         hits = int(((truth == index) & (best == index)).sum())
-        precision, recall = hits / max(1, named), hits / max(1, shown)
-        f1 = 2 * hits / (shown + named)
+        precision, recall = hits / max(1, answered), hits / max(1, shown)
+        f1 = 2 * hits / (shown + answered)
         yield labels[index], shown, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}"
 
 
 def _mistakes(wrong: Iterable[Prediction], labels: Sequence[str]) -> Iterator[str]:
-    for each in wrong:
-        assert each.sample.truth is not None
+    for prediction in wrong:
+        assert prediction.sample.truth is not None
         try:
-            shown = picture(read_image(each.sample.path))
+            shown = picture(read_image(prediction.sample.path))
         except (FrameError, OSError):  # gone since
             continue
         yield html.figure(
             shown,
-            f"predicted: {labels[each.best[0]]} ({each.score:.0%})\n"
-            f"actual: {labels[each.sample.truth]}\n{each.sample.path.name}",
+            f"predicted: {labels[prediction.best[0]]} ({prediction.score:.0%})\n"
+            f"actual: {labels[prediction.sample.truth]}\n{prediction.sample.path.name}",
         )
 
 

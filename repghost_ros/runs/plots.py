@@ -74,7 +74,7 @@ def plot_models(target: Path, records: Sequence[Record]) -> None:
                 **{"label": family, "marker": "*" if family == "RepGhost" else "o", "s": 40},
             )
         line = [figures for name in best for record, figures in known if record.name == name]
-        axes.plot([each.fps for each in line], [each.int8_top1 for each in line], "k--", lw=0.8)
+        axes.plot([point.fps for point in line], [point.int8_top1 for point in line], "k--", lw=0.8)
         for name, figures in zip(best, line, strict=True):
             axes.annotate(name, (figures.fps, figures.int8_top1), fontsize=8, rotation=20)
         axes.set(
@@ -117,16 +117,16 @@ def plot_reliability(target: Path | io.StringIO, measured: dict[str, Reliability
     with _figure(target, 2, 9, 3.6) as (_, (left, right)):
         left.plot((0, 1), (0, 1), "--", c="gray", lw=1, label="calibrated")
         width = 0.8 / len(measured) / BINS
-        for place, (name, each) in enumerate(measured.items()):
-            filled = [i for i in range(BINS) if each.counts[i]]
+        for number, (name, curve) in enumerate(measured.items()):
+            filled = [i for i in range(BINS) if curve.counts[i]]
             left.plot(
-                [each.scores[i] for i in filled],
-                [each.hits[i] for i in filled],
+                [curve.scores[i] for i in filled],
+                [curve.hits[i] for i in filled],
                 "-o",
-                label=f"{name}: error {each.error:.1%}",
+                label=f"{name}: error {curve.error:.1%}",
             )
-            edges = [(i + 0.1) / BINS + place * width for i in range(BINS)]
-            right.bar(edges, each.counts, width, align="edge")
+            edges = [(i + 0.1) / BINS + number * width for i in range(BINS)]
+            right.bar(edges, curve.counts, width, align="edge")
         left.set(xlabel="score", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
         right.set(xlabel="score", ylabel="pictures", xlim=(0, 1))
         left.legend(fontsize="small", loc="lower right")
@@ -197,10 +197,10 @@ def plot_timings(path: Path, timings: Sequence[Timing], machine: str) -> None:
             lines = [t for t in timings if (t.model, t.batch, t.source) == kind]
             model, batch, source = kind
             style = "--s" if source == PUBLISHED else "-o"
-            named = model if batch == 1 else f"{model}, batch {batch}"
-            color = colors.setdefault(named, f"C{len(colors)}")
+            series = model if batch == 1 else f"{model}, batch {batch}"
+            color = colors.setdefault(series, f"C{len(colors)}")
             threads = [timing.threads for timing in lines]
-            label = f"{named}, {source}"
+            label = f"{series}, {source}"
             latencies = [timing.latency_ms for timing in lines]
             left.plot(threads, latencies, style, c=color, label=label, clip_on=False)
             rates = [np.nan if timing.fps is None else timing.fps for timing in lines]

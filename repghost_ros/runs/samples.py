@@ -178,16 +178,16 @@ def read_val_list(path: Path, folder: Path, classes: Classes) -> list[Sample]:
         for number, line in enumerate(map(str.strip, lines), start=1)
         if line and not line.startswith("#")
     }
-    index_of = classes.indices(each.name for line in readings.values() for each in line)
+    index_of = classes.indices(reading.name for line in readings.values() for reading in line)
     samples = []
     for number, line in readings.items():
-        known = [each for each in line if index_of[each.name] is not None]
+        known = [reading for reading in line if index_of[reading.name] is not None]
         if not known:
             raise SourceError(
                 f"line {number} of '{path}' is '{lines[number - 1].strip()}': expected PATH CLASS, "
                 "CLASS an index, a WordNet id or a label of the model"
             )
-        chosen = next((each for each in known if each.path.is_file()), known[0])
+        chosen = next((reading for reading in known if reading.path.is_file()), known[0])
         samples.append(Sample(chosen.path, index_of[chosen.name]))
     if not samples:
         raise SourceError(f"list '{path}' is empty")

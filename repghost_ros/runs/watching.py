@@ -205,7 +205,7 @@ class Watched:
                 error = str(outcome.error)
                 shown = _Shown(last.number + 1, last.frame, last.latency_ms, error=error)
             self._kept.append(shown)
-            while len(self._kept) > 2 and sum(each.pixels for each in self._kept) > _KEPT_PIXELS:
+            while len(self._kept) > 2 and sum(frame.pixels for frame in self._kept) > _KEPT_PIXELS:
                 self._kept.popleft()
             if self._behind:  # what is looked at stays
                 self._behind = min(self._behind + 1, len(self._kept) - 1)
@@ -269,7 +269,7 @@ class Watched:
                 "latency_ms": shown.latency_ms,
                 "fps": (len(self._times) - 1) / span if span else 0.0,
                 "results": [
-                    {"class_id": each.class_id, "score": each.score} for each in shown.results
+                    {"class_id": result.class_id, "score": result.score} for result in shown.results
                 ],
                 "paused": self._paused,
                 "ended": self._ended,

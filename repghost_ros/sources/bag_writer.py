@@ -73,7 +73,7 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
         stamp = time_type(*divmod(stamp_ns, 1_000_000_000))
         message = types[CLASSIFICATION](
             types["std_msgs/msg/Header"](stamp, frame_id),
-            [types[HYPOTHESIS](each.class_id, each.score) for each in results],
+            [types[HYPOTHESIS](result.class_id, result.score) for result in results],
         )
         raw = self._types.serialize_cdr(message, CLASSIFICATION)
         # Interrupted, the bag would announce messages that it does not hold.

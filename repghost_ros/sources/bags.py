@@ -102,7 +102,7 @@ class Bag(AbstractContextManager["Bag"]):
                 raise
             except Exception as error:  # broken bags cause many
                 reason = str(error).strip() or type(error).__name__
-                raise SourceError(f"bag '{path}' is no bag that can be read: {reason}") from error
+                raise SourceError(f"bag '{path}' cannot be read as a bag: {reason}") from error
             self._opened = opened.pop_all()
 
     def __exit__(self, *_: object) -> None:
@@ -111,9 +111,9 @@ class Bag(AbstractContextManager["Bag"]):
     def topics(self, *types: str) -> list[BagTopic]:
         """Return the topics that have these types, by name."""
         counts: Counter[tuple[str, str]] = Counter()
-        for each in self._storage.channels:  # a topic may have had several publishers
-            if each.type in types and each.encoding in _ENCODINGS:
-                counts[each.topic, each.type] += each.messages
+        for channel in self._storage.channels:  # a topic may have had several publishers
+            if channel.type in types and channel.encoding in _ENCODINGS:
+                counts[channel.topic, channel.type] += channel.messages
         return [BagTopic(*key, count) for key, count in sorted(counts.items())]
 
     def image_topic(self, wanted: str = "") -> BagTopic:
@@ -201,9 +201,9 @@ class Bag(AbstractContextManager["Bag"]):
     def _raw(self, *topics: str) -> Iterator[Message]:
         """Uncompressed messages; a difference from the announced number is raised at the end."""
         channels = [
-            each
-            for each in self._storage.channels
-            if each.topic in topics and each.type in _READ and each.encoding in _ENCODINGS
+            channel
+            for channel in self._storage.channels
+            if channel.topic in topics and channel.type in _READ and channel.encoding in _ENCODINGS
         ]
         read: Counter[str] = Counter()
         for channel, time_ns, raw in self._storage.messages(channels):
@@ -223,7 +223,7 @@ class Bag(AbstractContextManager["Bag"]):
 
     def _difference(self, topic: str, channels: list[Channel], read: int) -> str:
         """Describe the difference between messages read and announced; empty if there is none."""
-        announced = {sum(each.messages for each in channels if each.topic == topic)}
+        announced = {sum(channel.messages for channel in channels if channel.topic == topic)}
         if isinstance(self._storage, Folder) and self._storage.announced is not None:
             announced.add(self._storage.announced.get(topic, 0))
         others = announced - {read}

@@ -108,11 +108,11 @@ def _coco_boxes(path: Path, document: Any) -> dict[str, list[Box]]:
         if "annotations" not in document or "images" not in document:
             raise ValueError("it has no `images` and `annotations`")
         files = {image["id"]: str(image["file_name"]) for image in document["images"]}
-        names = {each["id"]: str(each["name"]) for each in document.get("categories", ())}
+        names = {entry["id"]: str(entry["name"]) for entry in document.get("categories", ())}
         annotations = document["annotations"]
-    elif isinstance(document, list) and all(isinstance(each, dict) for each in document):
+    elif isinstance(document, list) and all(isinstance(entry, dict) for entry in document):
         # Results name pictures by number alone.
-        files = {each.get("image_id"): str(each.get("image_id")) for each in document}
+        files = {entry.get("image_id"): str(entry.get("image_id")) for entry in document}
         names, annotations = {}, document
     else:
         raise ValueError("it is neither a data set nor a list of results")

@@ -78,15 +78,15 @@ def pictures_of(given: Iterable[Any]) -> Iterator[Picture]:
         PictureError: a folder holds no pictures.
 
     """
-    for number, each in enumerate(given):
-        if isinstance(each, (str, os.PathLike)) and Path(each).exists():
-            yield from pictures(find([Path(each)]))
+    for number, item in enumerate(given):
+        if isinstance(item, (str, os.PathLike)) and Path(item).exists():
+            yield from pictures(find([Path(item)]))
             continue
         name = f"picture {number}"
         try:
-            yield picture_of(each, name)
+            yield picture_of(item, name)
         except (FrameError, PictureError) as error:
-            name = os.fspath(each) if isinstance(each, (str, os.PathLike)) else name
+            name = os.fspath(item) if isinstance(item, (str, os.PathLike)) else name
             yield Picture(name, error=str(error))
 
 

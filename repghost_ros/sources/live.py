@@ -125,7 +125,7 @@ def _from_stdin() -> Generator[Picture, None, None]:
         with NamedTemporaryFile(prefix="repghost_", suffix=".mp4") as file:
             shutil.copyfileobj(stream, file)
             file.flush()
-            yield from (replace(each, source="-") for each in pictures([Path(file.name)]))
+            yield from (replace(found, source="-") for found in pictures([Path(file.name)]))
     elif head:
         yield from _video(stream)
     else:

@@ -45,7 +45,7 @@ class McapFile:
         self._size = path.stat().st_size
         if self._file.read(len(MAGIC)) != MAGIC:
             self._file.close()
-            raise ValueError("it is no MCAP file")
+            raise ValueError("it is not an MCAP file")
         if not self._read_summary():
             self._scan()
 
@@ -53,11 +53,11 @@ class McapFile:
     def channels(self) -> list[Channel]:
         """All recorded channels."""
         found = []
-        for each in self._channels.values():
-            schema = self._schemas.get(each.schema_id)
+        for channel in self._channels.values():
+            schema = self._schemas.get(channel.schema_id)
             kind = ros2_type(schema.name) if schema else "without a schema"
-            count = self._counts[each.id]
-            found.append(Channel(each.id, each.topic, kind, each.message_encoding, count))
+            count = self._counts[channel.id]
+            found.append(Channel(channel.id, channel.topic, kind, channel.message_encoding, count))
         return found
 
     def messages(self, channels: Iterable[Channel]) -> Iterator[Message]:

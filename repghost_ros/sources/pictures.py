@@ -177,7 +177,7 @@ def _unreadable(data: bytes, kind: str) -> str:
         return f"it is {kind} of {len(data)} bytes that OpenCV cannot read: truncated or damaged?"
     if kind:
         return f"it is {kind}, which OpenCV cannot read here: {_CONVERT}"
-    return f"its {len(data)} bytes are no image that OpenCV can read"
+    return f"its {len(data)} bytes are not an image that OpenCV can read"
 
 
 def _scaled(pixels: np.ndarray, largest: int, *, is_text: bool) -> np.ndarray:

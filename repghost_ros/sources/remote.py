@@ -65,7 +65,7 @@ def listed(url: str) -> list[str]:
     storage, path = _open(url)
     try:
         found = storage.find(path)
-        return [str(storage.unstrip_protocol(each)) for each in sorted(found)] or [url]
+        return [str(storage.unstrip_protocol(name)) for name in sorted(found)] or [url]
     except Exception as error:
         reason = str(error).strip() or type(error).__name__
         raise SourceError(f"'{url}' cannot be listed ({type(error).__name__}: {reason})") from error

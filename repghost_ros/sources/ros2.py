@@ -90,7 +90,7 @@ def _stem(path: Path) -> str:
 
 def _rank(path: Path) -> int:
     """Return the position of the file's suffixes among those that are read, the preferred first."""
-    return next(n for n, each in enumerate(_SUFFIXES) if path.name.endswith(each))
+    return next(n for n, suffix in enumerate(_SUFFIXES) if path.name.endswith(suffix))
 
 
 def _contents(storage: Storage) -> tuple[float, Counter[str]]:
@@ -120,26 +120,26 @@ class Folder:
         """Messages by topic, as metadata.yaml has them; None where it cannot be read."""
         self._files: list[tuple[Storage, dict[int, Channel]]] = []
         inside = sorted(path.iterdir())
-        files = sorted((each for each in inside if each.name.endswith(_SUFFIXES)), key=_rank)
+        files = sorted((file for file in inside if file.name.endswith(_SUFFIXES)), key=_rank)
         found: dict[str, Path] = {}
         for file in files:
             found.setdefault(_stem(file), file)
         listed = self._read_metadata(path)
         if not found and not listed:
-            logs = [each.name for each in inside if each.name.endswith(_LOGS)]
+            logs = [file.name for file in inside if file.name.endswith(_LOGS)]
             reason = f": {', '.join(logs)} alone is not enough" if logs else ""
             raise ValueError(
                 f"it holds neither {METADATA} nor {', '.join(_SUFFIXES[:2])} files{reason}"
             )
         # A listed file may have been compressed or decompressed since.
-        listed = [found.get(_stem(each), each) for each in listed]
-        unlisted = [each for each in found.values() if each not in listed]
-        missing = [each for each in listed if not each.exists()]
+        listed = [found.get(_stem(file), file) for file in listed]
+        unlisted = [file for file in found.values() if file not in listed]
+        missing = [file for file in listed if not file.exists()]
         is_renamed = bool(missing and unlisted)
         if is_renamed:  # the announced numbers of messages tell whether all are there
             _log.warning("%s lists other files than '%s' holds: renamed?", METADATA, path)
         elif listed and unlisted:
-            names = ", ".join(each.name for each in unlisted)
+            names = ", ".join(file.name for file in unlisted)
             self.damage.append(f"{METADATA} does not list {names}")
         is_ordered = bool(listed) and not is_renamed
         storages = {}
@@ -179,8 +179,8 @@ class Folder:
     def _add(self, storage: Storage) -> None:
         known = sum(len(channels) for _, channels in self._files)
         ids = {
-            each.id: replace(each, id=known + number)
-            for number, each in enumerate(storage.channels)
+            channel.id: replace(channel, id=known + number)
+            for number, channel in enumerate(storage.channels)
         }
         self._files.append((storage, ids))
 
@@ -192,8 +192,8 @@ class Folder:
             about: dict[str, Any] = yaml.safe_load(text)["rosbag2_bagfile_information"]
             files = [folder / Path(name).name for name in about["relative_file_paths"]]
             announced: Counter[str] = Counter()
-            for each in about["topics_with_message_count"]:
-                announced[each["topic_metadata"]["name"]] += int(each["message_count"])
+            for entry in about["topics_with_message_count"]:
+                announced[entry["topic_metadata"]["name"]] += int(entry["message_count"])
         except FileNotFoundError:
             _log.warning("bag '%s' has no %s: its recorder was killed?", folder, METADATA)
             return []
@@ -213,10 +213,10 @@ class Folder:
         """Yield the messages of these channels, file by file, as far as they can be read."""
         wanted = {channel.id for channel in channels}
         for storage, ids in self._files:
-            inside = [each for each in storage.channels if ids[each.id].id in wanted]
+            inside = [channel for channel in storage.channels if ids[channel.id].id in wanted]
             for channel, time_ns, raw in storage.messages(inside):
                 yield ids[channel.id], time_ns, raw
-            self.damage += [told for told in storage.damage if told not in self.damage]
+            self.damage += [damage for damage in storage.damage if damage not in self.damage]
 
     def close(self) -> None:
         """Do nothing: whoever opened the files closes them."""

@@ -31,12 +31,12 @@ class SqliteFile:
         self.channels: list[Channel] = []
         self._copy: TemporaryDirectory[str] | None = None
         unfinished = [path.with_name(path.name + end) for end in _UNFINISHED]
-        unfinished = [each for each in unfinished if each.is_file() and each.stat().st_size]
+        unfinished = [file for file in unfinished if file.is_file() and file.stat().st_size]
         if unfinished:  # SQLite would complete them in place
             self._copy = TemporaryDirectory(prefix="repghost_bag_", ignore_cleanup_errors=True)
             try:
-                for each in (path, *unfinished):
-                    shutil.copyfile(each, Path(self._copy.name, each.name))
+                for file in (path, *unfinished):
+                    shutil.copyfile(file, Path(self._copy.name, file.name))
             except OSError as error:
                 self._copy.cleanup()
                 raise OSError(
@@ -109,9 +109,9 @@ class SqliteFile:
             except sqlite3.Error:
                 pass
 
-    def _damaged(self, told: str) -> None:
-        if told not in self.damage:
-            self.damage.append(told)
+    def _damaged(self, damage: str) -> None:
+        if damage not in self.damage:
+            self.damage.append(damage)
 
     def close(self) -> None:
         """Close the file."""

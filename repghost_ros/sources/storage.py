@@ -82,8 +82,8 @@ def in_order(
         if message is not None:
             yield message
             continue
-        for place, each in enumerate(read(position)):
-            heapq.heappush(waiting, (each[1], position, place, each))
+        for number, message in enumerate(read(position)):
+            heapq.heappush(waiting, (message[1], position, number, message))
 
 
 def decompressed(compression: str, data: bytes) -> bytes:

@@ -35,8 +35,8 @@ def hypotheses(message: Any) -> tuple[Result, ...]:
 
     """
     return tuple(
-        Result(each.class_id if hasattr(each, "class_id") else each.id, each.score)
-        for each in message.results
+        Result(result.class_id if hasattr(result, "class_id") else result.id, result.score)
+        for result in message.results
     )
 
 
@@ -46,7 +46,7 @@ def ros2_topics(names: Iterable[str]) -> dict[str, str]:
     Source: the design article "Topic and Service name mapping to DDS". The mapping is one-to-one.
     """
     mapped: dict[str, str] = {}
-    for name in sorted(names, key=lambda each: each != _ros2_topic(each)):  # allowed ones first
+    for name in sorted(names, key=lambda name: name != _ros2_topic(name)):  # allowed ones first
         first = allowed = _ros2_topic(name)
         number = 2
         while allowed in mapped.values():

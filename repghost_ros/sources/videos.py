@@ -74,7 +74,7 @@ def _frames(path: Path, capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
         frames += 1
         yield pixels
     if not frames:
-        raise FrameError(f"'{path}' is no video that OpenCV can read")
+        raise FrameError(f"'{path}' is not a video that OpenCV can read")
     if path.suffix.lower() not in _COUNTED:
         announced -= _RECKONED
     if frames < announced:

@@ -47,7 +47,7 @@ class Wanted:
 
     def why(self, results: tuple[Result, ...], random: np.random.Generator) -> str:
         """Return why a frame with these results is wanted; empty if it is not."""
-        scores = [each.score for each in results[:2]] + [0.0, 0.0]
+        scores = [result.score for result in results[:2]] + [0.0, 0.0]
         is_unknown = bool(results) and results[0].class_id == UNKNOWN
         if self.below is not None and (scores[0] < self.below or is_unknown):
             return "unsure"
@@ -86,7 +86,7 @@ class Collector:
         self.count = len(kept)
         self._bytes = sum(int(entry.get("bytes", 0)) for entry in kept)
         shown = [bytes.fromhex(entry["thumbnail"]) for entry in kept if "thumbnail" in entry]
-        self._shown = [np.frombuffer(each, np.int8).astype(np.float32) for each in shown]
+        self._shown = [np.frombuffer(codes, np.int8).astype(np.float32) for codes in shown]
         self.full = False
         """Whether the folder holds as many pictures as it may."""
         self._check_room()

@@ -60,12 +60,12 @@ class Labeled:
     @property
     def truth(self) -> np.ndarray:
         """Class indices, int (pictures,)."""
-        return np.array([each.truth for each in self.pictures], int)
+        return np.array([picture.truth for picture in self.pictures], int)
 
     @property
     def groups(self) -> np.ndarray:
         """Groups, int (pictures,)."""
-        return np.array([each.group for each in self.pictures], int)
+        return np.array([picture.group for picture in self.pictures], int)
 
     @property
     def nothing(self) -> int | None:
@@ -121,7 +121,7 @@ def read_labeled(folder: Path, progress: Progress = lambda paths, _: paths) -> L
             the same picture is in two classes.
 
     """
-    paths = {each.name: files_in(each, IMAGES) for each in class_folders(folder)}
+    paths = {subfolder.name: files_in(subfolder, IMAGES) for subfolder in class_folders(folder)}
     labels = tuple(paths)
     if len(labels) < 2:
         found = f"only '{labels[0]}'" if labels else "none"
@@ -204,9 +204,9 @@ def _groups(
     keys = [origins.get(path.name, "") for path in paths]
     for numbers in _by(class_of[path] for path in paths).values():
         # One name for a whole class is the camera's way to name files, and tells nothing.
-        named = [_before_number(paths[at]) for at in numbers]
-        if len(set(named)) > 1:
-            for at, name in zip(numbers, named, strict=True):
+        stems = [_before_number(paths[at]) for at in numbers]
+        if len(set(stems)) > 1:
+            for at, name in zip(numbers, stems, strict=True):
                 keys[at] = keys[at] or (name and f"{paths[at].parent}/{name}")
     for key, numbers in _by(keys).items():
         for at in numbers if key else ():

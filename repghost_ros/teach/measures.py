@@ -73,9 +73,11 @@ def fit_threshold(
     right = scores.max(axis=1)[answers(scores, nothing, 0.0) == truth]
     alarms = of_none.max(axis=1)[answers(of_none, nothing, 0.0) != UNKNOWN]
     tried = [0.0, *(np.sort(np.nextafter(np.concatenate([right, alarms]), 2.0))).tolist()]
-    tried = [each for each in tried if (right < each).sum() <= LOST * len(right)]
-    false = [float((alarms >= each).sum()) / len(of_none) for each in tried]
-    few = [each for each, share in zip(tried, false, strict=True) if share <= FALSE_ALARMS]
+    tried = [threshold for threshold in tried if (right < threshold).sum() <= LOST * len(right)]
+    false = [float((alarms >= threshold).sum()) / len(of_none) for threshold in tried]
+    few = [
+        threshold for threshold, share in zip(tried, false, strict=True) if share <= FALSE_ALARMS
+    ]
     if few:
         return few[0]
     gains = [

@@ -143,10 +143,9 @@ def _wrong(taught: Taught) -> Iterator[str]:
             shown = picture(read_image(path))
         except (FrameError, OSError):  # gone since
             continue
-        named = "unknown" if answered == UNKNOWN else labels[answered]
-        said = (
-            f"is {labels[int(held_out.truth[at])]}, named {named} ({held_out.scores[at].max():.0%})"
-        )
+        answer = "unknown" if answered == UNKNOWN else labels[answered]
+        score = held_out.scores[at].max()
+        said = f"is {labels[int(held_out.truth[at])]}, taken for {answer} ({score:.0%})"
         figures.append(html.figure(shown, f"{said}\n{path.name}"))
     yield html.note("Of the held-out pictures.")
     yield html.gallery(figures) if figures else "<p>None.</p>"

@@ -186,7 +186,7 @@ def read_trunk(path: Path) -> Trunk:
     """Read a classifier and cut off its head.
 
     Raises:
-        ConversionError: it is no float ONNX classifier that ends in a linear layer.
+        ConversionError: it is not a float ONNX classifier that ends in a linear layer.
 
     """
     model = load(path)
@@ -222,7 +222,7 @@ def teach(
         BackendError: ONNX Runtime cannot run it.
 
     """
-    paths = [each.path for each in labeled.pictures]
+    paths = [picture.path for picture in labeled.pictures]
     truth, groups = labeled.truth, labeled.groups
     classes = len(labeled.labels)
     test = np.zeros(len(truth), bool)

@@ -71,7 +71,7 @@ def parse_labels(text: str) -> tuple[str, ...]:
     """
     text = text.strip()
     if "\0" in text:
-        raise ValueError("is no text: it holds zero bytes, as UTF-16 does; save it as UTF-8")
+        raise ValueError("is not text: it holds zero bytes, as UTF-16 does; save it as UTF-8")
     labels = _of_literal(text) if text[:1] in ("{", "[") else _of_lines(text)
     if "" in labels:
         raise ValueError(f"has a blank line {labels.index('') + 1}")
@@ -99,12 +99,12 @@ def _of_literal(text: str) -> list[str]:
         try:
             value = _in_order({int(index): name for index, name in value.items()})
         except (TypeError, ValueError) as error:
-            raise ValueError(f"is no dict of names by index: {error}") from error
+            raise ValueError(f"is not a dict of names by index: {error}") from error
     # Keras has the WordNet id and the name.
     names = [name[-1] if isinstance(name, list) and name else name for name in value]
     for index, name in enumerate(names):
         if not isinstance(name, str | int | float) or isinstance(name, bool):
-            raise ValueError(f"has {name!r} as entry {index}, which is no name")
+            raise ValueError(f"has {name!r} as entry {index}, which is not a name")
     return [str(name).strip() for name in names]
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model file's own classes: names, resize policy, and the threshold of `unknown`.
 
-An .onnx has it in its metadata. A .bin has no place for it, so a file beside it does: NAME.bin.json,
+An .onnx has it in its metadata. A .bin has no room for it, so a file beside it does: NAME.bin.json,
 with the SHA-256 of the .bin that it belongs to.
 """
 

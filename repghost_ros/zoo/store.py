@@ -186,7 +186,7 @@ class ModelStore:
             file: it is moved.
 
         Raises:
-            StoreError: the file is not a model, or cannot be moved there, or the name is no name.
+            StoreError: the file is not a model, or cannot be moved there, or the name is not allowed.
 
         """
         if model not in MODELS:

@@ -128,27 +128,32 @@ def test_versions_are_those_of_the_installed_packages() -> None:
     assert onnx.RUNTIME.version() == metadata.version("onnxruntime")
 
 
-_opened: list[Path] = []
-"""Every file that Python has opened since the hook was added."""
+@pytest.fixture(scope="module")
+def opened() -> list[Path]:
+    """Every file that Python opens from now on; nothing removes the hook."""
+    paths: list[Path] = []
 
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str):
+            paths.append(Path(arguments[0]))
 
-def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and isinstance(arguments[0], str):
-        _opened.append(Path(arguments[0]))
+    sys.addaudithook(note)
+    return paths
 
 
 @pytest.mark.usefixtures("board")
 @pytest.mark.parametrize("name", ["demo.onnx", "demo_224x224_nv12.bin"])
-def test_a_model_file_is_read_once_when_it_is_opened(name: str, tmp_path: Path) -> None:
+def test_a_model_file_is_read_once_when_it_is_opened(
+    name: str, opened: list[Path], tmp_path: Path
+) -> None:
     """Besides what the runtime's own library reads of it, which Python does not see."""
-    sys.addaudithook(_note_opened)
     labels = share() / "labels" / "demo.txt"
     path = tmp_path / name
     path.write_bytes((share() / "models" / name).read_bytes())
-    _opened.clear()
+    opened.clear()
     with open_model(model_path=path, labels_path=labels) as model:
         assert model.classes == 17
-    assert _opened.count(path) == 1
+    assert opened.count(path) == 1
 
 
 def test_what_was_chosen_opens_the_model() -> None:

@@ -42,7 +42,7 @@ def graph(
 ) -> bytes:
     image, logits = tensor("data", batch, 224, 224, 3), tensor(output, batch, 1000)
     nodes = b"".join(field(1, field(3, f"n{i}") + field(4, op)) for i, op in enumerate(operators))
-    program = field(3, field(5, b"\x12\x34" * 5000) + field(8, "PACKED_HBM_MODEL"))
+    program = field(3, field(5, b"#B2Ehbm#" + b"\x12\x34" * 4996) + field(8, "PACKED_HBM_MODEL"))
     ports = field(4, image) + field(5, logits) + field(7, bytes([kind]))
     return nodes + field(2, name) + program + ports
 

@@ -46,7 +46,11 @@ THRESHOLDS = Thresholds(min_rate=20.0, max_latency=0.050, stale_after=2.0)
             DiagnosticStatus.WARN,
             "bad step",
         ),
-        ({"counts": Counts(60, 30)}, DiagnosticStatus.WARN, "15.0 answers a second, wanted 20"),
+        (
+            {"counts": Counts(60, 30)},
+            DiagnosticStatus.WARN,
+            "15.0 answers per second, min_rate is 20",
+        ),
         ({"end_to_end": Latency(0.01, 0.06)}, DiagnosticStatus.WARN, "60.0 ms, wanted 50"),
         ({"counts": Counts(64, 60, dropped=4)}, DiagnosticStatus.WARN, "4 frames made way"),
     ],

@@ -123,4 +123,4 @@ def test_boxes_go_without_a_region_and_a_camera(street: tuple[Path, Path], capsy
     assert main(["classify", image, "--boxes", boxes, "--roi", "1,1,9,9"]) == 2
     assert "--roi is for whole pictures" in capsys.readouterr().err
     assert main(["classify", "0", "--boxes", boxes]) == 2
-    assert "--boxes is of files" in capsys.readouterr().err
+    assert "--boxes is for files" in capsys.readouterr().err

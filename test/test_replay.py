@@ -378,7 +378,7 @@ def test_scores_are_smoothed_as_by_the_node(tmp_path: Path, capsys: Any) -> None
     assert scores[5] == pytest.approx(0.9**3 * scores[2], abs=0.02)
     assert main(["replay", str(bag), *DEMO, "--smoothing", "1"]) == 2
     assert main(["replay", str(bag), str(bag), *DEMO, "--smoothing", "0.5"]) == 2
-    assert "--smoothing is of one bag" in capsys.readouterr().err
+    assert "--smoothing is for a single bag" in capsys.readouterr().err
 
 
 def test_not_a_bag(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from repghost_ros.runs.benchmark import (
 )
 from repghost_ros.runs.plots import plot_timings
 
-HELP = "latency and throughput here, beside the published ones"
+HELP = "latency and throughput on this machine, with the published ones"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_float,
         default=3.0,
         metavar="S",
-        help="duration of each measurement in seconds (default: %(default)s)",
+        help="duration of a measurement in seconds (default: %(default)s)",
     )
     parser.add_argument(
         "--end-to-end",

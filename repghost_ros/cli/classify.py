@@ -194,14 +194,14 @@ def run(options: argparse.Namespace) -> ClassifyReport | classify_boxes.BoxesRep
     """Find the pictures and open the model."""
     live = [source for source in options.source if is_live(source)]
     if live and len(options.source) > 1:
-        raise UsageError(f"'{live[0]}' may have no end: name it alone")
+        raise UsageError(f"'{live[0]}' may have no end: give no other source")
     if options.max_rate and not live:
-        raise UsageError("--max-rate is of a camera or stream; of videos there is --every")
+        raise UsageError("--max-rate is for cameras and streams; for videos use --every")
     if options.boxes:
         if live:
-            raise UsageError(f"--boxes is of files: '{live[0]}' has none")
+            raise UsageError(f"--boxes is for files, not for '{live[0]}'")
         if any(options.roi):
-            raise UsageError("--roi is for whole pictures: leave it out beside --boxes")
+            raise UsageError("--roi is for whole pictures and cannot be used with --boxes")
         return classify_boxes.run(options)
     files: list[Path] = []
     if not live:

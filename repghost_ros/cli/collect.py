@@ -35,7 +35,7 @@ from repghost_ros.vision.view import View
 
 _NICE = 15
 """How far collecting beside a node gives way: 19 is the most."""
-HELP = "collect frames that are worth labeling"
+HELP = "collect frames worth labeling"
 
 
 @dataclass(frozen=True)

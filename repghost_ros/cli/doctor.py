@@ -13,7 +13,7 @@ from repghost_ros.runs.benchmark import Timing
 from repghost_ros.runs.board_report import report
 from repghost_ros.runs.doctor import PROBLEM, Finding, examine
 
-HELP = "examine this machine and say what to do about problems"
+HELP = "check this machine and say how to solve problems"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from repghost_ros.zoo.onnx_graph import model_bytes
 from repghost_ros.zoo.store import ModelStore, is_known, resolve
 
 _FORMATS = ("bin", "onnx")
-HELP = "say what a model file is and how it was made"
+HELP = "describe a model file and how it was made"
 _NAMES = 20  # classes whose names are shown
 _SETTINGS = {
     "mean": "MEAN_VALUE",

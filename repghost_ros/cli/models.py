@@ -19,7 +19,7 @@ from repghost_ros.zoo.catalogue import DEMO, FAMILIES, MODELS, front
 from repghost_ros.zoo.record import Record
 from repghost_ros.zoo.store import ModelStore
 
-HELP = "list the models, what is published about them and what is in the store"
+HELP = "list the models, with published figures and the files in the store"
 _FORMATS = ("bin", "onnx")
 _SORTS = ("fps", "top1", "params", "name")
 _PLOTS = (".png", ".svg", ".pdf")

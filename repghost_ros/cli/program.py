@@ -61,7 +61,7 @@ def make_parser(*, brief: bool = False) -> argparse.ArgumentParser:
     """Return the parser; shell completion is generated from it with brief descriptions."""
     parser = _Parser(
         prog="repghost",
-        description="RepGhost image classification beside the ROS 2 node: models, measurements, files.",
+        description="Image classification without ROS: classify, measure, convert, teach.",
         epilog=_EXIT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -92,7 +92,7 @@ class CompareOptions:
             for option in ("min_agreement", "max_drift", "compare_topic"):
                 if getattr(options, option) not in (None, ""):
                     name = option.replace("_", "-")
-                    raise UsageError(f"--{name} is about a comparison: give --compare OTHER, too")
+                    raise UsageError(f"--{name} needs --compare OTHER")
             return None
         if options.out and options.compare.resolve() == options.out.resolve():
             raise UsageError("--out would overwrite what --compare compares with")
@@ -228,7 +228,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of earlier frames in a mean of the probabilities, below 1 (default: none)",
     )
     parser.add_argument(
-        "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="how classes are named"
+        "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="how results give the class"
     )
     _add_outputs(parser)
     _add_comparison(parser)
@@ -296,7 +296,7 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
     bag = Path(options.bags[0])
     if options.format:
         raise UsageError(
-            f"--format is of many bags: for one, name the file, --out NAME.{options.format}"
+            f"--format is for many bags; for a single bag use --out NAME.{options.format}"
         )
     if options.list:
         with Bag(bag) as opened:
@@ -307,7 +307,7 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
     if comparison and is_results(bag):
         if options.out or options.plot or options.report:
             raise UsageError(
-                f"'{bag}' is a result already: --out, --plot and --report are of a replay"
+                f"'{bag}' is a result already: --out, --plot and --report need a bag of images"
             )
         replayed = _read(bag, options.topic)
     else:

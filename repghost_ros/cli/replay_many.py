@@ -137,13 +137,13 @@ def run(options: argparse.Namespace, wanted: ReplayOptions, min_agreement: float
 
     """
     if options.report:
-        raise UsageError("--report is of one bag")
+        raise UsageError("--report is for a single bag")
     if wanted.smoothing:  # many bags are answered in parts
-        raise UsageError("--smoothing is of one bag")
+        raise UsageError("--smoothing is for a single bag")
     if options.out is None:
-        raise UsageError("--out is missing: name a folder for the results of many bags")
+        raise UsageError("--out is missing: give a folder for the results of many bags")
     if options.plot or options.list:
-        raise UsageError(f"{'--plot' if options.plot else '--list'} is of one bag")
+        raise UsageError(f"{'--plot' if options.plot else '--list'} is for a single bag")
     bags = find_bags(options.bags)
     started = time.monotonic()
     fleet = open_fleet(options.on or "local", options.workers)

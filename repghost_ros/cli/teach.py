@@ -28,7 +28,7 @@ from repghost_ros.zoo.catalogue import DEFAULT, MODELS
 from repghost_ros.zoo.store import resolve
 
 _log = logging.getLogger(__name__)
-HELP = "teach own classes to a classifier, from a folder of pictures"
+HELP = "teach a classifier your own classes, from a folder of pictures"
 _SHOWN = 5  # pictures that may be labeled wrong
 
 

@@ -151,7 +151,7 @@ def _judge(report: CameraReport, thresholds: Thresholds, paused: str) -> tuple[b
     if report.output_rate < thresholds.min_rate:
         return (
             DiagnosticStatus.WARN,
-            f"{report.output_rate:.1f} answers a second, wanted {thresholds.min_rate:g}",
+            f"{report.output_rate:.1f} answers per second, min_rate is {thresholds.min_rate:g}",
         )
     if thresholds.max_latency and report.end_to_end.p99 > thresholds.max_latency:
         return (

@@ -95,7 +95,7 @@ class Parameters:
         of_model=True,
     )
     model_path: str = _parameter(
-        "", "Your own model file; empty: the one named by `model`.", of_model=True
+        "", "Your own model file; empty: the file of `model`.", of_model=True
     )
     model_name: str = _parameter(
         "", "Model to use from a compiled file with several; empty: the only one.", of_model=True
@@ -168,7 +168,7 @@ class Parameters:
         "Divides the logits; `repghost eval --report` fits a value that calibrates scores.",
         bounds=(0.01, 100.0),
     )
-    class_id: ClassId = _parameter("label", "How results are named.", choices=CLASS_IDS)
+    class_id: ClassId = _parameter("label", "How results give the class.", choices=CLASS_IDS)
     class_allow: tuple[str, ...] = _parameter(
         ("",),
         "Names of the only classes to report, applied before top_k; empty: all.",

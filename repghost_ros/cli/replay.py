@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli import replay_many
+from repghost_ros.cli import replay_boxes, replay_many
 from repghost_ros.cli.common import (
     add_model,
     add_reporting,
@@ -230,6 +230,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-id", choices=CLASS_IDS, default=CLASS_IDS[0], help="how results give the class"
     )
+    replay_boxes.add_arguments(parser)
     _add_outputs(parser)
     _add_comparison(parser)
     replay_many.add_arguments(parser)
@@ -278,7 +279,9 @@ def _add_comparison(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_many.ManyReport:
+def run(
+    options: argparse.Namespace,
+) -> ReplayReport | TopicsReport | replay_many.ManyReport | replay_boxes.BoxesReplayed:
     """Replay, write, summarize, compare."""
     comparison = CompareOptions.of(options)
     check_report(options.report)
@@ -290,6 +293,10 @@ def run(options: argparse.Namespace) -> ReplayReport | TopicsReport | replay_man
         reporting(options, class_id=options.class_id),
         options.smoothing,
     )
+    if options.hold and not options.detections:
+        raise UsageError("--hold follows a detector's objects: give --detections TOPIC, too")
+    if options.detections:
+        return replay_boxes.run(options, wanted)
     if replay_many.are_many(options):
         limit = comparison.min_agreement if comparison else _MIN_AGREEMENT
         return replay_many.run(options, wanted, limit)

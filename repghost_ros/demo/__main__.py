@@ -25,6 +25,9 @@ def main() -> int:
         "--seed", type=int, default=1, help="which sequence of signs the camera shows"
     )
     parser.add_argument("--picture", default="demo.png", help="PNG to draw a few frames into")
+    parser.add_argument(
+        "--regions", action="store_true", help="a street with several signs, classified box by box"
+    )
     options = parser.parse_args()
 
     print(f"on this machine only, ROS_DOMAIN_ID={isolate()}", flush=True)
@@ -42,16 +45,21 @@ def main() -> int:
 
     # Its normal log would get between the lines of the viewer's table.
     node = ["-p", "model:=demo", "-r", "__node:=repghost", "--log-level", "warn"]
-    camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
-    processes = {
-        "the node": start("ros.node", "--ros-args", *node),
-        "the camera": start("demo.camera", "--ros-args", *camera),
-    }
-    viewer = start(
-        "demo.viewer",
-        *("--frames", str(options.frames), "--picture", options.picture),
-        *("--ros-args", "-r", "classification:=repghost/classification"),
-    )
+    shown = ["--frames", str(options.frames), "--picture", options.picture]
+    if options.regions:
+        node += ["-p", "detections:=boxes"]
+        processes = {"the node": start("ros.node", "--ros-args", *node)}
+        street = ["--fps", str(options.fps), "--seed", str(options.seed)]
+        remapped = ["--ros-args", "-r", "detections:=repghost/detections"]
+        viewer = start("demo.street", *shown, *street, *remapped)
+    else:
+        camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
+        processes = {
+            "the node": start("ros.node", "--ros-args", *node),
+            "the camera": start("demo.camera", "--ros-args", *camera),
+        }
+        remapped = ["--ros-args", "-r", "classification:=repghost/classification"]
+        viewer = start("demo.viewer", *shown, *remapped)
     try:
         while viewer.poll() is None:
             for name, process in processes.items():

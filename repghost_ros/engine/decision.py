@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from repghost_ros.engine.model import Answered, AnyRequest, Model
 
 _GAP = 1.0
 """Seconds between two stamps beyond which the second frame shows another scene."""
+_MOST_OBJECTS = 256
+"""Beyond that the object seen longest ago is forgotten."""
 
 
 class Smoothing:
@@ -70,3 +73,34 @@ class ChangeDetector:
             return False
         self._known, self._next = top, None
         return top is not None
+
+
+class Objects:
+    """A camera's objects by their detector's ids, each with its own mean and its own lasting class."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[Smoothing, ChangeDetector]] = OrderedDict()
+
+    def decide(
+        self, name: str, answered: Answered[AnyRequest], stamp: float, weight: float, hold: float
+    ) -> tuple[Answered[AnyRequest], bool]:
+        """Return a box's answer, smoothed, and whether its object has lastingly changed its class.
+
+        Args:
+            name: the object's id; a box without one stays as it is.
+            answered: the box's answer.
+            stamp: its array's, in seconds.
+            weight: of earlier answers, see `Smoothing.update`; 0.0: not smoothed.
+            hold: seconds for which a new class must last; 0.0: never reported.
+
+        """
+        if not name or not (weight or hold):
+            return answered, False
+        smoothing, change = known = self._known.pop(name, None) or (Smoothing(), ChangeDetector())
+        self._known[name] = known
+        if len(self._known) > _MOST_OBJECTS:
+            self._known.popitem(last=False)
+        if weight:
+            answered = smoothing.update(answered, stamp, weight)
+        top = answered.results[0].class_id if answered.results else None
+        return answered, bool(hold) and change.update(top, stamp, hold)

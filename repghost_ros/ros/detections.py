@@ -18,6 +18,8 @@ from repghost_ros.engine.results import Result
 from repghost_ros.errors import DependencyError, FrameError
 from repghost_ros.ros import perception
 from repghost_ros.ros.topics import Topic
+from repghost_ros.sources.detections import detection_box, target_box
+from repghost_ros.sources.types import DETECTIONS, TARGETS
 from repghost_ros.vision.boxes import Box
 from repghost_ros.vision.cdr import Memory
 
@@ -27,7 +29,6 @@ except ImportError:  # an installation of the classification messages alone
     Detection2DArray = ObjectHypothesisWithPose = None
 
 _STAMP_END = 12  # bytes
-_VISION, _PERCEPTION = "vision_msgs/msg/Detection2DArray", "ai_msgs/msg/PerceptionTargets"
 
 
 class BoxArray(ABC):
@@ -102,26 +103,7 @@ class Detections(BoxArray):
     @cached_property
     def boxes(self) -> Sequence[Box]:
         """Every detection's box, with the class of its best hypothesis."""
-        return [self._box(detection) for detection in self.message.detections]
-
-    @staticmethod
-    def _box(detection: Any) -> Box:
-        found = max(
-            (result.hypothesis for result in detection.results),
-            key=lambda hypothesis: hypothesis.score,
-            default=ObjectHypothesis(),
-        )
-        center, box = detection.bbox.center, detection.bbox
-        return Box(
-            x=center.position.x,
-            y=center.position.y,
-            width=box.size_x,
-            height=box.size_y,
-            theta=center.theta,
-            class_id=found.class_id,
-            score=found.score,
-            id=detection.id,
-        )
+        return [detection_box(detection) for detection in self.message.detections]
 
     def answer(self, results: Mapping[int, Sequence[Result]]) -> Any:
         """Replace the hypotheses of the classified detections; their poses stay."""
@@ -149,22 +131,7 @@ class Targets(BoxArray):
     @cached_property
     def boxes(self) -> Sequence[Box]:
         """Every target's first region, which is the whole object; an empty box where it has none."""
-        return [self._box(target) for target in self.message.targets]
-
-    @staticmethod
-    def _box(target: Any) -> Box:
-        if not target.rois:
-            return Box(0.0, 0.0, 0.0, 0.0, class_id=target.type)
-        rect = target.rois[0].rect
-        return Box(
-            x=rect.x_offset + rect.width / 2,
-            y=rect.y_offset + rect.height / 2,
-            width=rect.width,
-            height=rect.height,
-            class_id=target.rois[0].type or target.type,
-            score=target.rois[0].confidence,
-            id=str(target.track_id or ""),
-        )
+        return [target_box(target) for target in self.message.targets]
 
     def answer(self, results: Mapping[int, Sequence[Result]]) -> Any:
         """Add an attribute for each reported class."""
@@ -184,7 +151,7 @@ class DetectionsTopic(Topic):
     """A topic with arrays of boxes."""
 
     noun: ClassVar[str] = "array of boxes"
-    accepted: ClassVar[tuple[str, ...]] = (_VISION, _PERCEPTION)
+    accepted: ClassVar[tuple[str, ...]] = (DETECTIONS, TARGETS)
 
     def read(self, raw: bytes | memoryview | Memory) -> BoxArray:
         """Return an array from the bytes that DDS delivered."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 from rclpy.lifecycle import LifecycleNode
 
 from repghost_ros.backends.base import Failed
-from repghost_ros.engine.decision import ChangeDetector, Smoothing
+from repghost_ros.engine.decision import Objects
 from repghost_ros.engine.matching import Matcher
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.overlay import draw_boxes
@@ -31,9 +30,6 @@ from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_serialized
 
 _UNBOUNDED = 1 << 30  # pixels: the size of an image that nobody has read
-_OBJECTS = (
-    256  # whose scores are smoothed at most; beyond that the one seen longest ago is forgotten
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +118,7 @@ class RegionCamera(Camera):
         self._changed: Any = None
         if now.hold:
             self._changed = self._advertise(detections.Detection2DArray, "changed", now.output_qos)
-        self._objects: OrderedDict[str, tuple[Smoothing, ChangeDetector]] = OrderedDict()
-        """What is known of objects, by the detector's id."""
+        self._objects = Objects()
         self._matching = threading.Lock()
         """Guards the matcher, which the diagnostics let expire."""
         self._matcher: Matcher[Serialized, BoxArray] = Matcher()
@@ -213,7 +208,11 @@ class RegionCamera(Camera):
         for outcome in outcomes:
             number = outcome.request.number
             if isinstance(outcome, Answered):
-                results[number], is_new = self._decide(outcome, regions.array.stamp / 1e9)
+                name, now = outcome.request.box.id, outcome.request.parameters
+                decided, is_new = self._objects.decide(
+                    name, outcome, regions.array.stamp / 1e9, now.smoothing, now.hold
+                )
+                results[number] = decided.results
                 if is_new:
                     changed.append(number)
             else:
@@ -223,22 +222,6 @@ class RegionCamera(Camera):
         if changed and self._changed is not None and isinstance(regions.array, Detections):
             self._changed.publish(regions.array.only(changed))
         self._show(regions.image, regions.frame.get, partial(_draw, regions, results))
-
-    def _decide(
-        self, answered: Answered[RegionRequest], stamp: float
-    ) -> tuple[Sequence[Result], bool]:
-        """Return a box's results, smoothed, and whether its object has lastingly changed its class."""
-        name, now = answered.request.box.id, answered.request.parameters
-        if not name or not (now.smoothing or now.hold):
-            return answered.results, False
-        smoothing, change = known = self._objects.pop(name, None) or (Smoothing(), ChangeDetector())
-        self._objects[name] = known
-        if len(self._objects) > _OBJECTS:
-            self._objects.popitem(last=False)
-        if now.smoothing:
-            answered = smoothing.update(answered, stamp, now.smoothing)
-        top = answered.results[0].class_id if answered.results else None
-        return answered.results, bool(now.hold) and change.update(top, stamp, now.hold)
 
     def _record_all(
         self, requests: Sequence[ImageRequest], outcomes: Sequence[Outcome[Any]]

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
@@ -20,6 +20,7 @@ from repghost_ros.engine.results import Result
 from repghost_ros.errors import OutputError, SourceError, need
 from repghost_ros.files import read_text
 from repghost_ros.output import whole_file
+from repghost_ros.runs.regions import BOX_FIELDS
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bag_writer import ClassificationWriter
 from repghost_ros.sources.bags import Bag
@@ -39,7 +40,7 @@ _FIELDS = _COLUMNS[1:]
 
 @contextmanager
 def open_results(
-    path: Path, storage: str = "mcap", *, top_k: int = 5, bag: str = ""
+    path: Path, storage: str = "mcap", *, top_k: int = 5, bag: str = "", boxes: bool = False
 ) -> Iterator[Callable[[Answer], None]]:
     """Yield a function that writes one answer; the file is complete after the `with` block.
 
@@ -52,6 +53,7 @@ def open_results(
         storage: one of STORAGES.
         top_k: most classes per answer, and the number of class columns of a CSV.
         bag: the bag's name, for the column `bag` in Parquet.
+        boxes: the answers are each a BoxAnswer; the index is the row's position. Not for a bag.
 
     Raises:
         OutputError: the bag exists already, or the name has another kind of file's suffix, or the file
@@ -64,6 +66,9 @@ def open_results(
         raise OutputError(
             f"'{path}' would be a folder: write {' or '.join(_SUFFIXES)}, or name a folder for a bag"
         )
+    if suffix not in _SUFFIXES and boxes:
+        raise SourceError(f"a bag cannot hold a row a box: write {', '.join(_SUFFIXES)}")
+    fields = (*_FIELDS, *BOX_FIELDS) if boxes else _FIELDS
     if suffix not in _SUFFIXES:
         with ClassificationWriter(path, TOPIC, storage) as recorded:
 
@@ -75,42 +80,49 @@ def open_results(
         return
     with whole_file(path, keep=True) as partial:
         if suffix == ".parquet":
-            with _write_parquet(partial, bag) as write_row:
+            with _write_parquet(partial, bag, fields) as write_row:
                 yield write_row
         else:
             with partial.open("w", newline="", encoding="utf-8") as file:
-                yield _write_csv(file, top_k) if suffix == ".csv" else _write_jsonl(file)
+                if suffix == ".csv":
+                    yield _write_csv(file, top_k, fields)
+                else:
+                    yield _write_jsonl(file, fields)
 
 
-def _write_csv(file: TextIO, top_k: int) -> Callable[[Answer], None]:
+def _write_csv(file: TextIO, top_k: int, fields: Sequence[str]) -> Callable[[Answer], None]:
     indices, table = count(), csv.writer(file)
     pairs = [(f"class_{rank}", f"score_{rank}") for rank in range(1, top_k + 1)]
-    table.writerow((*_COLUMNS, *(name for pair in pairs for name in pair)))
+    table.writerow(("index", *fields, *(name for pair in pairs for name in pair)))
 
     def write(answer: Answer) -> None:
         cells = [cell for result in answer.results for cell in (result.class_id, result.score)]
-        fields = (getattr(answer, name) for name in _FIELDS)
-        table.writerow((next(indices), *fields, *cells, *[""] * (2 * top_k - len(cells))))
+        about = (getattr(answer, name) for name in fields)
+        table.writerow((next(indices), *about, *cells, *[""] * (2 * top_k - len(cells))))
 
     return write
 
 
-def _write_jsonl(file: TextIO) -> Callable[[Answer], None]:
+def _write_jsonl(file: TextIO, fields: Sequence[str]) -> Callable[[Answer], None]:
     indices = count()
     return lambda answer: print(
-        json.dumps({"index": next(indices), **_as_json(answer)}, ensure_ascii=False), file=file
+        json.dumps({"index": next(indices), **_as_json(answer, fields)}, ensure_ascii=False),
+        file=file,
     )
 
 
 @contextmanager
-def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
-    """One row per frame and class; a frame without classes has one row without a class."""
+def _write_parquet(
+    path: Path, bag: str, fields: Sequence[str]
+) -> Iterator[Callable[[Answer], None]]:
+    """One row per answer and class; an answer without classes has one row without a class."""
     arrow, parquet = need("pyarrow", PYARROW), need("pyarrow.parquet", PYARROW)
     schema = arrow.schema(
         [
             *((name, arrow.string()) for name in ("bag", "topic")),
             *((name, arrow.int64()) for name in ("index", "time_ns", "stamp_ns")),
             *((name, arrow.string()) for name in ("frame_id", "error", "outcome")),
+            *((name, _box_type(arrow, name)) for name in fields if name in BOX_FIELDS),
             ("rank", arrow.int32()),
             ("class_id", arrow.string()),
             ("score", arrow.float64()),
@@ -124,8 +136,8 @@ def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
         rows.clear()
 
     def write(answer: Answer) -> None:
-        fields = {name: getattr(answer, name) for name in _FIELDS}
-        about = {"bag": bag, "index": next(indices), **fields}
+        named = {name: getattr(answer, name) for name in fields}
+        about = {"bag": bag, "index": next(indices), **named}
         for rank, result in enumerate(answer.results or [None], start=1):
             classed = {} if result is None else {"class_id": result.class_id, "score": result.score}
             rows.append({**about, "rank": rank if classed else None, **classed})
@@ -137,14 +149,24 @@ def _write_parquet(path: Path, bag: str) -> Iterator[Callable[[Answer], None]]:
         flush()
 
 
-def _as_json(answer: Answer) -> dict[str, Any]:
-    fields = {name: getattr(answer, name) for name in _FIELDS}
+def _box_type(arrow: Any, name: str) -> Any:
+    if name == "number":
+        return arrow.int32()
+    if name == "changed":
+        return arrow.bool_()
+    return arrow.string() if name in ("object_id", "detected") else arrow.float64()
+
+
+def _as_json(answer: Answer, fields: Sequence[str]) -> dict[str, Any]:
+    named = {name: getattr(answer, name) for name in fields}
     results = [{"class_id": result.class_id, "score": result.score} for result in answer.results]
-    return {**fields, "results": results}
+    return {**named, "results": results}
 
 
 def _answer(fields: Mapping[str, Any], results: Iterable[Result]) -> Answer:
     """Return the answer with these fields, read from a file; those of version 0.2 lack the outcome."""
+    if "number" in fields:
+        raise ValueError("it has a row a box, not one a frame")
     error = fields["error"]
     return Answer(
         fields["topic"],
@@ -201,6 +223,8 @@ def read_results(path: Path, topic: str = "") -> list[Answer]:
 def _read_csv(text: str) -> Iterator[Answer]:
     table = csv.reader(io.StringIO(text, newline=""))  # whose cells may hold line breaks
     head = next(table, [])
+    if "number" in head:
+        raise ValueError("it has a row a box, not one a frame")
     columns = [name for name in head if name in _COLUMNS]
     if head[: len(columns)] != columns or not {*_COLUMNS} - {"outcome"} <= {*columns}:
         raise ValueError(f"its first line is {','.join(head)[:80]!r}")

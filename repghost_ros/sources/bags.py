@@ -19,8 +19,10 @@ from repghost_ros.sources.storage import ZSTD_MAGIC, Channel, Message, Storage, 
 from repghost_ros.sources.types import (
     CLASSIFICATIONS,
     COMPRESSED,
+    DETECTIONS,
     FOXY_DEFINITIONS,
     IMAGE,
+    TARGETS,
     typestore,
 )
 from repghost_ros.vision.frame import Frame, from_message
@@ -28,7 +30,7 @@ from repghost_ros.vision.frame import Frame, from_message
 _log = logging.getLogger(__name__)
 _RESCUE = "what broke off may be repaired: ros2 bag reindex, mcap recover, rosbag reindex"
 _ENCODINGS = ("cdr", "ros1")
-_READ = (IMAGE, COMPRESSED, *CLASSIFICATIONS)
+_READ = (IMAGE, COMPRESSED, *CLASSIFICATIONS, DETECTIONS, TARGETS)
 _SHOWN = 3  # kinds of damage that an error lists
 
 
@@ -138,6 +140,22 @@ class Bag(AbstractContextManager["Bag"]):
                 f"bag '{self.path}' has several image topics, choose one with --topic: {listed}"
             )
         return topics[wanted] if wanted else next(iter(topics.values()))
+
+    def detections_topic(self, wanted: str) -> BagTopic:
+        """Return the topic with a detector's boxes.
+
+        Raises:
+            SourceError: it holds none; the error lists the topics that do.
+
+        """
+        # ROS 1 defines vision_msgs otherwise.
+        others = {channel.topic for channel in self._storage.channels if channel.encoding != "cdr"}
+        found = self.topics(DETECTIONS, TARGETS)
+        topics = {topic.name: topic for topic in found if topic.name not in others}
+        if wanted not in topics:
+            held = ", ".join(f"{t.name} ({t.type})" for t in topics.values()) or "no topic"
+            raise SourceError(f"bag '{self.path}' has no boxes on '{wanted}', but on {held}")
+        return topics[wanted]
 
     def messages(self, *topics: str, first: int = 0, last: int | None = None) -> Iterator[Recorded]:
         """Yield the messages on these topics, in the order they were recorded.

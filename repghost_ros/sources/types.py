@@ -16,9 +16,31 @@ CLASSIFICATION = "vision_msgs/msg/Classification"
 CLASSIFICATIONS = (CLASSIFICATION, "vision_msgs/msg/Classification2D")
 """What the node publishes; the latter on Foxy."""
 HYPOTHESIS = "vision_msgs/msg/ObjectHypothesis"
+DETECTIONS, TARGETS = "vision_msgs/msg/Detection2DArray", "ai_msgs/msg/PerceptionTargets"
+"""A detector's boxes; the latter on the RDK."""
 _DEFINITIONS = {
     HYPOTHESIS: "string class_id\nfloat64 score\n",
     CLASSIFICATION: "std_msgs/Header header\nvision_msgs/ObjectHypothesis[] results\n",
+    "vision_msgs/msg/Point2D": "float64 x\nfloat64 y\n",
+    "vision_msgs/msg/Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
+    "vision_msgs/msg/BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
+    "vision_msgs/msg/ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\n"
+    "geometry_msgs/PoseWithCovariance pose\n",
+    "vision_msgs/msg/Detection2D": "std_msgs/Header header\n"
+    "vision_msgs/ObjectHypothesisWithPose[] results\nvision_msgs/BoundingBox2D bbox\nstring id\n",
+    DETECTIONS: "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
+    "ai_msgs/msg/Perf": "string type\nbuiltin_interfaces/Time stamp_start\n"
+    "builtin_interfaces/Time stamp_end\nfloat64 time_ms_duration\n",
+    "ai_msgs/msg/Roi": "string type\nsensor_msgs/RegionOfInterest rect\nfloat32 confidence\n",
+    "ai_msgs/msg/Attribute": "string type\nfloat32 value\nfloat32 confidence\n",
+    "ai_msgs/msg/Point": "string type\ngeometry_msgs/Point32[] point\nfloat32[] confidence\n",
+    "ai_msgs/msg/DBResult": "string db_type\nstring match_id\nfloat32 distance\nfloat32 similarity\n",
+    "ai_msgs/msg/Capture": "std_msgs/Header header\nsensor_msgs/Image img\nfloat32[] features\n"
+    "ai_msgs/DBResult db_result\n",
+    "ai_msgs/msg/Target": "string type\nuint64 track_id\nai_msgs/Roi[] rois\n"
+    "ai_msgs/Attribute[] attributes\nai_msgs/Point[] points\nai_msgs/Capture[] captures\n",
+    TARGETS: "std_msgs/Header header\nint16 fps\nai_msgs/Perf[] perfs\nai_msgs/Target[] targets\n"
+    "ai_msgs/Target[] disappeared_targets\n",
 }
 FOXY_DEFINITIONS = {
     HYPOTHESIS: "string id\nfloat64 score\n",

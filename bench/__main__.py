@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import batches, convert, executors, node, tables
+from bench import batches, cameras, convert, executors, node, tables
 from repghost_ros.ros.isolation import isolate
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,12 +60,14 @@ def main() -> None:
     print()
     results["node"] = node.main()
     print()
+    results["cameras"] = cameras.main()
+    print()
     results["batches"] = batches.main()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "bench.json").write_text(json.dumps(results, indent=1))
     if results["node"]:
         plot(results, RESULTS / "bench.png")
-        print(f"\nfor docs/performance.md:\n\n{tables.markdown(results['node'])}")
+        print(f"\nfor docs/performance.md:\n\n{tables.markdown(results)}")
     print(f"\nwritten to {RESULTS}; it took {(time.monotonic() - start) / 60:.0f} minutes")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.cameras import RUNS as CAMERA_RUNS
 from bench.node import BOARD, CAMERA_RATE, COST_RATE, IN_C, OVERLOAD, RUNS
 
 
@@ -63,13 +64,27 @@ def throughput(figures: dict[str, Any]) -> str:
     return _table(*rows)
 
 
-def markdown(figures: dict[str, Any]) -> str:
+def cameras(rows: list[dict[str, Any]]) -> str:
+    """Cost of a frame by camera, beside the C program on rcl."""
+    table = [["source", "C on rcl", "this node, less the device's", "of C's", "lock ms"]]
+    for row in rows:
+        ratio = f"{row['own'] / row['c']:.1f}"
+        cells = [f"{row['c']:.2f}", f"{row['own']:.2f}", ratio, f"{row['lock']:.2f}"]
+        table.append([row["camera"], *cells])
+    return _table(*table)
+
+
+def markdown(results: dict[str, Any]) -> str:
     """All of them, each with its caption."""
+    figures = results["node"]
     late = figures["latency"]
     return "\n\n".join(
         (
             f"224x224 NV12 at {COST_RATE} fps, a device that takes no time, medians of {RUNS}:",
             cost(figures["cost"]),
+            "A frame as cameras send it, default parameters, a device that takes no time, medians of "
+            f"{CAMERA_RUNS}:",
+            cameras(results["cameras"]),
             f"Answers a second, a device that takes no time, medians of {RUNS}:",
             overload(figures["overload"]),
             f"Answers a second on the emulated device, default parameters, sent {OVERLOAD - 1:.0%} "

@@ -15,6 +15,8 @@ does the same; test/test_native.py and test/test_rcl.py compare the two.
 | repghost_publish | serialized_classification, publish  | the node, where the classes were ranked in  |
 |                  | (ros/messages.py, ros/rcl.py)       | C and the image is in little-endian CDR     |
 | repghost_scale   | Scaling (vision/scaling.py)         | every frame that is converted               |
+| repghost_relevel | Scaling                             | by repghost_convert, for planes of the      |
+|                  |                                     | model's own size                            |
 | repghost_receive | MessageTaker (ros/rcl.py)           | the node, always                            |
 
 Only vision/scaling.py, backends/libdnn.py and ros/rcl.py call it. Calls go through ctypes and leave

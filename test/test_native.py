@@ -472,6 +472,19 @@ def test_a_driver_that_changes_its_fields_all_the_time_is_served(
     slot.close()
 
 
+def test_jpegs_of_any_number_of_sizes_share_the_memory(
+    pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversions, "_MOST_BYTES", 10_000)
+    slot: Any = pair[0].open_slot()
+    for height in (*range(40, 80, 8), *range(40, 80, 8)):
+        raw = packed(jpeg((64, height), True, height, []))
+        (done,) = pair[0].run([request(raw, compressed=True)], slot)
+        assert isinstance(done, Answered)
+        assert slot._conversions._bytes <= 10_000
+    slot.close()
+
+
 def test_workers_run_it_at_the_same_time(pair: tuple[Model, Model], board: Emulator) -> None:
     messages = [serialized(step=WIDTH + 2 * number) for number in range(8)]
     expected = [done.logits for raw in messages for done in both(pair, [request(raw)])]  # type: ignore[union-attr]

@@ -27,6 +27,8 @@ from repghost_ros.vision.scaling import Scaling
 
 _MOST = 32
 """Conversions that are kept; more come of a driver whose fields change from frame to frame."""
+_MOST_BYTES = 32 << 20
+"""For planes of JPEGs."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Conversions:
     def __init__(self) -> None:
         self._first: dict[Hashable, Conversion] = {}
         self._known: set[Hashable] = set()
+        self._bytes = 0
+        """Of the planes into which JPEGs are decoded."""
 
     def first(self, view: Hashable) -> Conversion | None:
         """Return the first conversion to try on a message.
@@ -82,10 +86,13 @@ class Conversions:
             return
         if frame.note or key in self._known:
             return
-        if len(self._known) == _MOST:
+        size = sum(plane.nbytes for plane in plan.frame.whole)
+        if len(self._known) == _MOST or self._bytes + size > _MOST_BYTES:
             self._first.clear()
             self._known.clear()
+            self._bytes = 0
         self._known.add(key)
+        self._bytes += size
         of_source = describe(plan)
         if of_source is None:
             return

@@ -239,7 +239,7 @@ def test_answers_change_with_the_parameters(robot: Robot) -> None:
     [
         ("model", "999", "100, 111, 130, 150, 200"),
         ("model_path", "/nowhere/model.onnx", "/nowhere/model.onnx"),
-        ("model_path", "/nowhere/model.txt", "no model file"),
+        ("model_path", "/nowhere/model.txt", "not a model file"),
         ("labels_path", "/nowhere/labels.txt", "/nowhere/labels.txt"),
         ("backend", "tpu", "auto, bpu, onnx"),
         ("backend", "bpu", "no runtime is usable here"),

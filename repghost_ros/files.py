@@ -48,6 +48,14 @@ def read_text(path: Path, errors: str = "strict") -> str:
     return text
 
 
+def read_line(path: Path) -> str:
+    """Return the content of a file of one line, such as those of /sys; empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def move(file: Path, path: Path) -> None:
     """Move a file atomically, even from another file system.
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +17,12 @@ from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.sim import CompiledBackend
 from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli import main
+from repghost_ros.cli.doctor import DoctorReport
 from repghost_ros.errors import DependencyError
 from repghost_ros.files import sha256
 from repghost_ros.paths import share
 from repghost_ros.runs import board_report
-from repghost_ros.runs.board_report import CERTIFIED, Certified
+from repghost_ros.runs.board_report import CERTIFIED, Certified, cameras, frequencies, report
 from repghost_ros.sources.signs import LABELS
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.model_file import read_model_file
@@ -32,14 +32,10 @@ Compute = Callable[[np.ndarray], np.ndarray]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use a share of its own, an empty store, and short timings without ROS."""
+    """Use a share of its own and an empty store."""
     for folder in ("labels", "models"):
         shutil.copytree(share() / folder, tmp_path / folder)
     monkeypatch.setattr(board_report, "share", lambda: tmp_path)
-    monkeypatch.setattr(board_report, "_cameras", lambda: ())
-    monkeypatch.setattr(board_report, "THREADS", (1, 4))
-    whole = board_report.report
-    monkeypatch.setattr("repghost_ros.cli.doctor.report", lambda: whole(seconds=0.05))
     monkeypatch.setenv("REPGHOST_HOME", str(tmp_path / "store"))
     return tmp_path
 
@@ -62,18 +58,19 @@ def demo() -> Compute:
     return logits
 
 
-def run(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
-    code = main(["doctor", "--board-report", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    return code, {found["subject"]: found for found in told["results"]}, told["timings"]
+def run() -> tuple[bool, dict[str, Any], list[dict[str, Any]]]:
+    """Return whether the report has problems, its findings by subject, and its timings."""
+    board = report([], seconds=0.05, threads=(1, 4))
+    made = DoctorReport(board.findings, board.timings)
+    content = made.as_json()
+    findings = {found["subject"]: found for found in content["results"]}
+    return made.failed, findings, content.get("timings", [])
 
 
-def test_a_board_that_works(
-    board: Emulator, demo: Compute, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_board_that_works(board: Emulator, demo: Compute) -> None:
     board.compute(demo)
-    code, findings, measured = run(capsys)
-    assert code == 0, findings
+    failed, findings, measured = run()
+    assert not failed, findings
     assert findings["self-test"]["status"] == "ok"
     assert "51 of 51" in findings["self-test"]["detail"]
     assert "off the float model's" in findings["self-test"]["detail"]
@@ -90,16 +87,16 @@ def test_a_board_that_works(
 
 
 def test_models_in_the_store_are_timed_beside_what_is_published(
-    board: Emulator, here: Path, capsys: pytest.CaptureFixture[str]
+    board: Emulator, here: Path
 ) -> None:
     store = here / "store"
     store.mkdir()
     stand_in = write_model(store / MODELS["100"].file_name("bin"), **timings("100"))
     digest = hashlib.sha256(stand_in.read_bytes()).hexdigest()
     stand_in.with_name(f"{stand_in.name}.sha256").write_text(f"{digest}  {stand_in.name}\n")
-    code, findings, measured = run(capsys)
+    failed, findings, measured = run()
     assert findings["self-test"]["status"] == "problem"  # the device answers with hashes
-    assert code == 1
+    assert failed
     assert findings["model 100"]["status"] == "ok"
     lines = [(timing["model"], timing["source"][:9], timing["threads"]) for timing in measured]
     assert lines[2:] == [
@@ -125,35 +122,29 @@ def test_models_in_the_store_are_timed_beside_what_is_published(
     ],
     ids=["range", "chroma"],
 )
-def test_a_board_that_sees_wrongly(
-    board: Emulator, demo: Compute, capsys: pytest.CaptureFixture[str], change: Compute
-) -> None:
+def test_a_board_that_sees_wrongly(board: Emulator, demo: Compute, change: Compute) -> None:
     board.compute(lambda nv12: demo(change(nv12)))
-    code, findings, _ = run(capsys)
-    assert code == 1
+    failed, findings, _ = run()
+    assert failed
     assert findings["certified logits"]["status"] == "problem", findings["certified logits"]
     assert findings["self-test"]["status"] in ("note", "problem"), findings["self-test"]
 
 
-def test_a_board_that_computes_a_little_differently(
-    board: Emulator, demo: Compute, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_board_that_computes_a_little_differently(board: Emulator, demo: Compute) -> None:
     """As a quantized model off by one in its integers, which changes no name."""
     board.compute(lambda nv12: demo(nv12) * 1.001)
-    code, findings, _ = run(capsys)
-    assert code == 1
+    failed, findings, _ = run()
+    assert failed
     assert findings["self-test"]["status"] == "ok"
     assert "0 of 6 signs" in findings["certified logits"]["detail"]
 
 
-def test_another_demo_model_is_not_compared(
-    board: Emulator, demo: Compute, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_demo_model_is_not_compared(board: Emulator, demo: Compute, here: Path) -> None:
     board.compute(demo)
     with (here / "models" / "demo_224x224_nv12.bin").open("ab") as file:
         file.write(b"\0")
-    code, findings, _ = run(capsys)
-    assert code == 0
+    failed, findings, _ = run()
+    assert not failed
     assert findings["certified logits"]["status"] == "note"
 
 
@@ -183,17 +174,15 @@ def test_a_board_that_fails(board: Emulator, capsys: pytest.CaptureFixture[str])
     assert "out of memory" in told
 
 
-def test_a_pc_tests_itself(
-    demo: Compute, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_pc_tests_itself(demo: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPGHOST_LIBDNN", raising=False)
-    _, findings, _ = run(capsys)
+    _, findings, _ = run()
     assert "demo.onnx on ONNX Runtime" in findings["model demo"]["detail"]
     assert "51 of 51" in findings["self-test"]["detail"]
     assert findings["certified logits"]["status"] == "note"
 
 
-def test_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frequencies(tmp_path: Path) -> None:
     cpu, devfreq = tmp_path / "cpu", tmp_path / "devfreq"
     for number, governor in enumerate(("performance", "schedutil")):
         folder = cpu / f"cpu{number}" / "cpufreq"
@@ -201,14 +190,9 @@ def test_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "scaling_governor").write_text(f"{governor}\n")
     (devfreq / "3a000000.bpu").mkdir(parents=True)
     (devfreq / "3a000000.bpu" / "cur_freq").write_text("1000000000\n")
-    monkeypatch.setattr(board_report, "_CPU", cpu)
-    monkeypatch.setattr(board_report, "_DEVFREQ", devfreq)
-    cpus, bpu = board_report._frequencies()
+    cpus, bpu = frequencies(cpu, devfreq)
     assert (cpus.status, cpus.detail) == ("note", "performance, schedutil")
     assert (bpu.subject, bpu.detail) == ("BPU 3a000000.bpu", "1000 MHz")
-
-
-CAMERAS = board_report._cameras
 
 
 def test_cameras_are_seen() -> None:
@@ -219,7 +203,7 @@ def test_cameras_are_seen() -> None:
     rclpy.init(context=context)
     node = rclpy.create_node("camera", context=context)
     images = node.create_publisher(Image, "/front/image_raw", 1)
-    (found,) = CAMERAS()
+    (found,) = cameras()
     assert images.topic_name == "/front/image_raw"
     node.destroy_node()
     rclpy.shutdown(context=context)

@@ -10,7 +10,7 @@ from typing import Any
 
 from repghost_ros.cli.report import Table
 from repghost_ros.runs.benchmark import Timing
-from repghost_ros.runs.board_report import report
+from repghost_ros.runs.board_report import cameras, frequencies, report
 from repghost_ros.runs.doctor import PROBLEM, Finding, examine
 
 HELP = "check this machine and say how to solve problems"
@@ -74,5 +74,5 @@ def run(options: argparse.Namespace) -> DoctorReport:
     findings = examine()
     if not options.board_report:
         return DoctorReport(findings)
-    board = report()
+    board = report([*frequencies(), *cameras()])
     return DoctorReport(findings + board.findings, board.timings)

@@ -8,9 +8,12 @@ complete. What stays alone is given up after a time, or when too many bytes wait
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter, deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from repghost_ros.engine.request import combined
 
 Image = TypeVar("Image")
 Boxes = TypeVar("Boxes")
@@ -46,7 +49,7 @@ class MatchCounts:
     waiting_boxes: int = 0
 
     def __add__(self, other: MatchCounts) -> MatchCounts:
-        return MatchCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return combined(self, other, operator.add)
 
 
 @dataclass(frozen=True)

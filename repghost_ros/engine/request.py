@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import operator
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +16,7 @@ from repghost_ros.vision.frame import from_serialized
 from repghost_ros.vision.view import View
 
 Message = TypeVar("Message")
+Numbers = TypeVar("Numbers")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,12 @@ class Request(Generic[Message]):
         return self.reporting.ranking
 
 
+def combined(one: Numbers, other: Numbers, combine: Callable[[int, int], int]) -> Numbers:
+    """Return the sum, or such, of two dataclasses of numbers, field by field."""
+    names = [entry.name for entry in fields(one)]  # type: ignore[arg-type]  # a dataclass
+    return type(one)(*(combine(getattr(one, name), getattr(other, name)) for name in names))
+
+
 @dataclass(frozen=True)
 class Counts:
     """Frames of one camera; `received` is the sum of the others and of those in flight."""
@@ -55,10 +64,10 @@ class Counts:
     """They were not wanted: they came too soon, or the node is disabled."""
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, n) + getattr(other, n) for n in COUNT_NAMES))
+        return combined(self, other, operator.add)
 
     def __sub__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, n) - getattr(other, n) for n in COUNT_NAMES))
+        return combined(self, other, operator.sub)
 
     @property
     def in_flight(self) -> int:

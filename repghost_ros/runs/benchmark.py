@@ -24,6 +24,7 @@ from repghost_ros.engine.model import Answered, Model
 from repghost_ros.engine.request import Request
 from repghost_ros.engine.threads import cores
 from repghost_ros.errors import need
+from repghost_ros.files import read_line
 from repghost_ros.output import whole_file
 from repghost_ros.sources.signs import render
 from repghost_ros.vision.frame import from_compressed
@@ -154,7 +155,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": cores(),
         "load_1min": round(os.getloadavg()[0], 2),
-        "governor": _read(_GOVERNOR) or None,
+        "governor": read_line(_GOVERNOR) or None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -163,18 +164,11 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    for line in _read(_CPUINFO).splitlines():
+    for line in read_line(_CPUINFO).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return value.strip()
-    return _read(_BOARD).strip("\0\n") or platform.processor()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return read_line(_BOARD).strip("\0\n") or platform.processor()
 
 
 def _jpeg() -> SimpleNamespace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from repghost_ros.engine.model import Answered, Model, ModelSpec
 from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import RepghostError
-from repghost_ros.files import sha256
+from repghost_ros.files import read_line, sha256
 from repghost_ros.paths import share
 from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published_timings
 from repghost_ros.runs.doctor import NOTE, OK, PROBLEM, Finding
@@ -76,14 +76,18 @@ class BoardReport:
     """Measured here, and published."""
 
 
-def report(seconds: float = 1.0) -> BoardReport:
+def report(
+    surroundings: Iterable[Finding], seconds: float = 1.0, threads: Sequence[int] = THREADS
+) -> BoardReport:
     """Try the device out: half a minute a model in the store, and a few seconds for the demo model.
 
     Args:
+        surroundings: further findings, to come first: see `frequencies` and `cameras`.
         seconds: how long each timing takes.
+        threads: numbers of them to time.
 
     """
-    findings = [*_frequencies(), *_cameras()]
+    findings = list(surroundings)
     timings: list[Timing] = []
     for name, spec in _models():
         try:
@@ -92,7 +96,7 @@ def report(seconds: float = 1.0) -> BoardReport:
                 if name == "demo":
                     findings += [_self_test(model), _certified_answers(model)]
                 timings += [
-                    replace(measure(model, threads, seconds), model=name) for threads in THREADS
+                    replace(measure(model, number, seconds), model=name) for number in threads
                 ]
                 timings += [*published_timings(name), *_predicted(name)]
         except RepghostError as error:
@@ -218,46 +222,38 @@ def _certified_answers(model: Model) -> Finding:
     return Finding(subject, OK, detail)
 
 
-def _frequencies() -> Iterator[Finding]:
+def frequencies(cpu: Path = _CPU, devfreq: Path = _DEVFREQ) -> Iterator[Finding]:
     """Governor of the CPU and frequency of the BPU, where they can be read."""
-    files = sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_governor"))
-    governors = sorted({governor for file in files if (governor := _read(file))})
+    files = sorted(cpu.glob("cpu[0-9]*/cpufreq/scaling_governor"))
+    governors = sorted({governor for file in files if (governor := read_line(file))})
     if governors:
         fast = governors == ["performance"]
         advice = (
-            f"for stable timings: echo performance | sudo tee {_CPU}/cpu*/cpufreq/scaling_governor"
+            f"for stable timings: echo performance | sudo tee {cpu}/cpu*/cpufreq/scaling_governor"
         )
         yield Finding(
             "CPU governor", OK if fast else NOTE, ", ".join(governors), advice * (not fast)
         )
     else:
         yield Finding("CPU governor", NOTE, "cannot be read")
-    devices = [device for device in sorted(_DEVFREQ.glob("*")) if "bpu" in device.name.lower()]
+    devices = [device for device in sorted(devfreq.glob("*")) if "bpu" in device.name.lower()]
     for device in devices:
-        frequency = _read(device / "cur_freq")
+        frequency = read_line(device / "cur_freq")
         if frequency.isdecimal():
-            governor = _read(device / "governor")
+            governor = read_line(device / "governor")
             detail = f"{int(frequency) / 1e6:.0f} MHz {governor}".strip()
             yield Finding(f"BPU {device.name}", OK, detail)
     if not devices:
         yield Finding("BPU frequency", NOTE, "cannot be read")
 
 
-def _read(path: Path) -> str:
-    """Read a file of one line; empty where it cannot be read."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _cameras() -> Iterator[Finding]:
+def cameras() -> Iterator[Finding]:
     """Yield the topics of images that are published now; a process of its own asks ROS."""
     command = [sys.executable, "-m", "repghost_ros.ros.topics"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=_LISTING_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        yield Finding("camera topics", NOTE, f"ROS did not tell: {error}")
+        yield Finding("camera topics", NOTE, f"ROS did not answer: {error}")
         return
     lines = listed.stdout.split("\n")
     if listed.returncode:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.errors import OutputError
+from repghost_ros.cli.serving import add_address, served
 from repghost_ros.teach.labeling import Labeling, serve_labeling
 
 HELP = "label pictures in the browser"
@@ -44,40 +46,17 @@ class LabelReport:
 
     def _serve(self) -> Iterator[str]:
         options = self._options
-        try:
-            server = serve_labeling(self._labeling, options.host, options.port)
-        except OSError as error:
-            raise OutputError(
-                f"--host {options.host} --port {options.port} cannot be served: {error.strerror}"
-            ) from error
-        try:
-            yield f"http://{options.host}:{server.server_port}/  (Ctrl-C ends it)"
+        serve = partial(serve_labeling, self._labeling)
+        with suppress(KeyboardInterrupt), served(serve, options.host, options.port) as address:
+            yield f"{address}  (Ctrl-C ends it)"
             while True:
                 time.sleep(1)
-        except KeyboardInterrupt:
-            pass  # the ordinary end
-        finally:
-            server.shutdown()
-            server.server_close()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `repghost label`."""
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="address to serve on (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--port",
-        type=int,
-        choices=range(65536),
-        default=8080,
-        metavar="N",
-        help="port to serve on; 0: any free one (default: %(default)s)",
-    )
+    add_address(parser)
 
 
 def run(options: argparse.Namespace) -> LabelReport:

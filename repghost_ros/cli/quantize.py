@@ -121,6 +121,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="range of the NV12 that the node will send (default: %(default)s)",
     )
+    _add_search(parser)
+    parser.add_argument(
+        "--batch",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="pictures in one inference of the .bin (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="class names, where the model carries none"
+    )
+    parser.add_argument(
+        "--store",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="put a .bin that passed into the store, as this model's; one of your own gets a NAME",
+    )
+    add_preprocessing(parser)
+    parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
+    parser.add_argument(
+        "--prepare",
+        action="store_true",
+        help="write what the vendor's toolchain needs, and do not run it",
+    )
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the search for the best calibration."""
     parser.add_argument(
         "--methods",
         type=_methods,
@@ -155,30 +184,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="int16",
         action="store_false",
         help="keep no layer at 16 bits where eight lose too much",
-    )
-    parser.add_argument(
-        "--batch",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="pictures in one inference of the .bin (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="class names, where the model carries none"
-    )
-    parser.add_argument(
-        "--store",
-        nargs="?",
-        const="",
-        metavar="NAME",
-        help="put a .bin that passed into the store, as this model's; one of your own gets a NAME",
-    )
-    add_preprocessing(parser)
-    parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
-    parser.add_argument(
-        "--prepare",
-        action="store_true",
-        help="write what the vendor's toolchain needs, and do not run it",
     )
 
 
@@ -389,18 +394,27 @@ def _vendor(
     size = MODELS.get(options.model)
     write_certificate_page(page, certificate, size.published if size else None)
     report["page"] = str(page)
+    if stored := _describe_and_store(options, model, certificate, out):
+        report["stored"] = str(stored)
+    return report
+
+
+def _describe_and_store(
+    options: argparse.Namespace, model: Path, certificate: Certificate, out: Path
+) -> Path | None:
+    """Write what the .bin cannot record beside it, and return where a copy was stored, if it was."""
     # Of another activation, what is left of it in the .bin is the runtime's affair.
     described = replace(read_model_file(model).own, labels=certificate.labels)
     if certificate.of_float.activation == "softmax":
         described = replace(described, activation="softmax")
     write_own(described, certificate.bin)
-    if options.store is not None and certificate.passed:
-        copy = out / f"{job.prefix}.copy.bin"
-        shutil.copyfile(certificate.bin, copy)
-        stored = ModelStore().adopt(options.store or options.model, "bin", copy)
-        write_own(described, stored)
-        report["stored"] = str(stored)
-    return report
+    if options.store is None or not certificate.passed:
+        return None
+    copy = out / f"{certificate.job.prefix}.copy.bin"
+    shutil.copyfile(certificate.bin, copy)
+    stored = ModelStore().adopt(options.store or options.model, "bin", copy)
+    write_own(described, stored)
+    return stored
 
 
 def _certified(certificate: Certificate, model: str) -> dict[str, Any]:

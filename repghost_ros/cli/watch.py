@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from repghost_ros.cli.common import (
     reporting,
     view,
 )
+from repghost_ros.cli.serving import add_address, served
 from repghost_ros.engine.model import Model
 from repghost_ros.engine.request import Request
-from repghost_ros.errors import OutputError, UsageError, need, without_passwords
+from repghost_ros.errors import UsageError, need, without_passwords
 from repghost_ros.runs.html import count
 from repghost_ros.runs.watching import Watched, serve_frames
 from repghost_ros.sources.live import is_live, live_pictures
@@ -75,29 +77,23 @@ class WatchReport:
         options = self._options
         reported = reporting(options)
         reported.check(self._model.labels)
-        try:
-            server = serve_frames(self._watched, options.host, options.port)
-        except OSError as error:
-            raise OutputError(
-                f"--host {options.host} --port {options.port} cannot be served: {error.strerror}"
-            ) from error
         slot = self._model.open_slot()
+        serve = partial(serve_frames, self._watched)
         try:
-            yield f"http://{options.host}:{server.server_port}/  (Ctrl-C ends it)"
-            for read in self._made:
-                if not self._watched.take_turn(wait=self._of_files):
-                    continue
-                request = Request(read, lambda read: read(), self._view, reported)
-                for outcome in self._model.run([request], slot):
-                    self._watched.show(outcome)
-            self._watched.end()
-            while self._of_files:  # the page keeps the last picture
-                time.sleep(1)
+            with served(serve, options.host, options.port) as address:
+                yield f"{address}  (Ctrl-C ends it)"
+                for read in self._made:
+                    if not self._watched.take_turn(wait=self._of_files):
+                        continue
+                    request = Request(read, lambda read: read(), self._view, reported)
+                    for outcome in self._model.run([request], slot):
+                        self._watched.show(outcome)
+                self._watched.end()
+                while self._of_files:  # the page keeps the last picture
+                    time.sleep(1)
         except KeyboardInterrupt:
             pass  # the ordinary end
         finally:
-            server.shutdown()
-            server.server_close()
             slot.close()
             self._model.close()
 
@@ -108,19 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_view(parser)
     add_reporting(parser)
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="address to serve on (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--port",
-        type=_port,
-        default=8080,
-        metavar="N",
-        help="port to serve on; 0: any free one (default: %(default)s)",
-    )
+    add_address(parser)
     parser.add_argument(
         "--rate",
         type=positive_float,
@@ -140,12 +124,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="remaining arguments go to ROS, for remapping",
     )
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a port from 0 to 65535")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> WatchReport:

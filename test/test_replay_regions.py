@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from helpers.detections import BOXES, PICTURE, Detector, array
@@ -130,7 +131,27 @@ def test_what_is_of_whole_images_is_refused(bag: Path, capsys: pytest.CaptureFix
     command = ["replay", str(bag), "--detections"]
     assert main([*command, "/boxes", "--plot", "plot.png"]) == 2
     assert "--plot is of whole images" in capsys.readouterr().err
-    assert main([*command, "/image"]) == 1
+    assert main([*command, "/image"]) == 1  # and no model is looked for
     assert "has no boxes on '/image', but on /boxes" in capsys.readouterr().err
     assert main(["replay", str(bag), "--hold", "1"]) == 2
     assert "--hold follows a detector's objects" in capsys.readouterr().err
+
+
+def test_boxes_are_collected(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each box that shows something becomes a picture of its own, to be labeled and taught."""
+
+    def collected(*options: str) -> dict[str, Any]:
+        command = ["collect", str(bag), "--detections", "/boxes", "--out", str(tmp_path), "--json"]
+        assert main([*command, "--change", "0", *options]) == 0
+        about: dict[str, Any] = json.loads(capsys.readouterr().out)["results"][0]
+        return about
+
+    about = collected("--most", "5")
+    assert about["full"]
+    again = collected()
+    assert (about["kept"], again["kept"]) == (5, 9)  # it goes on
+    assert collected()["kept"] == 0
+    first, *_ = sorted((tmp_path / "unlabeled").iterdir())
+    difference = cv2.absdiff(cv2.imread(str(first)), PICTURE[:, :120])
+    assert difference.mean() < 2  # the first box, through planes of Y, U and V
+    assert main(["collect", str(tmp_path), "--detections", "/boxes", "--out", str(tmp_path)]) == 2

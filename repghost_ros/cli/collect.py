@@ -5,6 +5,8 @@ Without a rule, every frame is kept that shows something new; --below, --margin,
 keep those that fit one of them. Pictures are written to DIR/unlabeled as they came. Interrupted, the
 next run goes on where this one ended. `repghost label DIR` is next.
 
+Of a bag with a detector's boxes, --detections TOPIC collects the boxes instead of whole frames.
+
 On a robot, --answers TOPIC takes the node's own answers, so that nothing is classified twice. The
 command then gives way to every other program, the node first.
 """
@@ -19,13 +21,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import add_model, fraction, model_from, positive
+from repghost_ros.cli.common import (
+    add_boxes,
+    add_model,
+    box_choice,
+    fraction,
+    matcher,
+    model_from,
+    positive,
+)
 from repghost_ros.cli.terminal import with_bar
 from repghost_ros.engine.model import Answered
 from repghost_ros.engine.results import Reporting, Result
 from repghost_ros.errors import UsageError, need, without_passwords
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.runs.many import is_bag
+from repghost_ros.runs.regions import crops
 from repghost_ros.sources.bags import Bag
 from repghost_ros.sources.live import is_live, live_pictures
 from repghost_ros.sources.pictures import find, pictures
@@ -186,6 +197,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOPIC",
         help="with a topic: the node's answers to its images, instead of a model",
     )
+    add_boxes(parser)
     add_model(parser)
     parser.add_argument(
         "--ros-args", nargs=argparse.REMAINDER, default=[], help="remaining arguments go to ROS"
@@ -197,6 +209,8 @@ def run(options: argparse.Namespace) -> CollectReport:
     is_topic = _is_topic(options.source)
     if options.answers and not is_topic:
         raise UsageError(f"--answers is for a topic, and '{options.source}' is none")
+    if options.detections and (is_topic or not is_bag(Path(options.source))):
+        raise UsageError(f"--detections is for a bag, and '{options.source}' is none")
     return CollectReport(options, is_topic or is_live(options.source))
 
 
@@ -224,6 +238,13 @@ def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
     if is_bag(path):
         bag = opened.enter_context(Bag(path))
         topic = bag.image_topic(options.topic).name
+        if options.detections:
+            shown = crops(
+                *(bag, topic, options.detections, matcher(options), box_choice(options)),
+                every=options.every,
+            )
+            of_boxes = f"{source} {options.detections}"  # whose frames are numbered otherwise
+            return (Item(number, read, stamp, None, of_boxes) for number, stamp, read in shown)
         messages = enumerate(bag.messages(topic))
         return (
             Item(number, recorded.frame, recorded.stamp_ns)

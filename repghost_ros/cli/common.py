@@ -13,10 +13,13 @@ from typing import Any
 from repghost_ros.backends.base import ACTIVATIONS, CHANNEL_ORDERS, BackendOptions
 from repghost_ros.backends.registry import BACKENDS, BPU_RUNTIMES
 from repghost_ros.cli.terminal import download_bar
+from repghost_ros.engine.matching import Matcher
 from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.engine.results import Reporting
 from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import ParameterError, RepghostError, UsageError, need
+from repghost_ros.sources.bags import Recorded
+from repghost_ros.vision.boxes import BoxChoice
 from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES, nearest
@@ -339,3 +342,49 @@ def _in_words_of_the_command() -> Iterator[None]:
         for parameter, option in _OPTIONS.items():
             text = text.replace(parameter, option)
         raise type(error)(text) from error
+
+
+def add_boxes(parser: argparse.ArgumentParser) -> None:
+    """Add the options about a bag's boxes: the node's parameters of the same names."""
+    parser.add_argument(
+        "--detections", default="", metavar="TOPIC", help="classify the boxes on this topic"
+    )
+    parser.add_argument(
+        "--detections-tolerance",
+        type=positive_float,
+        default=0.0,
+        metavar="SECONDS",
+        help="how far the stamps of an image and its boxes may lie apart (default: equal)",
+    )
+    parser.add_argument(
+        "--detections-scale",
+        type=positive_float,
+        default=1.0,
+        metavar="FACTOR",
+        help="what the sides of a box are multiplied by (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--detections-classes",
+        nargs="+",
+        default=(),
+        metavar="CLASS",
+        help="the detector's classes to classify (default: all)",
+    )
+    parser.add_argument(
+        "--detections-max",
+        type=positive,
+        default=BoxChoice().most,
+        metavar="N",
+        help="most boxes of an image (default: %(default)s)",
+    )
+
+
+def box_choice(options: argparse.Namespace) -> BoxChoice:
+    """Return which boxes the options choose, and how much around them."""
+    classes = frozenset(options.detections_classes)
+    return BoxChoice(options.detections_scale, classes, options.detections_max)
+
+
+def matcher(options: argparse.Namespace) -> Matcher[Recorded, Recorded]:
+    """Return what matches a bag's images and boxes within the options' tolerance."""
+    return Matcher(round(options.detections_tolerance * 1e9))

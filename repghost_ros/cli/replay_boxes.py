@@ -7,20 +7,19 @@ import argparse
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import model_from, positive, positive_float
+from repghost_ros.cli.common import add_boxes, box_choice, matcher, model_from, positive_float
 from repghost_ros.cli.report import Table
-from repghost_ros.engine.matching import MatchCounts, Matcher
+from repghost_ros.engine.matching import MatchCounts
 from repghost_ros.errors import SourceError, UsageError
 from repghost_ros.runs.answers import open_results
 from repghost_ros.runs.regions import replay_regions
 from repghost_ros.runs.replay import ReplayOptions
-from repghost_ros.sources.bags import Bag, Recorded
-from repghost_ros.vision.boxes import BoxChoice
+from repghost_ros.sources.bags import Bag
 
 _SHOWN = 5  # errors logged
 _log = logging.getLogger(__name__)
@@ -65,38 +64,8 @@ class BoxesReplayed:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options about boxes: the node's parameters of the same names."""
-    parser.add_argument(
-        "--detections", default="", metavar="TOPIC", help="classify the boxes on this topic"
-    )
-    parser.add_argument(
-        "--detections-tolerance",
-        type=positive_float,
-        default=0.0,
-        metavar="SECONDS",
-        help="how far the stamps of an image and its boxes may lie apart (default: equal)",
-    )
-    parser.add_argument(
-        "--detections-scale",
-        type=positive_float,
-        default=1.0,
-        metavar="FACTOR",
-        help="what the sides of a box are multiplied by (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--detections-classes",
-        nargs="+",
-        default=(),
-        metavar="CLASS",
-        help="the detector's classes to classify (default: all)",
-    )
-    parser.add_argument(
-        "--detections-max",
-        type=positive,
-        default=BoxChoice().most,
-        metavar="N",
-        help="most boxes of an image (default: %(default)s)",
-    )
+    """Add the options about boxes."""
+    add_boxes(parser)
     parser.add_argument(
         "--hold",
         type=positive_float,
@@ -120,17 +89,16 @@ def run(options: argparse.Namespace, wanted: ReplayOptions) -> BoxesReplayed:
         raise UsageError("--detections takes one bag")
     if any(wanted.view.roi):
         raise UsageError("--roi is of whole images: leave it out beside --detections")
-    choice = BoxChoice(
-        options.detections_scale, frozenset(options.detections_classes), options.detections_max
-    )
-    matcher: Matcher[Recorded, Recorded] = Matcher(round(options.detections_tolerance * 1e9))
+    choice, matching = box_choice(options), matcher(options)
     outcomes: Counter[str] = Counter()
     classes: Counter[str] = Counter()
     broken = ""
     path, out = Path(options.bags[0]), options.out
-    with Bag(path) as bag, model_from(options) as model:
+    with ExitStack() as opened:
+        bag = opened.enter_context(Bag(path))
         topic = bag.image_topic(wanted.topic).name
         bag.detections_topic(options.detections)
+        model = opened.enter_context(model_from(options))  # last, for it may be downloaded
         about = {
             "bag": str(path),
             "topic": topic,
@@ -142,7 +110,7 @@ def run(options: argparse.Namespace, wanted: ReplayOptions) -> BoxesReplayed:
         with written if out else nullcontext(lambda _: None) as write:
             try:
                 for answer in replay_regions(
-                    *(bag, topic, options.detections, model, matcher),
+                    *(bag, topic, options.detections, model, matching),
                     *(wanted.view, wanted.reporting, choice),
                     smoothing=wanted.smoothing,
                     hold=options.hold,
@@ -157,4 +125,4 @@ def run(options: argparse.Namespace, wanted: ReplayOptions) -> BoxesReplayed:
             except SourceError as error:
                 broken = str(error)
                 _log.error(broken)
-    return BoxesReplayed(about, matcher.counts, outcomes, classes, broken)
+    return BoxesReplayed(about, matching.counts, outcomes, classes, broken)

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from repghost_ros.backends.base import Failed, Refused
 from repghost_ros.engine.decision import Objects
 from repghost_ros.engine.matching import Matcher
 from repghost_ros.engine.model import Answered, Model
 from repghost_ros.engine.results import Reporting
-from repghost_ros.errors import BackendError
+from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.runs.replay import Answer
 from repghost_ros.sources.bags import Bag, Recorded
 from repghost_ros.sources.detections import message_boxes
 from repghost_ros.vision.boxes import Box, BoxChoice
+from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.view import View
 
 SKIPPED = "skipped"
@@ -109,10 +111,7 @@ def replay_regions(
     for image, array in _pairs(bag, topic, detections, matcher):
         about = BoxAnswer(image.topic, image.time_ns, image.stamp_ns, image.frame_id)
         try:
-            frame = image.frame()
-            if array.message is None:
-                raise ValueError(f"its array of boxes cannot be read: {array.error}")
-            boxes = message_boxes(array.message, array_type)
+            frame, boxes = image.frame(), _boxes(array, array_type)
             regions = model.classify_regions(frame, boxes, view, reporting, choice)
         except Exception as error:  # as in the pipeline, one bad message refuses its image alone
             ended = Failed if isinstance(error, BackendError) else Refused
@@ -128,6 +127,59 @@ def replay_regions(
             else:
                 kind = SKIPPED if outcome is None else outcome.kind
                 yield replace(answer, error=region.error, outcome=kind)
+
+
+def crops(
+    bag: Bag,
+    topic: str,
+    detections: str,
+    matcher: Matcher[Recorded, Recorded],
+    choice: BoxChoice = BoxChoice(),
+    every: int = 1,
+) -> Iterator[tuple[int, int, Callable[[], Frame]]]:
+    """Yield what the boxes of a bag show; arguments and errors are those of `replay_regions`.
+
+    Args:
+        bag: see there.
+        topic: see there.
+        detections: see there.
+        matcher: see there.
+        choice: see there.
+        every: look at every Nth image that has boxes.
+
+    Yields:
+        the number of the box among all of the bag's; the stamp of its image in nanoseconds; a function
+        that returns its part of the image, or raises why there is none.
+
+    """
+    array_type = bag.detections_topic(detections).type
+    first = 0
+    for index, (image, array) in enumerate(_pairs(bag, topic, detections, matcher)):
+        try:
+            boxes = _boxes(array, array_type)
+            if index % every == 0:
+                frame = image.frame().decoded()
+                for number, roi in choice.rois(boxes, frame.width, frame.height).items():
+                    read = (
+                        partial(_refuse, roi)
+                        if isinstance(roi, FrameError)
+                        else partial(frame.crop, *roi)
+                    )
+                    yield first + number, image.stamp_ns, read
+        except FrameError as error:
+            boxes = []
+            yield first, image.stamp_ns, partial(_refuse, error)
+        first += len(boxes) or 1
+
+
+def _refuse(error: FrameError) -> Frame:
+    raise error
+
+
+def _boxes(array: Recorded, array_type: str) -> list[Box]:
+    if array.message is None:
+        raise FrameError(f"its array of boxes cannot be read: {array.error}")
+    return message_boxes(array.message, array_type)
 
 
 def _pairs(

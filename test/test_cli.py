@@ -35,6 +35,8 @@ from repghost_ros.errors import (
     SourceError,
     without_passwords,
 )
+from repghost_ros.graphs.graph import load, save
+from repghost_ros.graphs.head import copy_with_metadata
 from repghost_ros.paths import share
 from repghost_ros.runs import doctor
 from repghost_ros.sources.pictures import find, pictures
@@ -337,6 +339,27 @@ def test_passwords_are_never_shown(url: str, shown: str, capsys: Any) -> None:
     if url.startswith("rtsp"):
         assert main(["classify", url, "--model", "demo"]) == 1
         assert f"'{shown}' cannot be opened" in capsys.readouterr().err
+
+
+def test_all_commands_resize_as_the_model_file_says(tmp_path: Path, capsys: Any) -> None:
+    own = tmp_path / "own.onnx"
+    save(copy_with_metadata(load(share() / "models" / "demo.onnx"), {"resize": "crop"}), own)
+    (tmp_path / "set" / "stop").mkdir(parents=True)
+    sign = render("stop", np.random.default_rng(3), 320, 240)
+    cv2.imwrite(str(tmp_path / "set" / "stop" / "0.png"), sign)
+    sign_bag(tmp_path / "drive", frames=2)
+    for command in (["classify", "set"], ["eval", "set"], ["replay", "drive"]):
+        line = [command[0], str(tmp_path / command[1]), "--model"]
+        for model, options, said in (
+            (str(own), [], "resize: crop (from the model file)"),
+            ("demo", [], "resize: stretch (default)"),
+            (str(own), ["--resize", "letterbox"], "resize: letterbox\n"),
+        ):
+            assert main([*line, model, *options]) == 0
+            told = capsys.readouterr()
+            assert said in f"{told.out}{told.err}"
+        assert main([*line, str(own), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["resize"] == "crop"
 
 
 def test_labels_lists_the_classes(capsys: Any) -> None:

@@ -183,6 +183,7 @@ def test_each_transition_is_told_in_one_line(robot: Robot) -> None:
             Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
         ):
             assert robot.change_state(transition)
+    assert "are fitted to 'demo' by resize: stretch (default)" in node.output()
     assert re.findall(r"\[INFO\].*: (\w+ -> \w+)$", node.output(), re.M) == [
         "unconfigured -> inactive",
         "inactive -> active",

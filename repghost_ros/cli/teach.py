@@ -52,7 +52,7 @@ class TeachReport:
         yield f"held-out pictures: {_words(taught.held_out)}"
         yield f"cross-validated on the others: {_words(taught.validated)}"
         for name in taught.unmeasured:
-            yield f"not measured: {name}, all pictures are of one recording or burst: record another"
+            yield f"not measured: {name}: all pictures are of one recording or burst, record another"
         yield (
             f"resize {taught.resize}, unknown below {taught.unknown_below:.2f}, temperature "
             f"{taught.temperature:.2f}, penalty {taught.strength:g}"
@@ -60,7 +60,7 @@ class TeachReport:
         if taught.unlike[1]:
             yield (
                 f"without a class 'nothing': {taught.unlike[0]} of {taught.unlike[1]} pictures of a "
-                "class that was left out are taken for another"
+                "class that was left out get another one"
             )
         yield _more(taught)
         for doubt in taught.doubts[:_SHOWN]:
@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> TeachReport:
     )
     write_model(taught, options.out)
     if options.report:
-        write_teaching_page(taught, options.report)
+        write_teaching_page(taught, options.out, options.report)
     return TeachReport(taught, options.out, options.report)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from repghost_ros.engine.overlay import picture
 from repghost_ros.errors import FrameError
+from repghost_ros.files import sha256
 from repghost_ros.output import whole_file
 from repghost_ros.runs import html
 from repghost_ros.runs.plots import plot_confusion
@@ -21,14 +22,20 @@ from repghost_ros.teach.teaching import Measured, Taught
 _PICTURES = 12
 
 
-def write_teaching_page(taught: Taught, path: Path) -> None:
+def write_teaching_page(taught: Taught, model: Path, path: Path) -> None:
     """Write the report.
+
+    Args:
+        taught: what was taught and measured.
+        model: the written file.
+        path: the .html file.
 
     Raises:
         OutputError: it cannot be written.
 
     """
-    text = html.page(f"Taught: {', '.join(taught.labeled.labels)}", _parts(taught))
+    about = f"Pictures in {taught.labeled.folder}; {model}, SHA-256 {sha256(model)}"
+    text = html.page(f"Taught: {', '.join(taught.labeled.labels)}", _parts(taught), about)
     with whole_file(path) as partial_file:
         partial_file.write_text(text, encoding="utf-8")
 
@@ -36,7 +43,7 @@ def write_teaching_page(taught: Taught, path: Path) -> None:
 def _parts(taught: Taught) -> Iterator[str]:
     labels = taught.labeled.labels
     yield html.table(
-        ("measured on", "pictures", "right", "accuracy", "95 % interval", "false alarms"),
+        ("measured on", "pictures", "correct", "accuracy", "95 % interval", "false alarms"),
         [
             _row("held-out pictures, by the written model", taught.held_out),
             _row("the others, by cross-validation", taught.validated),
@@ -49,7 +56,7 @@ def _parts(taught: Taught) -> Iterator[str]:
             "recording or burst: record another."
         )
     yield from _choices(taught)
-    yield "<h2>Every class</h2>"
+    yield "<h2>All classes</h2>"
     counts = np.bincount(taught.labeled.truth, minlength=len(labels))
     table = taught.confusion
     rows = []
@@ -57,14 +64,14 @@ def _parts(taught: Taught) -> Iterator[str]:
         measured = int(table[index].sum())
         right = int(table[index, -1 if index == taught.labeled.nothing else index])
         rows.append((name, counts[index], measured, right, _interval(right, measured)))
-    yield html.table(("class", "pictures", "measured", "right", "95 % interval"), rows)
-    yield "<h2>What is taken for what</h2>"
+    yield html.table(("class", "pictures", "measured", "correct", "95 % interval"), rows)
+    yield "<h2>Confusion matrix</h2>"
     names = [*labels, "unknown"]
     square = np.vstack([table, np.zeros((1, len(names)), int)])
     yield html.plot(partial(plot_confusion, names=names, counts=square), "confusion matrix")
     yield "<h2>Would more pictures help?</h2>"
     yield from _curve(taught)
-    yield "<h2>Likely labeled wrong</h2>"
+    yield "<h2>Probably labeled wrong</h2>"
     figures = []
     for doubt in taught.doubts[:_PICTURES]:
         try:
@@ -131,7 +138,7 @@ def _curve(taught: Taught) -> Iterator[str]:
         "By cross-validation, with the class of the highest score and no threshold.",
     )
     if predicted is None:
-        yield html.note("No trend is seen: more pictures of the same kind may not help.")
+        yield html.note("There is no trend: more pictures of the same kind may not help.")
 
 
 def _wrong(taught: Taught) -> Iterator[str]:

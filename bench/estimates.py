@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from repghost_ros.convert.calibration import Calibration, calibrate
 from repghost_ros.convert.compilation import METHODS, compile_bin, prediction, prepare
 from repghost_ros.convert.export import OPSET
 from repghost_ros.errors import ConversionError, need
+from repghost_ros.files import sha256
 from repghost_ros.graphs.fusing import fuse_file
 from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.zoo.catalogue import MODELS, REPGHOST, front
@@ -36,6 +39,8 @@ RESULTS = ROOT / "docs" / "board-estimates.json"
 PAGE, PLOT = RESULTS.with_suffix(".md"), RESULTS.with_suffix(".png")
 _REASON = re.compile(r"(?<=error message: ).*|Wrong key '\w+'")
 """The words that matter among the last that a failed toolchain says."""
+LIMIT_S = 600
+"""Seconds after which a compilation is given up: MobileOne S0 with its branches takes longer."""
 _PICTURES = 4  # to calibrate with: the ranges matter to the answers, not to the cycles
 
 
@@ -106,12 +111,13 @@ class Estimate:
 
 def float_model(size: str, fused: bool, folder: Path = CACHE) -> Path:
     """Write a network of timm with seeded random weights as ONNX; RepGhost's are like the zoo's."""
-    published, without_branches = folder / f"{size}.onnx", folder / f"{size}_fused.onnx"
-    if not published.is_file():
-        _export(size, published)
-    if not without_branches.is_file():
-        fuse_file(published, without_branches)
-    return without_branches if fused else published
+    exported, without_branches = folder / f"{size}.onnx", folder / f"{size}_fused.onnx"
+    if not exported.is_file():
+        _export(size, exported)
+    if not fused:
+        return exported
+    fuse_file(exported, without_branches)
+    return without_branches
 
 
 def _export(size: str, path: Path) -> None:
@@ -156,15 +162,21 @@ def calibration(folder: Path = CACHE) -> Calibration:
 
 
 def estimate(size: str, variant: Variant, tensors: Calibration, toolchain: Toolchain) -> Estimate:
-    """Compile a size in one way, or take an earlier run's result."""
-    settings = {**asdict(variant), "compiler": toolchain.compiler}
+    """Compile a size in one way, or take an earlier run's result for the same graph."""
+    model = float_model(size, variant.fused)
+    settings = {
+        "graph": sha256(model),
+        "batch": variant.batch,
+        "options": variant.options,
+        "compiler": toolchain.compiler,
+        "limit_s": LIMIT_S,
+    }
     folder = CACHE / f"{size} {variant.name}".replace(",", "").replace(" ", "_")
     found = folder / "estimate.json"
     if found.is_file():
         earlier = json.loads(found.read_text())
         if earlier["settings"] == settings:
             return Estimate(**earlier["estimate"])
-    model = float_model(size, variant.fused)
     job = prepare(model, size, tensors, folder, method=METHODS["max"], batch=variant.batch)
     yaml = need("yaml", "pip install pyyaml")
     config = yaml.safe_load(job.yaml.read_text())
@@ -173,7 +185,8 @@ def estimate(size: str, variant: Variant, tensors: Calibration, toolchain: Toolc
     job.yaml.write_text(yaml.safe_dump(config, sort_keys=False))
     result = Estimate(size, variant.name, variant.batch)
     try:
-        made = compile_bin(job, toolchain)
+        with _time_limit(LIMIT_S):
+            made = compile_bin(job, toolchain)
         predicted = prediction(job)
         result = replace(
             result,
@@ -190,6 +203,22 @@ def estimate(size: str, variant: Variant, tensors: Calibration, toolchain: Toolc
     shutil.rmtree(job.work, ignore_errors=True)  # a hundred megabytes
     found.write_text(json.dumps({"settings": settings, "estimate": asdict(result)}, indent=1))
     return result
+
+
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    """Raise ConversionError in the main thread if the block takes longer."""
+
+    def expire(*_: object) -> None:
+        raise ConversionError(f"not finished after {seconds / 60:.0f} minutes")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def sizes_table(estimates: Sequence[Estimate]) -> str:
@@ -229,9 +258,9 @@ def trials_table(base: Estimate, trials: Sequence[Estimate]) -> str:
 
 
 def _figures(estimate: Estimate) -> tuple[str, str, str, str]:
-    """Microseconds, FPS, and megabytes of traffic and of the file."""
+    """Microseconds (or why there are none), FPS, and megabytes of traffic and of the file."""
     if estimate.latency_us is None:
-        return ("refused", "", "", "")
+        return (estimate.refused, "", "", "")
     assert estimate.ddr_bytes is not None
     assert estimate.bin_bytes is not None
     return (
@@ -290,7 +319,7 @@ def page(sizes: Sequence[Estimate], trials: Sequence[Estimate]) -> str:
 
 
 def main() -> None:
-    """Compile all of it, ten minutes or more, and write the page, its figures and its plot."""
+    """Compile all of it, an hour or more, and write the page, its figures and its plot."""
     toolchain, tensors = find_toolchain(), calibration()
 
     def told(size: str, variant: Variant) -> Estimate:

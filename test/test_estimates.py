@@ -22,7 +22,7 @@ pytest.importorskip("onnx")
 # It compiles nothing, leaves the files that hb_mapper leaves, and refuses cores that the X5 lacks.
 MAPPER = f"""\
 #!{sys.executable}
-import json, sys
+import json, sys, time
 from pathlib import Path
 import yaml
 config = yaml.safe_load(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
@@ -34,6 +34,8 @@ if compiler.get("core_num") == 2:
     sys.exit(1)
 work, prefix = Path(model["working_dir"]), model["output_model_file_prefix"]
 work.mkdir()
+if compiler["optimize_level"] == "O1":
+    time.sleep(60)
 (work / f"{{prefix}}.bin").write_bytes(bytes(1000))
 summary = {{"latency (us)": 500.0, "FPS": 2000.0, "DDR bytes per frame": 10**6}}
 (work / f"{{prefix}}_subgraph_0.json").write_text(json.dumps({{"summary": summary}}))
@@ -47,7 +49,8 @@ def test_the_catalogue_has_what_was_predicted() -> None:
             known[size, "as exported"] = model.predicted.published_us
         for batch, latency_us in model.predicted.fused_us.items():
             known[size, "fused" if batch == 1 else f"fused, batch {batch}"] = latency_us
-    assert known == {(each.size, each.variant): each.latency_us for each in read()[0]}
+    compiled = [each for each in read()[0] if not each.refused]
+    assert known == {(each.size, each.variant): each.latency_us for each in compiled}
     assert {size for size, _ in known} <= set(estimates.ESTIMATED)
 
 
@@ -94,7 +97,10 @@ def calibrated(folder: Path) -> Calibration:
     )
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, toolchain: Toolchain) -> None:
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found holds for the same graph, options and compiler."""
     variant = Variant("fused")
     first = estimate("100", variant, calibrated(tmp_path), toolchain)
     assert first == Estimate("100", "fused", 1, 500.0, 2000.0, 10**6, 1000)
@@ -108,6 +114,20 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, toolchain: Toolchain) -> Non
     newer = replace(toolchain, compiler="3.50.1")
     estimate("100", changed, calibrated(tmp_path), newer)
     assert levels.read_text() == "O3\nO0\nO0\n"
+    other = tmp_path / "other.onnx"
+    other.write_bytes((share() / "models" / "demo.onnx").read_bytes() + b"\x32\x00")  # no domain
+    monkeypatch.setattr(estimates, "float_model", lambda *_: other)
+    estimate("100", changed, calibrated(tmp_path), newer)
+    assert levels.read_text() == "O3\nO0\nO0\nO0\n"
+
+
+def test_what_takes_too_long_is_given_up(
+    tmp_path: Path, toolchain: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "LIMIT_S", 2)
+    variant = Variant("slow", options={"compiler_parameters": {"optimize_level": "O1"}})
+    found = estimate("100", variant, calibrated(tmp_path), toolchain)
+    assert "not finished after" in found.refused
 
 
 def test_what_is_refused_is_said(tmp_path: Path, toolchain: Toolchain) -> None:

@@ -42,15 +42,28 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
         OSError: it cannot be written there.
 
     """
-    # The suffix stays, because writers choose the format by it.
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    # The suffix stays, because writers choose the format by it. Hidden, it is nobody's picture.
+    name = f"{path.stem}.partial{path.suffix}"
+    partial = path.with_name(name if keep else f".{name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        synchronize(partial)
         partial.replace(path)
     finally:
         if not (keep and partial.is_file() and partial.stat().st_size):
             partial.unlink(missing_ok=True)
+
+
+def synchronize(path: Path) -> None:
+    """Wait until a file is on the disk: renamed before, it could be empty after a power cut.
+
+    Raises:
+        OSError: it cannot be written there.
+
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

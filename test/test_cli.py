@@ -439,7 +439,7 @@ def test_an_archive_that_is_none(
 def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, capsys: Any) -> None:
     """/dev/full, as a folder's file system that is full would answer."""
     full = tmp_path / "bench.csv"
-    full.with_name("bench.partial.csv").symlink_to("/dev/full")
+    full.with_name(".bench.partial.csv").symlink_to("/dev/full")
     assert main(["bench", "--model", "demo", "--seconds", "0.1", "--csv", str(full)]) == 1
     assert f"'{full}' cannot be written: No space left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

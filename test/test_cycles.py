@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from helpers.graph import RELIABLE, Robot, image, sign, wait_until
+from helpers.waiting import WAIT
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -143,10 +144,10 @@ def test_the_node_is_destroyed_in_any_order_and_twice(order: tuple[str, ...]) ->
     }
     for name in (*order, "node"):
         destroy[name]()
-    spinning.join(30)
+    spinning.join(WAIT)
     assert not spinning.is_alive()
     robot.close()
-    until = time.monotonic() + 10
+    until = time.monotonic() + WAIT
     while threading.active_count() > before and time.monotonic() < until:
         time.sleep(0.05)
     assert threading.active_count() <= before

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from helpers.bags import sign_bag
 from helpers.launch_stub import started
+from helpers.waiting import WAIT
 
 from repghost_ros.sources.signs import render
 
@@ -28,7 +29,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": PATHS, "PYTHONUNBUFFERED": "1"}
 def run(name: str, *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES / name), *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+        command, capture_output=True, text=True, timeout=WAIT, check=False, env=ENVIRONMENT
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -67,7 +68,7 @@ def test_replay_bag(tmp_path: Path) -> None:
 def test_without_arguments_an_example_says_how_it_is_called(name: str) -> None:
     command = [sys.executable, str(EXAMPLES / name)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT
+        command, capture_output=True, text=True, timeout=WAIT, check=False, env=ENVIRONMENT
     )
     assert done.returncode == 1
     assert f"python examples/{name} " in done.stderr
@@ -77,7 +78,7 @@ def test_without_arguments_an_example_says_how_it_is_called(name: str) -> None:
 def test_composed() -> None:
     """The driver sees the stop sign that a camera films, and Ctrl-C ends it well."""
     pytest.importorskip("rclpy")
-    from helpers.graph import WAIT, Robot, RunningNode, image, wait_until
+    from helpers.graph import Robot, RunningNode, image, wait_until
 
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / "composed.py")],

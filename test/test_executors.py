@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from array import array
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
+from helpers.waiting import wait_until
 
 pytest.importorskip("rclpy")
 import rclpy
@@ -56,13 +56,6 @@ class Spun:
         rclpy.try_shutdown(context=self.context)
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_images_are_taken_once_and_in_order(name: str) -> None:
     ours, theirs = Spun(EXECUTORS[name]), Spun(SingleThreadedExecutor)
@@ -93,14 +86,15 @@ def test_images_are_taken_once_and_in_order(name: str) -> None:
             lambda: (
                 publisher.get_subscription_count()
                 and node.count_subscribers(f"/{name}/classification")
-            )
+            ),
+            "the camera and the answers to match",
         )
         image = Image(encoding="mono8", width=64, height=64, step=64)
         image.data = array("B", bytes(64 * 64))
         for number in range(FRAMES):
             image.header.stamp.sec = number
             publisher.publish(image)
-        wait_until(lambda: len(answers) == FRAMES)
+        wait_until(lambda: len(answers) == FRAMES, "every answer")
         assert answers == list(range(FRAMES))
         taken = robot.get_subscriber_names_and_types_by_node(name, "/")
         assert ("/image", ["sensor_msgs/msg/Image"]) in taken

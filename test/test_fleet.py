@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.bags import sign_bag
+from helpers.waiting import WAIT
 
 from repghost_ros.cli import main
 from repghost_ros.engine.model import ModelSpec
@@ -196,15 +197,15 @@ def test_an_interrupt_ends_the_workers(drives: Path, tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT
     while not (out / ".lock").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(WAIT) == 130
     assert process.stderr is not None
     assert process.stderr.read().splitlines()[-1] == "repghost: interrupted"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT
     while time.monotonic() < deadline:
         left = subprocess.run(
             ["pgrep", "-a", "-s", str(process.pid)], capture_output=True, text=True

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.waiting import WAIT
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, ObjectHypothesis, VisionInfo
 
@@ -79,6 +80,6 @@ def test_foxys_messages_are_spoken_too() -> None:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT,
     )
     assert ended.stdout.strip() == "stop stop 0.75 0", ended.stderr

@@ -1,84 +1,189 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each write, rename and fsync of a command fails or is its last: no file is half-written."""
+"""Each write, rename and fsync of what writes files fails or is its last: nothing is half-written.
+
+Large allocations fail likewise. Afterwards every file is as before or whole, and a rerun completes.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from itertools import count
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
 import pytest
-from helpers.bags import sign_bag
-from helpers.faulty import NOT_REACHED
+from helpers.faulty import COMPILER, NOT_REACHED, Faulty
 
-HERE = Path(__file__).parent
-COMPILER = shutil.which("cc") or shutil.which("gcc")
+from repghost_ros.paths import share
+from repghost_ros.sources.signs import render
+
+pytest.importorskip("onnxruntime")
+bags = pytest.importorskip("helpers.bags")
 pytestmark = [
     pytest.mark.skipif(COMPILER is None, reason="no C compiler is installed"),
     pytest.mark.timeout(600),
 ]
+NEVER = 10**9
+MOST = int(os.environ.get("REPGHOST_INTERRUPTIONS", 5))
+"""Calls interrupted of one command; of more, the first, the last, and some in between."""
+MOST_ALLOCATIONS = MOST // 2
+EARLIER = b"an earlier file"
+APPENDED = "collected.jsonl"
+"""Written line by line, so that a run that was killed can go on: a beginning of the whole."""
+
+
+class Writer(NamedTuple):
+    """A command that writes files.
+
+    Args:
+        command: its words; `{out}` is the folder that it writes to, the others are inputs.
+        replaces: a file there that an earlier run wrote.
+        needs: a module without which it cannot run.
+
+    """
+
+    command: tuple[str, ...]
+    replaces: str = ""
+    needs: str = "onnx"
+
+
+MANY = """
+from pathlib import Path
+from repghost_ros.engine.model import ModelSpec
+from repghost_ros.runs.fleet import LocalFleet
+from repghost_ros.runs.many import ReplayOptions, replay_many
+
+class InThisProcess(LocalFleet):
+    def run(self, function, tasks):
+        return ((number, function(task)) for number, task in enumerate(tasks))
+
+fleet = InThisProcess(1)
+replay_many(["{bag}"], Path("{out}"), ModelSpec(), fleet, ReplayOptions(""))
+fleet.close()
+"""
+REPLAY = ("replay", "{bag}", "--model", "demo")
+TEACH = ("teach", "{classes}", "--model", "{onnx}", "--out", "{out}/own.onnx")
 WRITERS = {
-    "results.csv": ("replay", "{bag}", "--model", "demo", "--out", "{file}"),
-    "results.jsonl": ("replay", "{bag}", "--model", "demo", "--out", "{file}"),
-    "report.html": ("replay", "{bag}", "--model", "demo", "--report", "{file}"),
-    "folded.onnx": ("export", "demo", "--fold-preprocess", "--out", "{file}"),
+    "csv": Writer((*REPLAY, "--out", "{out}/results.csv"), "results.csv"),
+    "jsonl": Writer((*REPLAY, "--out", "{out}/results.jsonl"), "results.jsonl"),
+    "parquet": Writer((*REPLAY, "--out", "{out}/results.parquet"), "results.parquet", "pyarrow"),
+    "mcap": Writer((*REPLAY, "--out", "{out}/answers")),
+    "sqlite3": Writer((*REPLAY, "--out", "{out}/answers", "--storage", "sqlite3")),
+    "report": Writer((*REPLAY, "--report", "{out}/report.html"), "report.html"),
+    "many": Writer(("-c", MANY)),
+    "export": Writer(("export", "demo", "--fold-preprocess", "--out", "{out}/f.onnx"), "f.onnx"),
+    "pictures": Writer(("classify", "{pictures}", "--model", "demo", "--save", "{out}"), "0.png"),
+    "video": Writer(("classify", "{video}", "--model", "demo", "--save", "{out}"), "film.mp4"),
+    "collect": Writer(("collect", "{video}", "--random", "1", "--out", "{out}")),
+    "teach": Writer((*TEACH, "--report", "{out}/report.html"), "own.onnx"),
 }
 
 
 @pytest.fixture(scope="module")
-def preload(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Compile the library that interrupts writes."""
-    assert COMPILER is not None
-    library = tmp_path_factory.mktemp("faulty") / "faulty.so"
-    source = HERE / "helpers" / "faulty.c"
-    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    return str(library)
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Make what the commands read, and the folder that they write to."""
+    root = tmp_path_factory.mktemp("faulty")
+    names = ("pictures", "classes/stop", "classes/yield", "out", "scratch")
+    for name in names:
+        (root / name).mkdir(parents=True)
+    for number in range(5):
+        for name in ("stop", "yield"):
+            picture = render(name, np.random.default_rng([number, len(name)]), 64, 64)
+            cv2.imwrite(str(root / "classes" / name / f"{number}.png"), picture)
+    for number in range(2):
+        shutil.copy(root / f"classes/stop/{number}.png", root / "pictures")
+    size = (bags.WIDTH, bags.HEIGHT)
+    writer = cv2.VideoWriter(str(root / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, size)
+    for _, picture in bags.film(4):
+        writer.write(picture)
+    writer.release()
+    return {
+        **{name.split("/")[0]: root / name.split("/")[0] for name in names},
+        "bag": bags.sign_bag(root / "drive", 2),
+        "video": root / "film.mp4",
+        "onnx": share() / "models" / "demo.onnx",
+    }
 
 
 @pytest.fixture(scope="module")
-def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sign_bag(tmp_path_factory.mktemp("bag") / "drive", 2)
+def faulty(inputs: dict[str, Path]) -> Iterator[Faulty]:
+    with Faulty(inputs["out"], inputs["scratch"]) as process:
+        yield process
 
 
-def without_times(content: bytes, name: str) -> bytes | int:
-    """Return what is the same in every run of a command."""
-    return content.count(b"<tr>") if name.endswith(".html") else content
+def files(out: Path) -> dict[str, Any]:
+    """Return what is the same in every run of a command: content, rows of a page, size of a video.
+
+    Hidden files are nobody's data.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(each for each in out.rglob("*") if each.is_file()):
+        name = str(path.relative_to(out))
+        if any(part.startswith(".") for part in path.relative_to(out).parts):
+            continue
+        content = path.read_bytes()
+        found[name] = content.count(b"<tr>") if name.endswith(".html") else content
+        if content == EARLIER:
+            found[name] = EARLIER
+    return found
 
 
-@pytest.mark.parametrize("how", ["fail", "kill"])
-@pytest.mark.parametrize("name", WRITERS)
+def spread(calls: int, most: int) -> list[int]:
+    """Return numbers from 1 to `calls`, all or `most` of them."""
+    return sorted({round(each) for each in np.linspace(1, calls, min(calls, most))})
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, how) for name in WRITERS for how in ("fail", "kill")),
+        *((name, "memory") for name in ("csv", "parquet", "report")),
+    ],
+)
 def test_no_file_is_half_written(
-    name: str, how: str, preload: str, bag: Path, tmp_path: Path
+    name: str, how: str, faulty: Faulty, inputs: dict[str, Path]
 ) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    path = out / name
-    command = [word.format(bag=bag, file=path) for word in WRITERS[name]]
-    paths = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    writer, out = WRITERS[name], inputs["out"]
+    if find_spec(writer.needs) is None:
+        pytest.skip(f"{writer.needs} is not installed")
+    command = [word.format(**inputs) for word in writer.command]
 
-    def run(nth: int) -> int:
-        environment = {**os.environ, "LD_PRELOAD": preload, "PYTHONPATH": paths}
-        arguments = [sys.executable, "-m", "helpers.faulty", str(out), str(nth), how, *command]
-        return subprocess.run(
-            arguments, env=environment, capture_output=True, timeout=100
-        ).returncode
+    def run(nth: int, how: str) -> tuple[int, int]:
+        return faulty.run(nth, how, command)
 
-    assert run(10**9) == NOT_REACHED
-    whole = without_times(path.read_bytes(), name)
-    earlier = b"an earlier file"
-    for nth in count(1):
-        path.write_bytes(earlier)
-        code = run(nth)
-        if code == NOT_REACHED:
-            break
-        assert code == (1 if how == "fail" else -signal.SIGKILL)
-        left = path.read_bytes()
-        assert left == earlier or without_times(left, name) == whole
-        assert run(10**9) == NOT_REACHED, "a rerun completes"
-        assert without_times(path.read_bytes(), name) == whole
-        assert [each.name for each in out.iterdir()] == [name], "and leaves nothing else"
-    assert nth > 2
+    def begin() -> None:
+        shutil.rmtree(out)
+        out.mkdir()
+        if writer.replaces:
+            (out / writer.replaces).parent.mkdir(exist_ok=True)
+            (out / writer.replaces).write_bytes(EARLIER)
+
+    begin()
+    code, calls = run(NEVER, how)
+    assert code == NOT_REACHED
+    whole = files(out)
+    assert whole
+    assert calls >= 2
+    assert EARLIER not in whole.values()
+    for nth in spread(calls, MOST_ALLOCATIONS if how == "memory" else MOST):
+        begin()
+        code, _ = run(nth, how)
+        left = files(out)
+        if how == "memory":  # a frame may be refused for want of it, and C++ may give up
+            assert code in (0, 1, NOT_REACHED, -signal.SIGABRT), nth
+            begin()
+        else:
+            assert code in ((-signal.SIGKILL,) if how == "kill" else (1, NOT_REACHED)), nth
+            for path, content in left.items():
+                if path.endswith(APPENDED):
+                    assert whole[path].startswith(content), (nth, path)
+                elif ".partial." not in path:  # which replay keeps, and says so
+                    assert content in (EARLIER, whole.get(path)), (nth, path)
+        assert run(NEVER, how)[0] == NOT_REACHED, f"a rerun completes after {nth}"
+        assert files(out) == whole, nth
+        assert not list(out.rglob(".*partial*")), nth

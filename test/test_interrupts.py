@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from helpers.waiting import WAIT
 
 from repghost_ros.output import uninterrupted
 
@@ -23,7 +24,7 @@ def interrupted(arguments: list[str], seconds: float, kind: int = signal.SIGINT)
         time.sleep(seconds)
         process.send_signal(kind)
         assert process.stderr is not None
-        return process.wait(30), process.stderr.read()
+        return process.wait(WAIT), process.stderr.read()
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

@@ -9,6 +9,7 @@ import sys
 
 import rclpy
 from helpers.graph import Robot
+from helpers.waiting import WAIT
 
 _TAKE = "from repghost_ros.ros.isolation import isolate; print(isolate()); input()"
 
@@ -27,7 +28,7 @@ def domains_of_runs(count: int, exported: str) -> list[int]:
     ]
     domains = [int(run.stdout.readline()) for run in runs if run.stdout]
     for run in runs:
-        run.communicate("\n", timeout=10)
+        run.communicate("\n", timeout=WAIT)
     return domains
 
 

@@ -20,6 +20,7 @@ from helpers import launch_stub
 from helpers.bags import PLAYABLE, sign_bag
 from helpers.graph import Robot, RunningNode, wait_until
 from helpers.launch_env import install
+from helpers.waiting import WAIT
 
 from repghost_ros.cli import main
 from repghost_ros.runs.answers import read_results
@@ -229,7 +230,7 @@ def launched(environment: dict[str, str], file: str, *arguments: str) -> Iterato
         yield launch
     finally:
         process.send_signal(signal.SIGINT)
-        code = process.wait(30)
+        code = process.wait(WAIT)
         reader.join()
     assert code == 0, launch.output()
 

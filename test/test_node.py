@@ -24,6 +24,7 @@ from helpers.graph import (
     sign,
     wait_until,
 )
+from helpers.waiting import WAIT
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import VisionInfo
@@ -280,7 +281,7 @@ def test_every_parameter_is_described(robot: Robot) -> None:
 )
 def test_a_bad_initial_value_ends_the_node_with_the_reason(argument: str) -> None:
     command = [sys.executable, "-m", "repghost_ros.ros.node", "--ros-args", "-p", argument]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
     assert ended.returncode == 1
     assert argument.split(":=")[0] in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
@@ -290,9 +291,8 @@ def test_models_are_swapped_while_frames_flow(robot: Robot) -> None:
     publisher = robot.publisher()
     before = robot.answer(publisher, image(sign("stop"), stamp=8000))
     labels = share() / "labels"
-    refused = robot.set_parameter("labels_path", str(labels / "imagenet.txt"))
-    assert not refused.successful
-    assert "1000 names, but the model has 17" in refused.reason
+    refusal = robot.refusal("labels_path", str(labels / "imagenet.txt"))
+    assert "1000 names, but the model has 17" in refusal
     assert robot.set_parameter("labels_path", str(labels / "demo.txt")).successful
     assert robot.set_parameter("model_path", DEMO).successful
     after = robot.answer(publisher, image(sign("stop"), stamp=8001))

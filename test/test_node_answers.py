@@ -48,9 +48,7 @@ def test_a_model_without_the_allowed_classes_is_refused(robot: Robot, tmp_path: 
     labels.write_text("\n".join(f"sign {number}" for number in range(17)))
     with running_node(class_allow="[stop]"):
         publisher = robot.publisher()
-        refused = robot.set_parameter("labels_path", str(labels))
-        assert not refused.successful
-        assert "the model has no class 'stop'" in refused.reason
+        assert "the model has no class 'stop'" in robot.refusal("labels_path", str(labels))
         assert robot.get_parameter("labels_path") == ""
         assert classes(robot.answer(publisher, image(sign("yield"), stamp=1))) == ["stop"]
 

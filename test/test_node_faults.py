@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from helpers.graph import DEMO, RELIABLE, Robot, best, image, running_node, sign, wait_until
+from helpers.waiting import WAIT
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -172,7 +173,7 @@ def test_a_slow_download_holds_neither_diagnostics_nor_an_interrupt_up(
         wait_until(lambda: len(received) >= 3, "diagnostics meanwhile")
         assert {s.message for message in received for s in message.status} == {"downloading 0 %"}
         node.process.send_signal(signal.SIGINT)
-        assert node.process.wait(30) == 0
+        assert node.process.wait(WAIT) == 0
     assert (tmp_path / "repghostnet_100.onnx.part").stat().st_size > 0
     server.shutdown()
     server.server_close()
@@ -186,7 +187,7 @@ def test_signals_end_the_node_cleanly(robot: Robot, way: signal.Signals) -> None
         for stamp in range(2, 20):
             publisher.publish(image(sign("stop"), stamp=stamp))
         node.process.send_signal(way)
-        assert node.process.wait(30) == 0
+        assert node.process.wait(WAIT) == 0
     # The frames in work found ROS still there.
     assert "Traceback" not in node.output()
 

@@ -19,6 +19,7 @@ import pytest
 from bond.msg import Status
 from helpers.graph import LATCHED, RELIABLE, Robot, best, image, running_node, sign, wait_until
 from helpers.server import served
+from helpers.waiting import WAIT
 from lifecycle_msgs.msg import Transition
 from rclpy.qos import QoSProfile
 from vision_msgs.msg import LabelInfo, VisionInfo
@@ -121,7 +122,7 @@ def test_the_last_message_reaches_a_subscriber_that_was_held_up(
         closing.join(0.2)
         assert closing.is_alive()
         manager.send_signal(signal.SIGCONT)
-        closing.join(30)
+        closing.join(WAIT)
         assert "False\n" in iter(manager.stdout.readline, "")
         manager.kill()
 
@@ -233,7 +234,7 @@ def test_a_required_model_that_cannot_be_opened_ends_the_process() -> None:
         pytest.raises(AssertionError, match=r"(?s)ended with 1.*does not exist"),
         running_node(model_path="/absent.onnx", required="true") as node,
     ):
-        assert node.process.wait(30) == 1
+        assert node.process.wait(WAIT) == 1
 
 
 def test_it_says_what_it_serves(robot: Robot) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from helpers.detections import BOXES, PICTURE, SIGNS, Detector, array, best, street
 from helpers.graph import RELIABLE, Robot, image, running_node, wait_until
+from helpers.waiting import WAIT
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
@@ -81,7 +82,7 @@ def test_the_overlay_shows_the_boxes() -> None:
 
 def test_a_region_of_interest_is_for_whole_images() -> None:
     with running_node(detections="boxes", roi="[1, 1, 8, 8]", required="true") as node:
-        node.process.wait(30)
+        node.process.wait(WAIT)
         assert "'roi' is for whole images" in node.output()
         node.process.returncode = 0
 

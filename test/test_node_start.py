@@ -18,6 +18,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from helpers.graph import Robot, best, image, running_node, sign, wait_until
 from helpers.server import served
+from helpers.waiting import WAIT
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Log
@@ -66,7 +67,7 @@ def stalling(tmp_path: Path) -> Iterator[tuple[dict[str, str], threading.Event]]
 def ask_to_configure(robot: Robot) -> Any:
     """Request to configure, and return the future for which a manager waits."""
     client = robot.node.create_client(ChangeState, f"/{robot.name}/change_state")
-    assert client.wait_for_service(30)
+    assert client.wait_for_service(WAIT)
     request = ChangeState.Request()
     request.transition.id = Transition.TRANSITION_CONFIGURE
     return client.call_async(request)

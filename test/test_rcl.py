@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from helpers.waiting import WAIT
 
 pytest.importorskip("rclpy")
 import rclpy
@@ -24,7 +25,6 @@ from repghost_ros.engine.pipeline import Bell
 from repghost_ros.ros import rcl
 
 QOS = QoSProfile(depth=20)
-WAIT = 10.0
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def node() -> Iterator[LifecycleNode]:
 
 def patiently(take: Any) -> Any:
     """Call it until it returns something, and return that."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT
     while (taken := take()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)

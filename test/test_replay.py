@@ -39,6 +39,7 @@ from helpers.bags import (
     write_ros2,
     yuyv,
 )
+from helpers.waiting import WAIT
 from onnx import TensorProto, helper, numpy_helper
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
@@ -343,11 +344,11 @@ def test_an_end_by_a_signal_leaves_a_bag_that_can_be_read(tmp_path: Path) -> Non
     bag, out = write_ros2(tmp_path / "bag", {"/image": frames * 60}), tmp_path / "out"
     command = [sys.executable, "-m", "repghost_ros.cli", "replay", str(bag), *DEMO]
     with subprocess.Popen([*command, "--workers", "1", "--out", str(out)]) as process:
-        while not out.exists():
+        while not (tmp_path / ".out.partial" / "out").exists():
             time.sleep(0.01)
         time.sleep(0.2)
         process.terminate()
-        assert process.wait(30) == 130
+        assert process.wait(WAIT) == 130
     assert 0 < len(read_results(out)) < 600
 
 

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.bags import sign_bag
+from helpers.waiting import WAIT
 from PIL import Image
 
 from repghost_ros.cli import main
@@ -68,7 +69,7 @@ def numbers(path: Path) -> tuple[list[int], str]:
 
 def run(*arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "repghost_ros.cli", *CLASSIFY, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=WAIT, **options)
 
 
 FILMS = [("a.avi", "MJPG"), ("a.mp4", "mp4v"), ("a.mkv", "mp4v"), ("a.webm", "VP80")]
@@ -306,7 +307,7 @@ def test_pictures_on_standard_input(source: str) -> None:
 
 def run_bytes(source: str, given: bytes) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "repghost_ros.cli", *CLASSIFY, source, "--json"]
-    done = subprocess.run(command, input=given, capture_output=True, timeout=60)
+    done = subprocess.run(command, input=given, capture_output=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
     return results
@@ -340,9 +341,9 @@ def test_a_stream_runs_until_it_is_interrupted_and_then_all_is_well() -> None:
         lines = [process.stdout.readline() for _ in range(6)]
         process.send_signal(signal.SIGINT)
         rest, told = process.stdout.read(), process.stderr.read()  # type: ignore[union-attr]
-        assert process.wait(30) == 0, told
+        assert process.wait(WAIT) == 0, told
         stopped.set()
-        feeder.join(10)
+        feeder.join(WAIT)
     assert lines[0].startswith(b"-#0 ")
     assert b"Traceback" not in told + rest
 

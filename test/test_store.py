@@ -15,6 +15,7 @@ import pytest
 from helpers.compiled import compiled
 from helpers.server import MODEL, Archive
 from helpers.toys import write_color_model
+from helpers.waiting import WAIT
 
 from repghost_ros.errors import DownloadError, StoreError
 from repghost_ros.files import sidecar_of
@@ -340,7 +341,7 @@ def test_two_processes_download_once(archive: Archive, store: ModelStore) -> Non
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(WAIT)
         assert process.exitcode == 0
     assert len(archive.gets) == 1
 

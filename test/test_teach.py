@@ -405,7 +405,7 @@ def test_a_full_disk_leaves_nothing(folder: Path, tmp_path: Path, capsys: Any) -
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     out = tmp_path / "own.onnx"
-    (tmp_path / "own.partial.onnx").symlink_to("/dev/full")
+    (tmp_path / ".own.partial.onnx").symlink_to("/dev/full")
     error = refused(capsys, folder, "--model", DEMO, "--out", out)
     assert f"'{out}' cannot be written" in error
     assert not out.exists()

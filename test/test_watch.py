@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.waiting import WAIT
 
 from repghost_ros import open_model
 from repghost_ros.cli import main
@@ -63,7 +64,7 @@ def watch(source: str, *more: str) -> Iterator[str]:
         yield address[1]
     finally:
         process.send_signal(signal.SIGINT)
-        told, errors = process.communicate(timeout=30)
+        told, errors = process.communicate(timeout=WAIT)
     assert process.returncode == 0, errors
     assert re.fullmatch(r"(1 frame|\d+ frames)\n", told)
 

@@ -16,7 +16,7 @@ from repghost_ros.engine.overlay import annotated
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import OutputError
 from repghost_ros.output import named_errors, whole_file
-from repghost_ros.sources.pictures import Picture
+from repghost_ros.sources.pictures import Picture, write_picture
 from repghost_ros.sources.videos import open_capture, plain_path
 
 _FPS = 30.0  # used if the source does not say
@@ -75,7 +75,7 @@ class Saver:
             self._video.write(bgr)
             return self._video.target
         target = self._free(shown, ".png" if shown.path.suffix.lower() == ".png" else ".jpg")
-        _write_image(target, bgr)
+        write_picture(target, bgr)
         return target
 
     def close(self) -> None:
@@ -106,11 +106,6 @@ class Saver:
         return path
 
 
-def _write_image(path: Path, bgr: np.ndarray) -> None:
-    with whole_file(path) as partial:
-        partial.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
-
-
 def _fps(source: Path) -> float:
     if not source.is_file():
         return _FPS
@@ -131,13 +126,12 @@ class _Video:
         self._size = size
         fps = _fps(Path(source))
         self._opened = ExitStack()
-        name = self._opened.enter_context(plain_path(target))
+        self._partial = self._opened.enter_context(whole_file(target))
+        name = self._opened.enter_context(plain_path(self._partial))
         codec = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer: Any = cv2.VideoWriter(name, codec, fps, size)
         if not self._writer.isOpened():
-            self._opened.close()
-            target.unlink(missing_ok=True)
-            raise OutputError(f"'{target}' cannot be written")
+            self._end(OutputError(f"'{target}' cannot be written"))
 
     def write(self, bgr: np.ndarray) -> None:
         """Append a frame, resized to the first one's size if necessary."""
@@ -149,12 +143,20 @@ class _Video:
     def close(self) -> None:
         """Finish the file and check that it is complete: OpenCV does not report a full disk."""
         self._writer.release()
-        with self._opened, plain_path(self.target) as name:
+        with plain_path(self._partial) as name:
             written = open_capture(name)
             frames = written.get(cv2.CAP_PROP_FRAME_COUNT) if written.isOpened() else 0
             written.release()
         if frames != self._frames:
-            self.target.unlink(missing_ok=True)
-            raise OutputError(
-                f"'{self.target}' could not be written whole and was removed: is the disk full?"
+            self._end(
+                OutputError(
+                    f"'{self.target}' could not be written whole and was removed: is the disk full?"
+                )
             )
+        self._end()
+
+    def _end(self, error: OutputError | None = None) -> None:
+        """Give the file its name, or remove it and raise the error."""
+        with self._opened:
+            if error is not None:
+                raise error

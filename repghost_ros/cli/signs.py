@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from repghost_ros.cli.common import positive
 from repghost_ros.cli.terminal import with_bar
-from repghost_ros.output import whole_file
+from repghost_ros.sources.pictures import write_picture
 from repghost_ros.sources.signs import LABELS, MIN_SIDE, render
 
 HELP = "draw road signs to try the other commands on"
@@ -74,7 +73,6 @@ def run(options: argparse.Namespace) -> SignsReport:
             LABELS[index], np.random.default_rng([abs(options.seed), index, number]), *options.size
         )
         path = options.folder / LABELS[index].replace(" ", "_") / f"{number}.png"
-        with whole_file(path) as partial:
-            partial.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        write_picture(path, picture)
         drawn.append((path, LABELS[index]))
     return SignsReport(options.folder, drawn)

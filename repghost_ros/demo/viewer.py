@@ -7,6 +7,7 @@ import argparse
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -22,6 +23,7 @@ from repghost_ros.engine.overlay import draw_overlay, picture
 from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
 from repghost_ros.ros.process import run, start
+from repghost_ros.sources.pictures import write_picture
 from repghost_ros.vision.frame import from_image
 
 _REFRESH = 0.5  # seconds between two lines
@@ -146,7 +148,7 @@ def main(args: list[str] | None = None) -> None:
         share = viewer.right / viewer.answers
         print(f"{viewer.right} of {viewer.answers} frames classified correctly ({share:.1%})")
     if options.picture and viewer.shown:
-        cv2.imwrite(options.picture, viewer.contact_sheet()[..., ::-1])
+        write_picture(Path(options.picture), viewer.contact_sheet()[..., ::-1])
         print(f"a few of them are drawn in {options.picture}")
 
 

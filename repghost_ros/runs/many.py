@@ -117,7 +117,9 @@ def find_bags(paths: Iterable[str]) -> list[str]:
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether a folder is one ROS 2 bag."""
+    """Return whether a path is one bag: a file, or the folder of a ROS 2 bag."""
+    if not path.is_dir():
+        return path.name.endswith(_BAGS)
     return _is_bag(path.absolute().name, [file.name for file in path.iterdir()])
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 from repghost_ros.engine.results import Result
 from repghost_ros.errors import OutputError, need
-from repghost_ros.output import named_errors, uninterrupted
+from repghost_ros.output import named_errors, synchronize, uninterrupted
 from repghost_ros.sources.types import CLASSIFICATION, HYPOTHESIS, INSTALL, typestore
 
 STORAGES = ("mcap", "sqlite3")
@@ -25,7 +26,7 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
     """Writes a ROS 2 bag of vision_msgs/Classification, playable from Humble on; use it in `with`.
 
     Args:
-        path: the folder to make.
+        path: the folder, which is there from the end of the block on.
         topic: the topic they are recorded on.
         storage: one of STORAGES.
 
@@ -45,21 +46,37 @@ class ClassificationWriter(AbstractContextManager["ClassificationWriter"]):
                 "write elsewhere, or mcap"
             )
         self._path = path
+        # The files within are called like the folder.
+        self._partial = path.with_name(f".{path.name}.partial")
+        self._remove()  # what a run that was killed has left
         self._types = typestore()
         self._writer: Any = rosbag2.Writer(
-            path,
+            self._partial / path.name,
             version=_METADATA_VERSION,
             storage_plugin=rosbag2.StoragePlugin[storage.upper()],
         )
         with _naming(path):
-            self._writer.open()
-            self._connection = self._writer.add_connection(
-                topic, CLASSIFICATION, typestore=self._types
-            )
+            try:
+                self._writer.open()
+                self._connection = self._writer.add_connection(
+                    topic, CLASSIFICATION, typestore=self._types
+                )
+            except BaseException:
+                self._remove()
+                raise
 
     def __exit__(self, *_: object) -> None:
         with _naming(self._path), uninterrupted():
-            self._writer.close()
+            try:
+                self._writer.close()
+                for file in self._writer.path.iterdir():
+                    synchronize(file)
+                self._writer.path.rename(self._path)
+            finally:
+                self._remove()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
 
     def write(self, time_ns: int, stamp_ns: int, frame_id: str, results: Sequence[Result]) -> None:
         """Record a classification under its image's stamp and frame_id.

@@ -18,6 +18,7 @@ import numpy as np
 
 from repghost_ros.errors import FrameError, SourceError
 from repghost_ros.files import LFS_POINTER, LFS_REMEDY
+from repghost_ros.output import whole_file
 from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
 from repghost_ros.sources.videos import read_video
 from repghost_ros.vision import png
@@ -283,3 +284,18 @@ def pictures(files: Iterable[Path], *, every: int = 1) -> Iterator[Picture]:
                 index += 1
         except FrameError as error:
             yield Picture(str(path), index, error=str(error))
+
+
+def write_picture(path: Path, bgr: np.ndarray) -> None:
+    """Write a picture in the format of its suffix.
+
+    Args:
+        path: the file; parent folders are created.
+        bgr: uint8 (height, width, 3).
+
+    Raises:
+        OutputError: it cannot be written.
+
+    """
+    with whole_file(path) as partial:
+        partial.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())

@@ -17,7 +17,7 @@ import numpy as np
 
 from repghost_ros.engine.overlay import picture
 from repghost_ros.engine.results import UNKNOWN, Result
-from repghost_ros.errors import SourceError
+from repghost_ros.errors import OutputError, SourceError
 from repghost_ros.output import uninterrupted, whole_file
 from repghost_ros.sources.folders import IMAGES
 from repghost_ros.teach.collected import append, read_record
@@ -116,7 +116,7 @@ class Collector:
         """
         if self.full or number <= self.seen:
             return None
-        self.seen = number
+        before, self.seen = self.seen, number
         why = self._wanted.why(results, self._random)
         if not why:
             return None
@@ -126,7 +126,11 @@ class Collector:
         if self._wanted.change and near(values, others, self._wanted.change).any():
             return None
         about = {"seen": number, "stamp_ns": stamp_ns, "why": why}
-        return self._keep(frame, shown, results, about, UNLABELED, original)
+        try:
+            return self._keep(frame, shown, results, about, UNLABELED, original)
+        except OutputError:
+            self.seen = before  # so that the next run is offered the frame again
+            raise
 
     def label(self, frame: Frame, results: tuple[Result, ...], number: int, name: str) -> Path:
         """Keep a frame in the folder of a class, whatever is wanted; returns the file.
@@ -160,7 +164,7 @@ class Collector:
     ) -> Path:
         """Write a picture, and what is known about it."""
         data, suffix = _encoded(frame, original)
-        path = self._free(folder, about["seen"], suffix)
+        path = self._free(folder, about["seen"], suffix, data)
         entry = {
             **{"file": str(path.relative_to(self._folder)), "source": self._source},
             **{**about, "bytes": len(data)},
@@ -190,11 +194,12 @@ class Collector:
     def _check_room(self) -> None:
         self.full = self.count >= self._wanted.most or self._bytes >= self._wanted.most_bytes
 
-    def _free(self, inside: str, number: int, suffix: str) -> Path:
+    def _free(self, inside: str, number: int, suffix: str, data: bytes) -> Path:
+        """Return a free name, or the one that a run killed before its record gave this picture."""
         stem = re.sub(r"[^A-Za-z0-9-]+", "_", Path(self._source).name).strip("_") or "frame"
         folder = self._folder / inside
         path, again = folder / f"{stem}_{number:06}{suffix}", 2
-        while path.exists():
+        while path.exists() and path.read_bytes() != data:
             path, again = folder / f"{stem}_{again}_{number:06}{suffix}", again + 1
         return path
 

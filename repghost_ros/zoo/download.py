@@ -75,6 +75,8 @@ def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -
                 "the server resumed at another position than requested; run again to start over"
             )
         total = _total(response, begun if resumed else 0)
+        if not resumed:  # before its validator: the old bytes must never pass for the new file's
+            part.unlink(missing_ok=True)
         etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if etag:
             validator.write_text(etag, encoding="latin-1")

@@ -194,6 +194,7 @@ class ModelStore:
         path = self.path(model, format) if model in MODELS else self._own / f"{model}.{format}"
         _check(file, path.name)
         with self._writing(path):
+            sidecar_of(path).unlink(missing_ok=True)  # it would disown the new file
             move(file, path)
             record(path)
         return path

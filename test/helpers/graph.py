@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import rclpy
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -23,28 +24,18 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from helpers.waiting import WAIT, wait_until
 from repghost_ros.paths import share
 from repghost_ros.ros import messages
 from repghost_ros.sources.signs import render
 
 DEMO = str(share() / "models" / "demo.onnx")
-WAIT = 30.0  # seconds; reached only when a test fails
 RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+_KEPT = "stays as it is"  # what the node logs of a model that it could not open
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Return the first true value of `condition`; fail the test after WAIT seconds."""
-    deadline = time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.005)
-    raise AssertionError(f"waited {WAIT:.0f} s in vain for {what}")
 
 
 def image(pixels: np.ndarray, stamp: int, encoding: str = "bgr8") -> Image:
@@ -153,6 +144,16 @@ class Robot:
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
         return self.call(SetParameters, "set_parameters", request).results[0]
+
+    def refusal(self, name: str, value: Any) -> str:
+        """Return why a parameter is refused: at once, or in the log if its model takes long to open."""
+        told = self.collect(Log, "/rosout", QoSProfile(depth=1000, reliability=LATCHED.reliability))
+        result = self.set_parameter(name, value)
+        if result.successful:
+            assert "being opened" in result.reason
+            wait_until(lambda: self.get_parameter(name) != value, f"the earlier {name}")
+            wait_until(lambda: any(_KEPT in each.msg for each in told), "the reason")
+        return str(result.reason) + "".join(each.msg for each in told)
 
     def get_parameter(self, name: str) -> Any:
         values = self.call(GetParameters, "get_parameters", GetParameters.Request(names=[name]))

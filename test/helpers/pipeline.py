@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from helpers.waiting import WAIT
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.pipeline import Stream
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import Frame, from_array
-
-WAIT = 10.0  # seconds; reached only when a test fails
 
 
 class Inbox:

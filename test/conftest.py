@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# A shell starts what runs in its background with SIGINT ignored, and the tests interrupt programs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before rclpy is imported: a domain of its own for every run, and no log files in the user's home.
 isolate()
 _LOGS = tempfile.TemporaryDirectory(prefix="repghost_ros_log_")

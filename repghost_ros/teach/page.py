@@ -152,7 +152,7 @@ def _wrong(taught: Taught) -> Iterator[str]:
             continue
         answer = "unknown" if answered == UNKNOWN else labels[answered]
         score = held_out.scores[at].max()
-        said = f"is {labels[int(held_out.truth[at])]}, taken for {answer} ({score:.0%})"
+        said = f"predicted: {answer} ({score:.0%})\nactual: {labels[int(held_out.truth[at])]}"
         figures.append(html.figure(shown, f"{said}\n{path.name}"))
     yield html.note("Of the held-out pictures.")
     yield html.gallery(figures) if figures else "<p>None.</p>"

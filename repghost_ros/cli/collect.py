@@ -62,6 +62,10 @@ class Item:
     """The file among several; empty: the source itself."""
 
 
+Offer = tuple[Item, Frame | None, tuple[Result, ...]]
+"""A frame with its results, which may be empty; None where it could not be read."""
+
+
 @dataclass
 class CollectReport:
     """Collects while it is iterated over."""
@@ -94,28 +98,11 @@ class CollectReport:
             options.most,
             int(options.most_mb * 1e6),
         )
-        needs_model = wanted.below is not None or wanted.margin is not None or wanted.classes
         about: dict[str, Any] = {"out": str(options.out), "full": False}
         about |= dict.fromkeys(("frames", "refused", "kept"), 0)
-        offers: Iterable[tuple[Item, Frame | None, tuple[Result, ...]]]
         collectors: dict[str, Collector] = {}
         with ExitStack() as opened:
-            if options.answers:
-                offers = _answered(options)
-            elif needs_model:
-                items = _items(options, opened)
-                model = opened.enter_context(model_from(options))
-                seen = View(resize=options.resize)
-                reporting = Reporting(top_k=2, unknown="best")
-                made = classify_each(model, items, lambda item: item.read(), seen, reporting)
-                offers = (
-                    (outcome.request.message, outcome.frame, outcome.results)
-                    if isinstance(outcome, Answered)
-                    else (outcome.request.message, None, ())
-                    for outcome in made
-                )
-            else:
-                offers = ((item, _frame(item), ()) for item in _items(options, opened))
+            offers = _offers(options, wanted, opened)
             try:
                 for item, frame, results in with_bar(offers, None, "frame"):
                     source = item.source or without_passwords(options.source)
@@ -144,6 +131,26 @@ class CollectReport:
                 for collector in collectors.values():
                     collector.close()
         return about
+
+
+def _offers(options: argparse.Namespace, wanted: Wanted, opened: ExitStack) -> Iterable[Offer]:
+    """Return the frames to choose from, classified if the choice depends on that."""
+    if options.answers:
+        return _answered(options)
+    items = _items(options, opened)
+    if wanted.below is None and wanted.margin is None and not wanted.classes:
+        return ((item, _frame(item), ()) for item in items)
+    model = opened.enter_context(model_from(options))
+    reporting = Reporting(top_k=2, unknown="best")
+    outcomes = classify_each(
+        model, items, lambda item: item.read(), View(resize=options.resize), reporting
+    )
+    return (
+        (outcome.request.message, outcome.frame, outcome.results)
+        if isinstance(outcome, Answered)
+        else (outcome.request.message, None, ())
+        for outcome in outcomes
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -254,9 +261,7 @@ def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
     return _of_files(find([path], without=[options.out.resolve()]), options.every)
 
 
-def _answered(
-    options: argparse.Namespace,
-) -> Iterator[tuple[Item, Frame | None, tuple[Result, ...]]]:
+def _answered(options: argparse.Namespace) -> Iterator[Offer]:
     """Listen to a topic's images and to the node's answers, every Nth of them."""
     listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
     os.nice(_NICE)

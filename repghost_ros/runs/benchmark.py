@@ -8,9 +8,10 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,64 +84,75 @@ def measure(
         BackendError: the device has no room for that many, or an inference failed.
 
     """
-    slots: list[Slot] = []
-    latencies: list[list[float]] = [[] for _ in range(threads)]
-    errors: list[Exception] = []
-    stopped = threading.Event()
+    passes = _Passes(partial(_classify, model, _jpeg()) if work == END_TO_END else _infer, batch)
     rng = np.random.default_rng(0)
-    jpeg = _jpeg() if work == END_TO_END else None
-
-    def one_pass(slot: Slot) -> None:
-        if jpeg is None:
-            slot.infer_batch(batch)
-            return
-        for outcome in model.run([Request(jpeg, from_compressed) for _ in range(batch)], slot):
-            if not isinstance(outcome, Answered):
-                raise outcome.error
-
-    def keep_going(slot: Slot, own: list[float]) -> None:
-        try:
-            now = time.perf_counter()
-            while (now < end or not own) and not stopped.is_set():
-                started = now
-                one_pass(slot)
-                now = time.perf_counter()
-                if started >= begin:
-                    own.append(now - started)
-        except Exception as error:  # raised again in the caller's thread
-            errors.append(error)
-            stopped.set()
-
-    crew = ThreadPoolExecutor(threads, "bench")
+    slots: list[Slot] = []
+    pool = ThreadPoolExecutor(threads, "bench")
     try:
         for _ in range(threads):
             slots.append(model.open_slot())
             for nv12 in slots[-1].inputs:
                 nv12[...] = rng.integers(0, 256, nv12.shape, dtype=np.uint8)
         begin = time.perf_counter() + warm_up(seconds)
-        end = begin + seconds
         # Not Thread.join: when interrupted, Python before 3.13 considers the thread ended.
-        wait([crew.submit(keep_going, *pair) for pair in zip(slots, latencies, strict=True)])
+        wait([pool.submit(passes.repeat, slot, begin, begin + seconds) for slot in slots])
         elapsed = time.perf_counter() - begin
     finally:  # even when interrupted: buffers must outlive the passes that use them
-        stopped.set()
-        crew.shutdown()
+        passes.stopped.set()
+        pool.shutdown()
         for slot in slots:
             slot.close()
-    if errors:
-        raise errors[0]
-    every = np.concatenate(latencies) * 1e3
-    p50, p90, p99 = (float(np.percentile(every, share)) for share in (50, 90, 99))
+    if passes.errors:
+        raise passes.errors[0]
+    milliseconds = np.array(passes.seconds) * 1e3
+    p50, p90, p99 = (float(np.percentile(milliseconds, share)) for share in (50, 90, 99))
     return Timing(
         *(model.name, MEASURED, model.runtime, work, parameters_m(model.path), threads),
         latency_ms=p50,
         batch=batch,
-        mean_ms=float(every.mean()),
+        mean_ms=float(milliseconds.mean()),
         p90_ms=p90,
         p99_ms=p99,
-        fps=batch * len(every) / elapsed,
-        passes=len(every),
+        fps=batch * len(milliseconds) / elapsed,
+        passes=len(milliseconds),
     )
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """Passes of several threads, and the time that each took."""
+
+    work: Callable[[Slot, int], None]
+    batch: int
+    seconds: list[float] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def repeat(self, slot: Slot, begin: float, end: float) -> None:
+        """Time the passes from `begin` to `end`, at least one; both are of time.perf_counter."""
+        timed: list[float] = []
+        try:
+            now = time.perf_counter()
+            while (now < end or not timed) and not self.stopped.is_set():
+                started = now
+                self.work(slot, self.batch)
+                now = time.perf_counter()
+                if started >= begin:
+                    timed.append(now - started)
+        except Exception as error:  # raised again in the caller's thread
+            self.errors.append(error)
+            self.stopped.set()
+        self.seconds.extend(timed)
+
+
+def _infer(slot: Slot, batch: int) -> None:
+    slot.infer_batch(batch)
+
+
+def _classify(model: Model, jpeg: SimpleNamespace, slot: Slot, batch: int) -> None:
+    for outcome in model.run([Request(jpeg, from_compressed) for _ in range(batch)], slot):
+        if not isinstance(outcome, Answered):
+            raise outcome.error
 
 
 def warm_up(seconds: float) -> float:

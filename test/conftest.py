@@ -58,6 +58,7 @@ _ROS_TESTS = (
     "soak",
 )
 _NODE_TESTS = (
+    "demo_street",
     "node",
     "node_answers",
     "node_board",
@@ -70,6 +71,7 @@ _NODE_TESTS = (
     "node_start",
     "launch",
     "launch_files",
+    "replay_regions",
 )
 if find_spec("rclpy") is None:
     collect_ignore = [f"test_{name}.py" for name in (*_ROS_TESTS, *_NODE_TESTS)]

@@ -10,13 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from ai_msgs.msg import PerceptionTargets
+from ai_msgs.msg import Attribute, PerceptionTargets, Roi, Target
 from builtin_interfaces.msg import Time
 from hbm_img_msgs.msg import HbmMsg480P, HbmMsg1080P
+from helpers.detections import BOXES, PICTURE, SIGNS
 from helpers.graph import BEST_EFFORT, Robot, best, image, running_node, sign, wait_until
 from rclpy.serialization import serialize_message
 from rclpy.time import Time as RosTime
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, RegionOfInterest
 from std_msgs.msg import Header
 
 from repghost_ros.backends.base import Times
@@ -24,6 +25,7 @@ from repghost_ros.engine.model import Answered
 from repghost_ros.engine.request import Request
 from repghost_ros.errors import FrameError
 from repghost_ros.ros.perception import targets
+from repghost_ros.vision.boxes import Box
 from repghost_ros.vision.cdr import SerializedHbm
 from repghost_ros.vision.frame import from_array
 
@@ -94,6 +96,42 @@ def test_answers_go_to_the_vendors_page(robot: Robot) -> None:
     assert steps["repghost_demo_pipeline"] >= steps["repghost_demo_predict_infer"] > 0
     picture = cv2.imdecode(np.asarray(overlays[0].data), cv2.IMREAD_COLOR)
     assert picture.shape == sign("stop").shape
+
+
+def found(box: Box) -> Target:
+    """Make a target as the RDK's detectors send it: the whole object first, then a part of it."""
+    left, top = round(box.x - box.width / 2), round(box.y - box.height / 2)
+    rect = RegionOfInterest(x_offset=left, y_offset=top, width=box.width, height=box.height)
+    rois = [Roi(type="sign", rect=rect, confidence=0.75), Roi(type="pole")]
+    color = Attribute(type="color", value=3.0, confidence=0.5)
+    return Target(type="object", track_id=int(box.id) + 1, rois=rois, attributes=[color])
+
+
+def test_the_targets_of_a_detector_are_named(robot: Robot) -> None:
+    with running_node(detections="boxes", top_k="1", qos_reliability="reliable"):
+        images, boxes = robot.publisher(), robot.publisher("boxes", PerceptionTargets)
+        received = robot.collect(PerceptionTargets, "/repghost/perception")
+        message = image(PICTURE, stamp=11)
+        sent = PerceptionTargets(header=message.header, fps=30)
+        sent.targets = [*map(found, BOXES), Target(type="nowhere")]
+        sent.disappeared_targets = [Target(type="object", track_id=99)]
+
+        def published() -> bool:
+            message.header.stamp.sec += 1
+            sent.header = message.header
+            images.publish(message)
+            boxes.publish(sent)
+            return bool(received)
+
+        wait_until(published, "perception")
+    answer = received[0]
+    named = [[attribute.type for attribute in target.attributes] for target in answer.targets]
+    assert named == [*(["color", sign] for sign in SIGNS), []]
+    assert answer.targets[0].attributes[1].confidence > 0.5
+    for target in answer.targets:
+        target.attributes = target.attributes[:1]
+    sent.header = answer.header
+    assert answer == sent  # all else is unchanged
 
 
 def test_figures_name_the_model_that_answered() -> None:

@@ -128,8 +128,8 @@ class Labels(Structure):
         super().__init__(b"".join(texts), (c_uint32 * len(ends))(*ends), len(ends))
 
 
-ROWS = 8
-"""Rows that make one, at most."""
+ROWS = 4
+"""Rows that make one."""
 LUMA, CHROMA, HALVED_CHROMA = 1, 2, 4
 """What a Scaling makes."""
 
@@ -149,7 +149,7 @@ class Scaling(Structure):
     _fields_ = (
         *((name, Axis) for name in ("rows", "columns")),
         ("gains", c_int32 * 5 * 3),
-        *((name, c_int32) for name in ("makes", "lines", "lanes", "pixel", "bytes", "height")),
+        *((name, c_int32) for name in ("makes", "lines", "lanes", "pixel", "bytes")),
     )
 
 

@@ -50,11 +50,11 @@ struct repghost_program {
 
 // Which points of a row or column a pixel is made of; see vision/scaling.py.
 struct repghost_axis {
-  const int32_t *index;    // of each point: a row, or a byte within a row; ascending
-  const int16_t *weights;  // rows: 8 for each line and pixel; columns: of a tap for all values, then the next tap's
-  int32_t size;            // pixels made
-  int32_t points;          // from a pixel's first point to the next pixel's
-  int32_t taps;            // points that make a pixel
+  const int32_t *index;     // of each point: a row, or a byte within a row; ascending
+  const uint16_t *weights;  // rows: 4 for each line and pixel; columns: of a tap for all values, then the next tap's
+  int32_t size;             // pixels made
+  int32_t points;           // from a pixel's first point to the next pixel's
+  int32_t taps;             // points that make a pixel
 };
 
 enum { REPGHOST_LUMA = 1, REPGHOST_CHROMA = 2, REPGHOST_HALVED_CHROMA = 4 };
@@ -68,7 +68,6 @@ struct repghost_scaling {
   int32_t lanes;        // values of a point: 1, 2 or 4
   int32_t pixel;        // bytes from one pixel to the next
   int32_t bytes;        // of a row
-  int32_t height;       // rows
 };
 
 int32_t repghost_scale(const struct repghost_scaling *scaling, const uint8_t *const *lines, const int64_t *steps,

@@ -8,9 +8,9 @@
 
 #include "native.h"
 
-enum { POINTS = 4, ROWS = 8, COLUMNS = 16 };  // of a pixel; how many it takes from above to below, from left to right
-enum { SHIFT = 7, BIAS = 8192 };              // weights add up to 128; sums may go below 0 and above 255
-enum { PADDING = 4 };                         // bytes that may be read behind a row of pixels of three bytes
+enum { ROWS = 4, POINTS = 4, COLUMNS = 8 };  // a pixel is made of; from one pixel to the next; a pixel is made of
+enum { ROW_SHIFT = 8, GAIN_SHIFT = 22 };     // weights of rows add up to 256, of columns to 64; gains are 65536ths
+enum { PADDING = 4 };                        // bytes that may be read behind a row of pixels of three bytes
 
 // One binary for every x86-64, which has twice as wide vectors since 2013. Sanitizers run before the choice is made.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -22,21 +22,13 @@ enum { PADDING = 4 };                         // bytes that may be read behind a
 
 ALWAYS uint8_t level(int32_t value) { return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); }
 
-ALWAYS uint16_t rounded(uint16_t sum) {
-  const int16_t value = (int16_t)((sum >> SHIFT) - (BIAS >> SHIFT));
-  return (uint16_t)(value < 0 ? 0 : value > 255 ? 255 : value);
-}
-
 // Weighted rows -> a row.
-VECTORIZED static void blend(uint8_t *restrict out, const uint8_t *const *rows, const int16_t *weights, size_t bytes) {
+VECTORIZED static void blend(uint8_t *restrict out, const uint8_t *const *rows, const uint16_t *weights, size_t bytes) {
   const uint8_t *restrict a = rows[0], *restrict b = rows[1], *restrict c = rows[2], *restrict d = rows[3];
-  const uint8_t *restrict e = rows[4], *restrict f = rows[5], *restrict g = rows[6], *restrict h = rows[7];
-  uint16_t w[ROWS];
-  for (int i = 0; i < ROWS; ++i) w[i] = (uint16_t)weights[i];
+  const uint16_t w[ROWS] = {weights[0], weights[1], weights[2], weights[3]};
   for (size_t i = 0; i < bytes; ++i) {
-    const uint16_t sum = (uint16_t)(a[i] * w[0] + b[i] * w[1] + c[i] * w[2] + d[i] * w[3] + e[i] * w[4] + f[i] * w[5] +
-                                    g[i] * w[6] + h[i] * w[7] + BIAS + (1 << (SHIFT - 1)));
-    out[i] = (uint8_t)rounded(sum);
+    const uint16_t sum = (uint16_t)(a[i] * w[0] + b[i] * w[1] + c[i] * w[2] + d[i] * w[3] + (1 << (ROW_SHIFT - 1)));
+    out[i] = (uint8_t)(sum >> ROW_SHIFT);
   }
 }
 
@@ -62,30 +54,29 @@ static void pick(uint8_t *out, const uint8_t *row, const struct repghost_scaling
 }
 
 // Weighted points -> pixels, `values` of them; `shift` bytes lie from a point to the next pixel's.
-VECTORIZED static void narrow(uint16_t *restrict out, const uint8_t *restrict points, const int16_t *restrict weights,
-                              size_t plane, size_t shift, size_t values) {
+ALWAYS void weigh(uint16_t *restrict out, const uint8_t *restrict points, const uint16_t *restrict weights,
+                  size_t plane, size_t shift, size_t values, size_t taps) {
   for (size_t i = 0; i < values; ++i) {
-    uint16_t sum = BIAS + (1 << (SHIFT - 1));
-#pragma GCC unroll 16
-    for (size_t n = 0; n < COLUMNS; ++n)
-      sum = (uint16_t)(sum + points[n % POINTS * plane + n / POINTS * shift + i] * (uint16_t)weights[n * values + i]);
-    out[i] = rounded(sum);
+    uint16_t sum = 0;
+#pragma GCC unroll 8
+    for (size_t n = 0; n < taps; ++n)
+      sum = (uint16_t)(sum + points[n % POINTS * plane + n / POINTS * shift + i] * weights[n * values + i]);
+    out[i] = sum;
   }
 }
 
-VECTORIZED static void interpolate(uint16_t *restrict out, const uint8_t *restrict points,
-                                   const int16_t *restrict weights, size_t plane, size_t values) {
-  for (size_t i = 0; i < values; ++i) {
-    uint16_t sum = BIAS + (1 << (SHIFT - 1));
-#pragma GCC unroll 4
-    for (size_t n = 0; n < POINTS; ++n)
-      sum = (uint16_t)(sum + points[n * plane + i] * (uint16_t)weights[n * values + i]);
-    out[i] = rounded(sum);
-  }
+VECTORIZED static void narrow(uint16_t *out, const uint8_t *points, const uint16_t *weights, size_t plane, size_t shift,
+                              size_t values) {
+  weigh(out, points, weights, plane, shift, values, COLUMNS);
 }
 
-VECTORIZED static void widen(uint16_t *restrict out, const uint8_t *restrict in, size_t values) {
-  for (size_t i = 0; i < values; ++i) out[i] = in[i];
+VECTORIZED static void interpolate(uint16_t *out, const uint8_t *points, const uint16_t *weights, size_t plane,
+                                   size_t values) {
+  weigh(out, points, weights, plane, 0, values, POINTS);
+}
+
+VECTORIZED static void keep(uint16_t *out, const uint8_t *points, const uint16_t *weights, size_t values) {
+  weigh(out, points, weights, 0, 0, values, 1);
 }
 
 // Sums of 2x2 pixels of two rows.
@@ -106,7 +97,7 @@ VECTORIZED static void halve(uint16_t *restrict out, const uint16_t *restrict a,
 ALWAYS int32_t mixed(const uint16_t *restrict in, const int32_t *gains, size_t lanes) {
   int32_t sum = gains[4];
   for (size_t n = 0; n < lanes; ++n) sum += in[n] * gains[n];
-  return sum >> 16;
+  return sum >> GAIN_SHIFT;
 }
 
 // Row -> pixels: one weighted sum of a pixel's values, or two.
@@ -141,11 +132,6 @@ VECTORIZED static void chroma_of_4(uint8_t *out, const uint16_t *in, const int32
   mix_two(out, in, u, v, pixels, 4);
 }
 
-// A row whose pixels may be read four bytes at a time: of three bytes, the last row must not be.
-static const uint8_t *whole(uint8_t *copy, const uint8_t *row, int32_t number, const struct repghost_scaling *s) {
-  return s->pixel == 3 && number == s->height - 1 ? memcpy(copy, row, (size_t)s->bytes) : row;
-}
-
 // A buffer's parts: `take` advances through it, 64 bytes at a time.
 static void *take(uint8_t **memory, size_t bytes) {
   void *part = *memory;
@@ -162,60 +148,29 @@ int32_t repghost_scale(const struct repghost_scaling *s, const uint8_t *const *l
   const size_t values = pixels * lanes;
   const size_t plane = pixels + (across->taps == COLUMNS ? COLUMNS / POINTS - 1 : 0);
   const size_t picked = (size_t)across->points * plane * lanes;
-  const bool first_picked = s->lines == 1 && down->taps > 1 && bytes > 2 * picked;
-  const size_t wide = bytes + PADDING;
-  uint8_t *const memory =
-      malloc(2 * (wide + 64) + (ROWS + 1) * (picked + 64) + 3 * (2 * values + 64) + (size_t)COLUMNS * 64);
+  uint8_t *const memory = malloc(bytes + PADDING + picked + 3 * 2 * values + 5 * 64);
   if (!memory) return 0;
-  uint8_t *free_part = memory, *held[ROWS];
-  uint8_t *const row = take(&free_part, wide), *const last = take(&free_part, wide);
-  uint8_t *const points = take(&free_part, picked);
-  int32_t held_row[ROWS];
-  for (int i = 0; i < ROWS; ++i) {
-    held[i] = take(&free_part, picked);
-    held_row[i] = -1;
-  }
+  uint8_t *free_part = memory;
+  uint8_t *const row = take(&free_part, bytes + PADDING), *const points = take(&free_part, picked);
   uint16_t *const filtered[2] = {take(&free_part, 2 * values), take(&free_part, 2 * values)};
   uint16_t *const halved = take(&free_part, 2 * values);
   memset(row + bytes, 0, PADDING);
-  memset(last + bytes, 0, PADDING);
+  const bool in_place = across->taps == 1 && (int32_t)lanes == s->pixel && s->lines == 1;
   for (int32_t i = 0; i < down->size; ++i) {
     const int32_t *index = down->index + i * down->points;
-    const uint8_t *found = points;
-    for (int32_t line = 0; line < s->lines && !first_picked; ++line) {
-      const int16_t *weights = down->weights + (size_t)(line * down->size + i) * ROWS;
+    for (int32_t line = 0; line < s->lines; ++line) {
       const uint8_t *rows[ROWS];
-      for (int32_t n = 0; n < ROWS; ++n) {
-        const int32_t at = index[n < down->taps ? n : 0];
-        rows[n] = lines[line] + at * steps[line];
-      }
-      if (down->taps == 1 && across->taps == 1 && (int32_t)lanes == s->pixel && s->lines == 1) {
-        found = rows[0] + across->index[0];
-      } else if (down->taps == 1) {
-        pick(points, whole(last, rows[0], index[0], s), s, plane, line);
-      } else {
-        blend(row, rows, weights, bytes);
-        pick(points, row, s, plane, line);
-      }
-    }
-    if (first_picked) {
-      const uint8_t *rows[ROWS];
-      for (int32_t n = 0; n < ROWS; ++n) {
-        const int32_t at = index[n < down->taps ? n : 0], slot = (i * down->points + (n < down->taps ? n : 0)) % ROWS;
-        rows[n] = held[slot];
-        if (held_row[slot] == at) continue;
-        held_row[slot] = at;
-        pick(held[slot], whole(last, lines[0] + at * steps[0], at, s), s, plane, 0);
-      }
-      blend(points, rows, down->weights + (size_t)i * ROWS, picked);
+      for (int32_t n = 0; n < ROWS; ++n) rows[n] = lines[line] + index[n] * steps[line];
+      blend(row, rows, down->weights + (size_t)(line * down->size + i) * ROWS, bytes);
+      if (!in_place) pick(points, row, s, plane, line);
     }
     uint16_t *const out = filtered[i & 1];
     if (across->taps == COLUMNS) {
-      narrow(out, found, across->weights, plane * lanes, lanes, values);
+      narrow(out, points, across->weights, plane * lanes, lanes, values);
     } else if (across->taps == POINTS) {
-      interpolate(out, found, across->weights, plane * lanes, values);
+      interpolate(out, points, across->weights, plane * lanes, values);
     } else {
-      widen(out, found, values);
+      keep(out, in_place ? row + across->index[0] : points, across->weights, values);
     }
     if (s->makes & REPGHOST_LUMA) (lanes == 1 ? luma_of_1 : luma_of_4)(y + i * stride, out, s->gains[0], pixels);
     if (s->makes & REPGHOST_CHROMA)

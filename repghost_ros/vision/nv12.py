@@ -22,12 +22,12 @@ import numpy as np
 
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import BAYER, YCBCR, Frame
-from repghost_ros.vision.scaling import COLUMN_POINTS, ROW_POINTS, Scaling, axis
+from repghost_ros.vision.scaling import COLUMN_ONE, COLUMN_POINTS, ROW_ONE, ROW_POINTS, Scaling, axis
 
 ColorRange = Literal["full", "limited"]
 ResizePolicy = Literal["stretch", "crop", "letterbox"]
 COLOR_RANGES: tuple[ColorRange, ...] = get_args(ColorRange)
-Interpolation = Literal["bicubic", "bilinear"]
+Interpolation = Literal["antialiased", "bilinear"]
 RESIZE_POLICIES: tuple[ResizePolicy, ...] = get_args(ResizePolicy)
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 CROP_MARGIN = 256 / 224
@@ -75,7 +75,7 @@ def to_nv12(
     resize: ResizePolicy = "stretch",
     color_range: ColorRange = "full",
     source_color_range: ColorRange = "limited",
-    interpolation: Interpolation = "bicubic",
+    interpolation: Interpolation = "antialiased",
 ) -> None:
     """Scale and convert a frame into an NV12 buffer.
 
@@ -87,7 +87,7 @@ def to_nv12(
             bars.
         color_range: of `out`.
         source_color_range: of the frame, if that is YUV; a JPEG's is full.
-        interpolation: `bicubic` is anti-aliased; `bilinear` is the zoo's, from the nearest 2x2 pixels.
+        interpolation: `bilinear` is the zoo's, from the nearest 2x2 pixels.
 
     Raises:
         ValueError: `out` is no NV12 buffer, or an option is unknown.
@@ -155,7 +155,7 @@ def plan(
     resize: ResizePolicy = "stretch",
     color_range: ColorRange = "full",
     source_color_range: ColorRange = "limited",
-    interpolation: Interpolation = "bicubic",
+    interpolation: Interpolation = "antialiased",
 ) -> Plan:
     """Return how `to_nv12` converts a frame; arguments and errors are those of `to_nv12`."""
     whole_y, whole_uv = y, uv = _planes(out)
@@ -271,16 +271,16 @@ def _scaling(
     shifts = (-0.25, 0.25) if colored and lines == 2 else (0.0, 0.0)
     return Scaling(
         rows=tuple(
-            axis(height, high, ROW_POINTS, shift, bilinear=bilinear) for shift in shifts[:lines]
+            axis(height, high, ROW_POINTS, ROW_ONE, shift, bilinear=bilinear)
+            for shift in shifts[:lines]
         ),
         columns=tuple(
-            axis(width, wide, COLUMN_POINTS, shifts[lane % 2], bilinear=bilinear)
+            axis(width, wide, COLUMN_POINTS, COLUMN_ONE, shifts[lane % 2], bilinear=bilinear)
             for lane in range(len(lanes))
         ),
         pixel=layout.pixel,
         offset=layout.offset,
         width=width,
-        height=height,
         gains=_gains(lanes, *ranges),
         luma=colored or "y" in lanes,
         chroma="halved" if colored else "no" if "y" in lanes else "own",
@@ -322,7 +322,7 @@ def _whole(lanes: str, factors: dict[str, float], gain: float, added: float) -> 
     whole = [round(factor) for factor in exact]
     most = max(range(len(lanes)), key=lambda lane: abs(whole[lane]))
     whole[most] += round(sum(exact)) - sum(whole)
-    return (*whole, round((added + 0.5) * 65536))
+    return (*whole, round((added + 0.5) * (1 << 22)))
 
 
 @lru_cache

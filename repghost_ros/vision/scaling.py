@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planes of any encoding -> luma and chroma of the model's size, anti-aliased.
 
-The filter is Pillow's bicubic one (a = -0.5, as wide as four pixels of the result) at points: two rows
-and four columns a pixel of the result, so that the points read depend on the model's size, not on the
-camera's. Up to twice and four times the model's size that leaves no row and no column out. Beyond the
-edge, weights are left out, as Pillow does. Weights are 128ths, and rows are rounded to eight bits
-before columns are filtered.
+The filter is the Hermite one (1 - 3 d^2 + 2 d^3, as wide as two pixels of the result) at points: two
+rows and four columns a pixel of the result, so that the points read depend on the model's size, not on
+the camera's. Each point has the weight of what lies nearest to it, so that points which fall into the
+same sample or beyond the edge count as they should. Smaller frames are interpolated linearly.
 
 `Scaling` says of which points, weights and gains a part of the result is made. native/pixels.c and
-`Scaling._fill` follow it to the same bits.
+`Scaling._fill` follow it to the same bits: rows are rounded to eight bits, all else is exact until luma
+and chroma are. Tables are symmetrical, so a mirrored frame gives a mirrored result, to the bit.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 
 import repghost_ros.native as native
 
-ONE = 128
+ROW_ONE, COLUMN_ONE = 256, 64
 """The weights of a pixel add up to this."""
 ROW_POINTS, COLUMN_POINTS = 2, 4
 """Points from one pixel of the result to the next."""
-_REACH = 2
-"""Pixels from a pixel's center to the filter's end."""
+_LINEAR_POINTS = 4
+"""Two, and their neighbors, which samples beside their pixels' centers need."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Axis:
     index: np.ndarray
     """int32: the sample of each point, ascending."""
     weights: np.ndarray
-    """int16 (taps, size): of point `i * points + tap` in pixel i."""
+    """uint16 (taps, size): of point `i * points + tap` in pixel i."""
     points: int
     """From a pixel's first point to the next pixel's first."""
 
@@ -51,33 +51,14 @@ class Axis:
         """Pixels made."""
         return self.weights.shape[1]
 
-    def along(self, points: np.ndarray) -> np.ndarray:
-        """Return weighted sums of points on the first axis, uint8 (size, ...)."""
-        shape = (self.size, *(1 for _ in points.shape[1:]))
-        if self.taps == 1:
-            return points
-        total = np.full((self.size, *points.shape[1:]), ONE // 2, np.int32)
-        last = (self.size - 1) * self.points + 1
-        for tap, weight in enumerate(self.weights.astype(np.int32)):
-            total += points[tap : tap + last : self.points] * weight.reshape(shape)
-        return np.clip(total // ONE, 0, 255).astype(np.uint8)
-
-
-def cubic(distance: np.ndarray) -> np.ndarray:
-    """Return the bicubic filter with a = -0.5 at distances in pixels."""
-    d = np.abs(distance)
-    near = (1.5 * d - 2.5) * d * d + 1
-    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
-    return np.where(d < 1, near, np.where(d < _REACH, far, 0.0))
-
-
-def linear(distance: np.ndarray) -> np.ndarray:
-    """Return the bilinear filter at distances in pixels."""
-    return np.maximum(0.0, 1 - np.abs(distance))
+    @property
+    def of_pixel(self) -> np.ndarray:
+        """The sample of each pixel's points, int32 (taps, size)."""
+        return self.index[np.arange(self.size) * self.points + np.arange(self.taps)[:, None]]
 
 
 def axis(
-    samples: int, size: int, points: int, shift: float = 0.0, *, bilinear: bool = False
+    samples: int, size: int, points: int, one: int, shift: float = 0.0, *, bilinear: bool = False
 ) -> Axis:
     """Make the points and weights of an axis.
 
@@ -85,39 +66,65 @@ def axis(
         samples: of the source.
         size: pixels of the result.
         points: from one pixel of the result to the next, where the source is larger.
+        one: what the weights of a pixel add up to.
         shift: how far right of or below their pixels' centers the samples lie, in samples. The points
             are the same, their weights are not.
         bilinear: interpolate between the nearest two samples, however much larger the source is.
 
     """
     if samples == size and not shift:
-        return Axis(np.arange(size, dtype=np.int32), np.full((1, size), ONE, np.int16), 1)
+        return Axis(np.arange(size, dtype=np.int32), np.full((1, size), one, np.uint16), 1)
     scale = samples / size
     centers = (np.arange(size) + 0.5) * scale
     if scale <= 1 or bilinear:
-        reach, points, taps = 1.0, 4, 4
-        first = np.floor(centers - 0.5).astype(int) - 1
-        index = (first[:, None] + np.arange(taps)).reshape(-1)
+        points = taps = _LINEAR_POINTS
+        index = (np.floor(centers - 0.5)[:, None] + np.arange(-1, taps - 1)).ravel().astype(int)
     else:
-        reach, taps = scale, 2 * _REACH * points
-        grid = np.arange((size - 1) * points + taps) - (_REACH - 0.5) * points + 0.5
-        index = np.floor(grid / points * scale).astype(int)
+        taps = 2 * points
+        index = np.clip(_grid(samples, size, points), 0, samples - 1)
     of_pixel = index[np.arange(size)[:, None] * points + np.arange(taps)]
-    weights = (linear if bilinear else cubic)((of_pixel + 0.5 + shift - centers[:, None]) / reach)
-    # A sample under several points counts once, and what lies beyond the edge does not.
-    weights[:, 1:][np.diff(of_pixel, axis=1) == 0] = 0
-    weights[(of_pixel < 0) | (of_pixel >= samples)] = 0
-    total = np.zeros(size)
-    for tap in range(taps):  # not np.sum, whose order depends on the processor
-        total += weights[:, tap]
-    exact = weights / total[:, None] * ONE
-    whole = np.floor(exact)
-    # Those that lost most are rounded up, until the sum is right.
-    rank = np.argsort(np.argsort(whole - exact, axis=1, kind="stable"), axis=1)
-    whole += rank < ONE - whole.sum(axis=1)[:, None]
-    whole = whole.astype(np.int16)
+    if scale <= 1 or bilinear:
+        weights = np.maximum(0.0, 1 - np.abs(of_pixel + 0.5 + shift - centers[:, None]))
+        weights[(of_pixel < 0) | (of_pixel >= samples)] = 0
+    else:
+        borders = np.empty((size, taps + 1))
+        borders[:, 1:-1] = (of_pixel[:, 1:] + of_pixel[:, :-1] + 1) / 2 + shift
+        borders[:, 0], borders[:, -1] = 0, samples
+        part = _hermite_integral((np.clip(borders, 0, samples) - centers[:, None]) / scale)
+        weights = np.diff(part, axis=1)
+    whole = _whole(weights, one).astype(np.uint16)
     index = np.clip(index, 0, samples - 1)
     return Axis(index.astype(np.int32), np.ascontiguousarray(whole.T), points)
+
+
+def _grid(samples: int, size: int, points: int) -> np.ndarray:
+    """Return the samples under evenly spaced points, half a pixel more of them on either side."""
+    odd = 2 * np.arange((size + 1) * points, dtype=np.int64) + 1 - points
+    # Those between two samples belong to that which is nearer to the center, so to none of two sides.
+    place, step = odd * samples, 2 * points * size
+    left = place // step
+    return np.where(2 * place < samples * step, left, -(-place // step) - 1)
+
+
+def _hermite_integral(pixels: np.ndarray) -> np.ndarray:
+    d = np.minimum(np.abs(pixels), 1.0)
+    return np.copysign(d - d**3 + d**4 / 2, pixels)
+
+
+def _whole(weights: np.ndarray, one: int) -> np.ndarray:
+    """Round each pixel's weights so that they add up to `one`, mirrored pixels alike."""
+    total = np.zeros(len(weights))
+    half = weights.shape[1] // 2
+    for tap in range(half):  # not np.sum, whose order depends on the processor
+        total += weights[:, tap] + weights[:, -1 - tap]
+    # What rounding leaves of equal numbers must not decide.
+    exact = np.round(weights / total[:, None] * one, 6)
+    whole = np.floor(exact)
+    # Those that lost most are rounded up, until the sum is right; of equal ones those in the middle.
+    order = np.argsort(np.abs(np.arange(2 * half) - half + 0.5), kind="stable")
+    rank = np.empty(weights.shape)
+    rank[:, order] = np.argsort(np.argsort((whole - exact)[:, order], axis=1, kind="stable"), axis=1)
+    return whole + (rank < one - whole.sum(axis=1)[:, None])
 
 
 @dataclass(frozen=True)
@@ -134,8 +141,6 @@ class Scaling:
     """Bytes before the first pixel's lanes."""
     width: int
     """Pixels of the source."""
-    height: int
-    """Rows of each line."""
     gains: tuple[tuple[int, ...], ...]
     """Of Y, U and V: a factor for each lane, then what is added, in 65536ths."""
     luma: bool
@@ -179,16 +184,18 @@ class Scaling:
         """Do the same in Python."""
         lanes = len(self.columns)
         shared = lanes // len(lines)
-        picked = self.columns[0].index[:, None] * self.pixel + self.offset + np.arange(shared)
-        picked = np.minimum(picked, self.bytes - 1)  # an unused fourth lane may lie behind the row
-        pixels = np.empty((len(y) if self.luma else len(uv), self.columns[0].size, lanes), np.uint8)
+        values = np.empty((self.rows[0].size, self.columns[0].size, lanes), np.int32)
         for number, (line, rows) in enumerate(zip(lines, self.rows, strict=True)):
-            down = rows.along(line[rows.index[:, None, None], picked])
+            down = np.full((rows.size, self.bytes + 4), ROW_ONE // 2, np.uint16)
+            for picked, weights in zip(rows.of_pixel, rows.weights, strict=True):
+                down[:, : self.bytes] += line[picked] * weights[:, None]
+            down //= ROW_ONE
             for lane in range(shared):
-                across = self.columns[number * shared + lane]
-                points = np.ascontiguousarray(down[..., lane].T)
-                pixels[..., number * shared + lane] = across.along(points).T
-        values = pixels.astype(np.int32)
+                columns = self.columns[number * shared + lane]
+                across = np.zeros(values.shape[:2], np.uint16)
+                for picked, weights in zip(columns.of_pixel, columns.weights, strict=True):
+                    across += down[:, picked * self.pixel + self.offset + lane] * weights
+                values[..., number * shared + lane] = across
         if self.luma:
             y[...] = _mixed(values, self.gains[0])
         if self.chroma == "halved":
@@ -206,12 +213,14 @@ class Scaling:
     def _native(self) -> tuple[native.Scaling, tuple[np.ndarray, ...]]:
         """Return the compiled helper's structure, and the memory to which it points."""
         rows, columns, lanes = self.rows[0], self.columns[0], len(self.columns)
-        by_row = np.zeros((len(self.rows), rows.size, native.ROWS), np.int16)
+        index = np.repeat(rows.of_pixel[:1].T, native.ROWS, axis=1)
+        index[:, : rows.taps] = rows.of_pixel.T
+        by_row = np.zeros((len(self.rows), rows.size, native.ROWS), np.uint16)
         for line, each in enumerate(self.rows):
             by_row[line, :, : each.taps] = each.weights.T
         by_value = np.stack([each.weights for each in self.columns], axis=-1)
         places = columns.index * np.int32(self.pixel) + np.int32(self.offset)
-        kept = (rows.index, by_row, places, np.ascontiguousarray(by_value))
+        kept = (index, by_row, places, np.ascontiguousarray(by_value))
         chroma = {"no": 0, "own": native.CHROMA, "halved": native.HALVED_CHROMA}[self.chroma]
         gains = (ctypes.c_int32 * 5 * 3)()
         for made, given in zip(gains, self.gains, strict=True):
@@ -219,7 +228,7 @@ class Scaling:
             made[4] = given[-1]
         scaling = native.Scaling(
             native.Axis(
-                rows.index.ctypes.data, by_row.ctypes.data, rows.size, rows.points, rows.taps
+                index.ctypes.data, by_row.ctypes.data, rows.size, native.ROWS, native.ROWS
             ),
             native.Axis(
                 places.ctypes.data, kept[3].ctypes.data, columns.size, columns.points, columns.taps
@@ -230,7 +239,6 @@ class Scaling:
             lanes,
             self.pixel,
             self.bytes,
-            self.height,
         )
         return scaling, kept
 
@@ -239,4 +247,4 @@ def _mixed(values: np.ndarray, gains: tuple[int, ...]) -> np.ndarray:
     total = np.full(values.shape[:2], gains[-1], np.int32)
     for lane in range(values.shape[2]):
         total += values[..., lane] * np.int32(gains[lane])
-    return np.clip(total >> 16, 0, 255).astype(np.uint8)
+    return np.clip(total >> 22, 0, 255).astype(np.uint8)

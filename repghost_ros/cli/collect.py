@@ -141,10 +141,9 @@ def _offers(options: argparse.Namespace, wanted: Wanted, opened: ExitStack) -> I
     if wanted.below is None and wanted.margin is None and not wanted.classes:
         return ((item, _frame(item), ()) for item in items)
     model = opened.enter_context(model_from(options))
+    seen = View(resize=options.resize, interpolation=options.interpolation)
     reporting = Reporting(top_k=2, unknown="best")
-    outcomes = classify_each(
-        model, items, lambda item: item.read(), View(resize=options.resize), reporting
-    )
+    outcomes = classify_each(model, items, lambda item: item.read(), seen, reporting)
     return (
         (outcome.request.message, outcome.frame, outcome.results)
         if isinstance(outcome, Answered)

@@ -20,7 +20,7 @@ from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import ParameterError, RepghostError, UsageError, need
 from repghost_ros.sources.bags import Recorded
 from repghost_ros.vision.boxes import BoxChoice
-from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES
+from repghost_ros.vision.nv12 import COLOR_RANGES, INTERPOLATIONS, RESIZE_POLICIES
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import DEFAULT, MODEL_NAMES, nearest
 from repghost_ros.zoo.model_file import AUTO
@@ -105,6 +105,12 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
         help="how pictures are fitted to the model's input (auto: as its file says, else stretch)",
     )
     parser.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        default=INTERPOLATIONS[0],
+        help="how pictures are scaled; bilinear: as the model zoo's samples do, to compare with them",
+    )
+    parser.add_argument(
         "--temperature",
         type=positive_float,
         default=1.0,
@@ -131,8 +137,8 @@ def add_view(parser: argparse.ArgumentParser) -> None:
 
 
 def view(options: argparse.Namespace, **more: Any) -> View:
-    """Return the view that --resize and --roi ask for, with `more` of its fields."""
-    return View(options.roi, options.resize, **more)
+    """Return the view that --roi, --resize and --interpolation ask for, with `more` of its fields."""
+    return View(options.roi, options.resize, interpolation=options.interpolation, **more)
 
 
 def _roi(text: str) -> tuple[int, ...]:

@@ -185,12 +185,14 @@ def run(options: argparse.Namespace) -> EvalReport:
     check_report(options.report)
     candidates = _candidates(options)
     evaluated: list[Evaluated] = []
-    asked = View(resize=options.resize)
+    asked = View(resize=options.resize, interpolation=options.interpolation)
     for candidate in candidates:
         with model_from(options, candidate.model, candidate.backend) as model:
             if not evaluated:  # a second model sees the same
                 fitting = model.fitting(asked)
-                protocol = EvalProtocol(asked.policy(model.resize), options.temperature)
+                protocol = EvalProtocol(
+                    asked.policy(model.resize), options.temperature, options.interpolation
+                )
             if evaluated and model.labels != evaluated[0].labels:
                 raise SourceError(
                     f"'{candidate.name}' has other classes than '{evaluated[0].name}'"

@@ -28,7 +28,14 @@ from repghost_ros.engine.threads import threads_beside
 from repghost_ros.errors import ParameterError
 from repghost_ros.ros.diagnostics import Thresholds
 from repghost_ros.vision.boxes import BoxChoice
-from repghost_ros.vision.nv12 import COLOR_RANGES, RESIZE_POLICIES, ColorRange, ResizePolicy
+from repghost_ros.vision.nv12 import (
+    COLOR_RANGES,
+    INTERPOLATIONS,
+    RESIZE_POLICIES,
+    ColorRange,
+    Interpolation,
+    ResizePolicy,
+)
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.catalogue import MODEL_NAMES, nearest
 from repghost_ros.zoo.model_file import AUTO
@@ -201,6 +208,11 @@ class Parameters:
     source_color_range: ColorRange = _parameter(
         "limited", "BT.601 range of the camera's YUV frames.", choices=COLOR_RANGES
     )
+    interpolation: Interpolation = _parameter(
+        "antialiased",
+        "How frames are scaled; bilinear: as the model zoo's samples do, to compare with them.",
+        choices=INTERPOLATIONS,
+    )
     roi: tuple[int, ...] = _parameter(
         (0, 0, 0, 0), "Region to classify: x, y, width, height in pixels; zeros: the whole frame."
     )
@@ -350,7 +362,7 @@ class Parameters:
     @cached_property
     def view(self) -> View:
         """The part of a frame that the model sees, and how it is scaled."""
-        return View(self.roi, self.resize, self.source_color_range)
+        return View(self.roi, self.resize, self.source_color_range, self.interpolation)
 
     @cached_property
     def reporting(self) -> Reporting:

@@ -27,7 +27,7 @@ from repghost_ros.runs.identity import answers_key
 from repghost_ros.runs.samples import Sample
 from repghost_ros.runs.shared_model import SharedModel
 from repghost_ros.sources.pictures import read_image
-from repghost_ros.vision.nv12 import ResizePolicy
+from repghost_ros.vision.nv12 import Interpolation, ResizePolicy
 from repghost_ros.vision.view import View
 
 TOP = 5
@@ -93,11 +93,12 @@ class EvalProtocol:
 
     resize: ResizePolicy
     temperature: float = 1.0
+    interpolation: Interpolation = "antialiased"
 
     @property
     def view(self) -> View:
         """The view of every picture."""
-        return View(resize=self.resize)
+        return View(resize=self.resize, interpolation=self.interpolation)
 
     @property
     def reporting(self) -> Reporting:

@@ -22,7 +22,14 @@ import numpy as np
 
 from repghost_ros.errors import FrameError
 from repghost_ros.vision.frame import BAYER, YCBCR, Frame
-from repghost_ros.vision.scaling import COLUMN_ONE, COLUMN_POINTS, ROW_ONE, ROW_POINTS, Scaling, axis
+from repghost_ros.vision.scaling import (
+    COLUMN_ONE,
+    COLUMN_POINTS,
+    ROW_ONE,
+    ROW_POINTS,
+    Scaling,
+    axis,
+)
 
 ColorRange = Literal["full", "limited"]
 ResizePolicy = Literal["stretch", "crop", "letterbox"]

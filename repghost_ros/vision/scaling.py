@@ -123,7 +123,9 @@ def _whole(weights: np.ndarray, one: int) -> np.ndarray:
     # Those that lost most are rounded up, until the sum is right; of equal ones those in the middle.
     order = np.argsort(np.abs(np.arange(2 * half) - half + 0.5), kind="stable")
     rank = np.empty(weights.shape)
-    rank[:, order] = np.argsort(np.argsort((whole - exact)[:, order], axis=1, kind="stable"), axis=1)
+    rank[:, order] = np.argsort(
+        np.argsort((whole - exact)[:, order], axis=1, kind="stable"), axis=1
+    )
     return whole + (rank < one - whole.sum(axis=1)[:, None])
 
 
@@ -227,9 +229,7 @@ class Scaling:
             made[:lanes] = given[:lanes]
             made[4] = given[-1]
         scaling = native.Scaling(
-            native.Axis(
-                index.ctypes.data, by_row.ctypes.data, rows.size, native.ROWS, native.ROWS
-            ),
+            native.Axis(index.ctypes.data, by_row.ctypes.data, rows.size, native.ROWS, native.ROWS),
             native.Axis(
                 places.ctypes.data, kept[3].ctypes.data, columns.size, columns.points, columns.taps
             ),

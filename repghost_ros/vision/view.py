@@ -13,8 +13,10 @@ from repghost_ros.errors import ParameterError
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import (
     COLOR_RANGES,
+    INTERPOLATIONS,
     RESIZE_POLICIES,
     ColorRange,
+    Interpolation,
     Plan,
     ResizePolicy,
     plan,
@@ -39,6 +41,8 @@ class View:
     """auto: as the model was trained, if its file says so, else stretched."""
     source_color_range: ColorRange = "limited"
     """BT.601 range of YUV frames; others have none."""
+    interpolation: Interpolation = "antialiased"
+    """bilinear: the pixels of the model zoo's samples."""
 
     def __post_init__(self) -> None:
         roi = tuple(self.roi)
@@ -56,6 +60,11 @@ class View:
             raise ParameterError(
                 f"source_color_range cannot be '{self.source_color_range}': choose one of "
                 f"{', '.join(COLOR_RANGES)}"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ParameterError(
+                f"interpolation cannot be '{self.interpolation}': choose one of "
+                f"{', '.join(INTERPOLATIONS)}"
             )
 
     def crop(self, frame: Frame) -> Frame:
@@ -97,4 +106,5 @@ class View:
             resize=self.policy(auto),
             color_range=color_range,
             source_color_range=self.source_color_range,
+            interpolation=self.interpolation,
         )

@@ -81,7 +81,7 @@ def matrix(samples: int, size: int, points: int, kernel: str, moved: float = 0.0
             steps = (np.arange(-STEPS, STEPS) + 0.5) / STEPS
             parts = center + steps * scale
             of_steps = np.abs(parts[:, None] - (used + 0.5 + moved)).argmin(axis=1)
-            inside = (0 <= parts) & (parts < samples)
+            inside = (parts >= 0) & (parts < samples)
             shares = np.array([hermite(step) for step in steps]) * inside
             np.add.at(weights[i], used[of_steps], shares)
         weights[i] /= weights[i].sum()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from helpers import nv12_reference as reference
@@ -29,6 +30,7 @@ from repghost_ros.vision.nv12 import (
     to_nv12,
     to_rgb,
 )
+from repghost_ros.vision.view import View
 
 SCALED = 3
 """Levels that weights in 128ths and rows in eight bits may cost where a frame is scaled."""
@@ -326,6 +328,19 @@ def test_a_mirrored_frame_gives_a_mirrored_answer(
     to_nv12(from_array(flipped), mirrored, interpolation=interpolation)
     for plane, other in zip(split(out), split(mirrored)):
         np.testing.assert_array_equal(plane, np.flip(other, axis))
+
+
+def test_bilinear_gives_the_zoos_pixels() -> None:
+    """As its samples convert: OpenCV's bilinear resize, then I420, which is of the limited range."""
+    picture = noise(np.random.default_rng(4), 90, 160, 3)
+    resized = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    i420 = cv2.cvtColor(resized, cv2.COLOR_BGR2YUV_I420)
+    out = buffer()
+    view = View(interpolation="bilinear")
+    view.plan(from_array(picture), out, "limited").run()
+    assert np.abs(out[:HEIGHT].astype(int) - i420[:HEIGHT]).max() <= SCALED
+    View().plan(from_array(picture), out, "limited").run()
+    assert np.abs(out[:HEIGHT].astype(int) - i420[:HEIGHT]).max() > 10 * SCALED
 
 
 @pytest.mark.parametrize(

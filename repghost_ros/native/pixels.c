@@ -11,6 +11,7 @@
 enum { ROWS = 4, POINTS = 4, COLUMNS = 8 };  // a pixel is made of; from one pixel to the next; a pixel is made of
 enum { ROW_SHIFT = 8, GAIN_SHIFT = 22 };     // weights of rows add up to 256, of columns to 64; gains are 65536ths
 enum { PADDING = 4 };                        // bytes that may be read behind a row of pixels of three bytes
+enum { LINE = 64, SHORT = 4096 };            // bytes of a cache line; of a row over before the processor reads ahead
 
 // One binary for every x86-64, which has twice as wide vectors since 2013. Sanitizers run before the choice is made.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -30,6 +31,10 @@ VECTORIZED static void blend(uint8_t *restrict out, const uint8_t *const *rows, 
     const uint16_t sum = (uint16_t)(a[i] * w[0] + b[i] * w[1] + c[i] * w[2] + d[i] * w[3] + (1 << (ROW_SHIFT - 1)));
     out[i] = (uint8_t)(sum >> ROW_SHIFT);
   }
+}
+
+ALWAYS void prefetch(const uint8_t *row, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += LINE) __builtin_prefetch(row + at);
 }
 
 // The points of a row, point n of every pixel in plane n % points.
@@ -161,6 +166,8 @@ int32_t repghost_scale(const struct repghost_scaling *s, const uint8_t *const *l
     for (int32_t line = 0; line < s->lines; ++line) {
       const uint8_t *rows[ROWS];
       for (int32_t n = 0; n < ROWS; ++n) rows[n] = lines[line] + index[n] * steps[line];
+      for (int32_t n = ROWS / 2; n < ROWS && i + 1 < down->size && bytes <= SHORT; ++n)
+        prefetch(lines[line] + index[ROWS + n] * steps[line], bytes);
       blend(row, rows, down->weights + (size_t)(line * down->size + i) * ROWS, bytes);
       if (!in_place) pick(points, row, s, plane, line);
     }

@@ -32,10 +32,14 @@ from repghost_ros.vision.frame import from_compressed, from_image
 from repghost_ros.vision.nv12 import RESIZE_POLICIES, to_nv12, to_rgb
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080), (3840, 2160))
-ENCODINGS = ("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "nv12", "nv21", "yuv422", "yuv422_yuy2")
-ENCODINGS += ("bayer_rggb8", "jpeg")
-PACKAGES = ("lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04")
-PACKAGES += ("mate-backgrounds", "ukui-wallpapers")
+ENCODINGS = (
+    *("bgr8", "rgb8", "bgra8", "rgba8", "mono8", "nv12", "nv21", "yuv422", "yuv422_yuy2"),
+    *("bayer_rggb8", "jpeg"),
+)
+PACKAGES = (
+    *("lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04"),
+    *("mate-backgrounds", "ukui-wallpapers"),
+)
 SIDE = 224
 _YUV = np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32

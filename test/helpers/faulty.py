@@ -102,8 +102,7 @@ def _run(command: list[str]) -> int:
     return code
 
 
-def _child(told: int, nth: int, how: str, command: list[str], environment: dict[str, str]) -> None:
-    os.environ |= environment
+def _child(told: int, nth: int, how: str, command: list[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     faults: Any = ctypes.CDLL(None)
     faults.faulty_left.restype = ctypes.c_long

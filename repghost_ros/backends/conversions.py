@@ -23,7 +23,7 @@ from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.cdr import ImageView, Serialized
 from repghost_ros.vision.frame import YCBCR, Frame, JpegFrame
 from repghost_ros.vision.nv12 import Part, Plan
-from repghost_ros.vision.scaling import Scaling
+from repghost_ros.vision.scaling import COLUMN_ONE, Scaling
 
 _MOST = 32
 """Conversions that are kept; more come of a driver whose fields change from frame to frame."""
@@ -183,7 +183,7 @@ def _levels(scaling: Scaling) -> tuple[int, int] | None:
     # Each byte of a pixel makes its own one, by the same rule.
     gain, added = gains[0][0], gains[0][-1]
     own = tuple((*(gain * (i == n) for i in range(lanes)), added) for n in range(lanes))
-    return _in_16_bits(gain, added) if gains == own else None
+    return _in_16_bits(gain, added // COLUMN_ONE) if gains == own else None
 
 
 @lru_cache

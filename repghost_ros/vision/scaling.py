@@ -93,6 +93,9 @@ def axis(
         part = _hermite_integral((np.clip(borders, 0, samples) - centers[:, None]) / scale)
         weights = np.diff(part, axis=1)
     whole = _whole(weights, one).astype(np.uint16)
+    if scale > 1 and not bilinear and not shift:
+        # Of weights that lost equally much, either may have been rounded up.
+        whole[size - size // 2 :] = whole[: size // 2][::-1, ::-1]
     index = np.clip(index, 0, samples - 1)
     return Axis(index.astype(np.int32), np.ascontiguousarray(whole.T), points)
 

@@ -427,6 +427,122 @@ def test_a_wrong_command_line_is_refused(
     assert told in capsys.readouterr().err
 
 
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Write a classifier that torch trains in a moment."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    weights = {
+        "conv": random.normal(size=(24, 3, 8, 8)) / 14,
+        "conv bias": random.normal(size=24),
+        "gemm": random.normal(size=(24, 5)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "conv", "conv bias"], ["a"], strides=[8, 8]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "gemm"], ["y"]),
+    ]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])
+    target = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])
+    tensors = [numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()]
+    graph = helper.make_graph(nodes, "small", [image], [target], tensors)
+    path = tmp_path / "small.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), path)
+    return path
+
+
+def test_the_whole_network_is_trained_on(
+    signs: Path,
+    small: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Interrupted after an epoch, it goes on there, and ends with what it ends with otherwise."""
+    pytest.importorskip("torch")
+    from repghost_ros.teach.finetuning import _Training
+
+    arguments = [signs, "--model", small, "--resize", "stretch", "--finetune", "--epochs", 2]
+    whole, resumed = tmp_path / "whole.onnx", tmp_path / "resumed.onnx"
+    assert teach(*arguments, "--out", whole, "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    alone = result["head_alone"]
+    assert result["held_out"]["pictures"] == alone["held_out"]["pictures"] > 0
+    assert result["cross_validated"]["pictures"] < alone["cross_validated"]["pictures"]
+    run = _Training.run
+
+    def interrupted(self: Any, *given: Any) -> None:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        run(self, *given)
+
+    monkeypatch.setattr(_Training, "run", interrupted)
+    assert teach(*arguments, "--out", resumed) == 130
+    assert not resumed.exists()
+    assert resumed.with_suffix(".finetune.pt").is_file()
+    monkeypatch.setattr(_Training, "run", run)
+    assert teach(*arguments, "--out", resumed, "--report", tmp_path / "own.html") == 0
+    told = capsys.readouterr()
+    assert "going on after epoch 1" in told.err
+    assert "the head alone, held-out pictures" in told.out
+    assert "fine-tuned as a whole" in (tmp_path / "own.html").read_text()
+    assert not resumed.with_suffix(".finetune.pt").exists()
+    picture = render("stop", np.random.default_rng(3), 200, 160)
+    with open_model("", model_path=str(whole)) as a, open_model("", model_path=str(resumed)) as b:
+        best, again = a.classify(picture), b.classify(picture)
+    assert again[0].score == pytest.approx(best[0].score, abs=1e-4)
+
+
+def test_a_state_of_other_pictures_is_not_gone_on_with(
+    folder: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    out = tmp_path / "own.onnx"
+    state = out.with_suffix(".finetune.pt")
+    arguments = [folder, "--model", small, "--resize", "stretch", "--finetune", "--epochs", 1]
+    for content, told in (({"key": "other"}, "is of other pictures"), (None, "cannot be read")):
+        if content is None:
+            state.write_bytes(b"no state")
+        else:
+            torch.save(content, state)
+        assert teach(*arguments, "--out", out) == 0
+        assert told in capsys.readouterr().err
+
+
+def test_what_cannot_be_fine_tuned_is_refused() -> None:
+    pytest.importorskip("torch")
+    from repghost_ros.teach.trainable import Trainable
+
+    model = load(DEMO)
+    next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Softplus"
+    with pytest.raises(ConversionError, match="has the operators Softplus: teach a head alone"):
+        Trainable(cut(model))
+
+
+def test_torch_computes_what_the_graph_does() -> None:
+    torch = pytest.importorskip("torch")
+    from repghost_ros.teach.trainable import Trainable
+
+    trunk = cut(load(DEMO))
+    image = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    trainable = Trainable(trunk)
+    with torch.no_grad():
+        made = trainable(torch.from_numpy(image)).numpy().ravel()
+    inputs = {trunk.model.graph.input[0].name: image}
+    truth = run(trunk.model, inputs)
+    assert made == pytest.approx(truth, abs=1e-4 * np.abs(truth).max())
+    assert run(trainable.trunk().model, inputs) == pytest.approx(truth, abs=1e-6)
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here")
+def test_fine_tuning_names_what_is_missing(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    error = refused(capsys, signs, "--model", DEMO, "--finetune", "--out", tmp_path / "own.onnx")
+    assert "pip install torch" in error
+
+
 def noise(seed: int) -> np.ndarray:
     small = np.random.default_rng(seed).integers(0, 255, (12, 16, 3), np.uint8)
     return cv2.resize(small, (200, 160))

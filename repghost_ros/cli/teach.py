@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teach own classes to a classifier: a new head on its features, without torch.
+"""Teach own classes to a classifier: a new head on its features, without torch; or the whole network.
 
 DIR has a subfolder of pictures for each class, at least five in each; `nothing` is for pictures that
 show none of the others. The model is measured on pictures that it was not trained with. The class
 names, how pictures are fitted to the input, and the score below which the answer is `unknown` are in
 OUT.onnx, and the node uses them.
+
+--finetune trains the whole network on from there, with torch, and reports both. Interrupted, the next
+run with the same pictures goes on from OUT.finetune.pt.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repghost_ros.cli.common import check_report, did_you_mean, fraction
+from repghost_ros.cli.common import check_report, did_you_mean, fraction, positive
 from repghost_ros.cli.report import Table
 from repghost_ros.cli.terminal import download_bar, with_bar
-from repghost_ros.errors import UsageError
+from repghost_ros.errors import UsageError, need
+from repghost_ros.teach.finetuning import Recipe, finetune
 from repghost_ros.teach.labeled import read_labeled
 from repghost_ros.teach.measures import wilson
 from repghost_ros.teach.page import write_teaching_page
 from repghost_ros.teach.teaching import RESIZES, Measured, Taught, read_trunk, teach, write_model
+from repghost_ros.teach.trainable import INSTALL
 from repghost_ros.zoo.catalogue import DEFAULT, MODELS
 from repghost_ros.zoo.store import resolve
 
@@ -50,7 +55,12 @@ class TeachReport:
             [tuple(row.values()) for row in about["classes"]],
         )
         yield f"held-out pictures: {_words(taught.held_out)}"
-        yield f"cross-validated on the others: {_words(taught.validated)}"
+        if taught.alone is None:
+            yield f"cross-validated on the others: {_words(taught.validated)}"
+        else:
+            yield f"those that decided when to stop: {_words(taught.validated)}"
+            yield f"the head alone, held-out pictures: {_words(taught.alone.held_out)}"
+            yield f"the head alone, cross-validated: {_words(taught.alone.validated)}"
         for name in taught.unmeasured:
             yield f"not measured: {name}: all pictures are of one recording or burst, record another"
         yield (
@@ -123,6 +133,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="mirrored pictures show another class, as arrows and letters do",
     )
+    parser.add_argument(
+        "--finetune",
+        action="store_true",
+        help="train the whole network after the head; needs torch",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        default=Recipe.epochs,
+        metavar="N",
+        help="of --finetune, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default=Recipe.device,
+        help="of --finetune (default: a GPU if torch has one)",
+    )
 
 
 def run(options: argparse.Namespace) -> TeachReport:
@@ -132,6 +160,8 @@ def run(options: argparse.Namespace) -> TeachReport:
     if options.held_out > 0.5:
         raise UsageError(f"--held-out {options.held_out} leaves too few pictures to train with")
     check_report(options.report)
+    if options.finetune:
+        need("torch", INSTALL)
     trunk = read_trunk(_model(options.model))
     labeled = read_labeled(options.folder, _with_bar)
     for path, why in labeled.skipped:
@@ -145,6 +175,17 @@ def run(options: argparse.Namespace) -> TeachReport:
         mirrors=not options.no_mirror,
         work=_with_bar,
     )
+    if options.finetune:
+        taught = finetune(
+            trunk,
+            taught,
+            Recipe(epochs=options.epochs, device=options.device),
+            held_out=options.held_out,
+            mirrors=not options.no_mirror,
+            state=options.out.with_suffix(".finetune.pt"),
+            step=_log.info,
+            work=_with_bar,
+        )
     write_model(taught, options.out)
     if options.report:
         write_teaching_page(taught, options.out, options.report)

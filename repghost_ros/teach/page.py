@@ -42,13 +42,22 @@ def write_teaching_page(taught: Taught, model: Path, path: Path) -> None:
 
 def _parts(taught: Taught) -> Iterator[str]:
     labels = taught.labeled.labels
+    alone = taught.alone
+    rows = [_row("held-out pictures, by the written model", taught.held_out)]
+    if alone is None:
+        what = f"A new head on {taught.base}"
+        rows.append(_row("the others, by cross-validation", taught.validated))
+    else:
+        what = f"{taught.base}, fine-tuned as a whole"
+        rows += [
+            _row("held-out pictures, by the head alone", alone.held_out),
+            _row("pictures that decided when to stop", taught.validated),
+            _row("the others, by cross-validation of the head alone", alone.validated),
+        ]
     yield html.table(
         ("measured on", "pictures", "correct", "accuracy", "95 % interval", "false alarms"),
-        [
-            _row("held-out pictures, by the written model", taught.held_out),
-            _row("the others, by cross-validation", taught.validated),
-        ],
-        f"A new head on {taught.base}; pictures of one recording or burst stay together.",
+        rows,
+        f"{what}; pictures of one recording or burst stay together.",
     )
     if taught.unmeasured:
         yield html.note(

@@ -132,6 +132,8 @@ class Taught:
     """Classes that come from one recording or burst, so nothing can be measured on."""
     model: Any
     """The onnx.ModelProto."""
+    alone: Taught | None = None
+    """Of a fine-tuned model: the head alone, taught with the same pictures."""
 
     @property
     def confusion(self) -> np.ndarray:
@@ -175,6 +177,12 @@ class Taught:
                 for d in self.doubts
             ],
             "unmeasured": list(self.unmeasured),
+            "head_alone": None
+            if self.alone is None
+            else {
+                "held_out": self.alone.held_out.as_json(),
+                "cross_validated": self.alone.validated.as_json(),
+            },
         }
 
 
@@ -225,12 +233,7 @@ def teach(
     paths = [picture.path for picture in labeled.pictures]
     truth, groups = labeled.truth, labeled.groups
     classes = len(labeled.labels)
-    test = np.zeros(len(truth), bool)
-    if held_out > 0:
-        parts = max(2, round(1 / held_out))
-        test = folds(truth, groups, parts) == 0
-        if not all(np.isin(range(classes), truth[~test])):
-            test[:] = False
+    test = hold_out(labeled, held_out)
     train = np.flatnonzero(~test)
     fold = folds(truth[train], groups[train], FOLDS)
     chosen = resize or RESIZES[0]
@@ -251,6 +254,17 @@ def teach(
         *(trunk, labeled, base, train, np.flatnonzero(test), fold, chosen, by_resize, seen),
         features(trunk, [paths[at] for at in np.flatnonzero(test)], chosen, work=work)[:, 0],
     )
+
+
+def hold_out(labeled: Labeled, share: float) -> np.ndarray:
+    """Choose the pictures that are measured on and never trained with: bool (pictures,)."""
+    truth = labeled.truth
+    test = np.zeros(len(truth), bool)
+    if share > 0:
+        test = folds(truth, labeled.groups, max(2, round(1 / share))) == 0
+        if not all(np.isin(range(len(labeled.labels)), truth[~test])):
+            test[:] = False
+    return test
 
 
 def _fitted(
@@ -284,12 +298,6 @@ def _fitted(
     pictures = labeled.pictures
     kept = [pictures[at] for at in (*train[judged], *test)]
     all_scores = np.concatenate([validated.scores, held_out.scores])
-    own = {
-        LABELS_KEY: "\n".join(labeled.labels),
-        RESIZE_KEY: resize,
-        UNKNOWN_BELOW_KEY: f"{threshold:.4f}",
-        TRAINED_KEY: "\n".join(pictures[at].digest for at in train),
-    }
     measured = {*truth[judged].tolist(), *labeled.truth[test].tolist()}
     return Taught(
         labeled=labeled,
@@ -306,8 +314,26 @@ def _fitted(
         unlike=unlike,
         doubts=_doubts(labeled, [p.path for p in kept], [p.truth for p in kept], all_scores),
         unmeasured=tuple(n for i, n in enumerate(labeled.labels) if i not in measured),
-        model=with_head(trunk, head.kernel, head.bias, own),
+        model=assemble(trunk, head, labeled, train, resize, threshold),
     )
+
+
+def assemble(
+    trunk: Trunk,
+    head: Head,
+    labeled: Labeled,
+    train: np.ndarray,
+    resize: ResizePolicy,
+    threshold: float,
+) -> Any:
+    """Put a head on a trunk, and what the node has to know into its metadata: an onnx.ModelProto."""
+    own = {
+        LABELS_KEY: "\n".join(labeled.labels),
+        RESIZE_KEY: resize,
+        UNKNOWN_BELOW_KEY: f"{threshold:.4f}",
+        TRAINED_KEY: "\n".join(labeled.pictures[at].digest for at in train),
+    }
+    return with_head(trunk, head.kernel, head.bias, own)
 
 
 def _fit(

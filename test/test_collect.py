@@ -118,6 +118,25 @@ def test_pictures_keep_their_bytes(tmp_path: Path, capsys: Any) -> None:
     assert contents == {(source / "a.png").read_bytes(), jpeg(2)}
 
 
+def test_one_file_is_a_source(tmp_path: Path, capsys: Any) -> None:
+    """A picture, a video, and a bag that is one file."""
+    bags = pytest.importorskip("helpers.bags")
+    kind = bags.ROS2.types["sensor_msgs/msg/CompressedImage"]
+    message = kind(bags.header(bags.ROS2, 1), "jpeg", np.frombuffer(jpeg(0), np.uint8))
+    folder = bags.write_ros2(tmp_path / "drive", {"/camera/compressed": [message]})
+    (file,) = (path for path in folder.iterdir() if path.suffix != ".yaml")
+    picture, video = tmp_path / "a.jpg", tmp_path / "b.avi"
+    picture.write_bytes(jpeg(1))
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 120))
+    writer.write(scene(2))
+    writer.release()
+    for source in (file, picture, video):
+        assert collect(source, "--out", tmp_path / "own", capsys=capsys)["kept"] == 1
+    missing = tmp_path / "missing.avi"
+    assert main(["collect", missing.relative_to("/").as_posix(), "--out", str(tmp_path)]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
 def test_raw_frames_become_png(tmp_path: Path) -> None:
     collector = Collector(tmp_path, "camera", Wanted())
     path = collector.offer(from_array(scene(1)), (), number=0)

@@ -45,6 +45,9 @@ dt, dd { margin: 0; white-space: nowrap } button { font: inherit; padding: .2rem
     + """
 @media (max-width: 30rem) { main { padding: 1rem; gap: 1rem } dl { column-gap: 1.2rem } }
 </style></head><body><main><img id="frame" alt="the latest frame"><section>
+<div id="labeling" hidden><p class="note" id="folder"></p><div id="classes"></div>
+<form id="new"><input id="typed" aria-label="new class" placeholder="new class, Enter"
+autocomplete="off"></form><p id="said" role="status"></p></div>
 <h1 id="source"></h1><p class="note" id="model"></p>
 <dl><div><dt class="note">latency</dt><dd><b id="latency">-</b></dd></div>
 <div><dt class="note">frames/s</dt><dd><b id="fps">-</b></dd></div>
@@ -52,10 +55,7 @@ dt, dd { margin: 0; white-space: nowrap } button { font: inherit; padding: .2rem
 <ul id="results"></ul><p id="error"></p>
 <p class="note"><button id="back">Back</button> <button id="pause">Pause</button>
 <button id="step">Step</button></p>
-<p class="note">Space pauses, the arrow keys step.</p>
-<div id="labeling" hidden><p class="note" id="folder"></p><div id="classes"></div>
-<form id="new"><input id="typed" aria-label="new class" placeholder="new class, Enter"
-autocomplete="off"></form><p id="said" role="status"></p></div></section></main><script>
+<p class="note">Space pauses, the arrow keys step.</p></section></main><script>
 const at = id => document.getElementById(id);
 let shown = 0, classes = "";
 """

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.onnx import NormalisingSlot
+from repghost_ros.backends.onnx import NormalizingSlot
 from repghost_ros.engine.trunk import open_trunk
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.graphs.head import Trunk
@@ -303,7 +303,7 @@ def _images(trunk: Trunk, resize: ResizePolicy) -> Iterator[Any]:
     """Yield a function that reads a picture as the model sees it: float32 (3, height, width)."""
     with open_trunk(trunk) as model:
         slot = model.open_slot()
-        if not isinstance(slot, NormalisingSlot) or not slot.backend.channels_first:
+        if not isinstance(slot, NormalizingSlot) or not slot.backend.channels_first:
             raise ConversionError(
                 "a base model is fine-tuned that takes normalized RGB, 1x3xHxW: teach a head alone, "
                 "without --finetune"
@@ -312,7 +312,7 @@ def _images(trunk: Trunk, resize: ResizePolicy) -> Iterator[Any]:
 
         def read(look: Augmented) -> np.ndarray:
             view.plan(look.frame(), slot.nv12, backend.color_range).run()
-            backend.normalise(to_rgb(slot.nv12, backend.color_range), slot.image)
+            backend.normalize(to_rgb(slot.nv12, backend.color_range), slot.image)
             image: np.ndarray = slot.image[0].astype(np.float32)
             return image
 

@@ -25,7 +25,12 @@ Operator = Callable[..., Any]
 
 
 def _operators() -> dict[str, Operator]:
-    """Return ONNX's operators in torch: those of classifiers without their head."""
+    """Return ONNX's operators in torch: those of classifiers without their head.
+
+    Raises:
+        DependencyError: torch is missing.
+
+    """
     torch = need("torch", INSTALL)
     functional = torch.nn.functional
 
@@ -142,14 +147,24 @@ class Trainable:
         return values[FEATURES].reshape(len(images), -1)
 
     def load(self, weights: Mapping[str, Any]) -> None:
-        """Take the weights of another moment, as `weights` had them."""
+        """Take the weights of another moment, as `weights` had them.
+
+        Raises:
+            DependencyError: torch is missing.
+
+        """
         torch = need("torch", INSTALL)
         with torch.no_grad():
             for name, value in self.weights.items():
                 value.copy_(weights[name])
 
     def trunk(self) -> Trunk:
-        """Return the trunk with the weights as they are now."""
+        """Return the trunk with the weights as they are now.
+
+        Raises:
+            DependencyError: onnx is missing.
+
+        """
         onnx = need("onnx", "pip install onnx")
         model = copy_of(self._model)
         kept = [each for each in model.graph.initializer if each.name not in self.weights]
@@ -162,7 +177,12 @@ class Trainable:
 
 
 def _folded(model: Any) -> Any:
-    """Return the model with what is constant computed, such as the sizes that exporters calculate."""
+    """Return the model with what is constant computed, such as the sizes that exporters calculate.
+
+    Raises:
+        DependencyError: ONNX Runtime is missing.
+
+    """
     onnxruntime = need("onnxruntime", "pip install onnxruntime")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -183,7 +183,9 @@ def test_without_a_network_timms_weights_are_named(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert main(["export", "100"]) == 1
-    assert "give --checkpoint" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "repghostnet_100.in1k/resolve/main/model.safetensors" in error
+    assert "give the file as --checkpoint" in error
     assert not list(store.glob("*.onnx"))
 
 

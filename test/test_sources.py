@@ -393,7 +393,7 @@ def test_sources_that_cannot_be_opened(source: str, code: int, said: str) -> Non
 def test_options_of_the_wrong_source(tmp_path: Path, capsys: Any) -> None:
     write_film(tmp_path / "a.avi", frames=2)
     assert main([*CLASSIFY, "0", str(tmp_path)]) == 2
-    assert "name it alone" in capsys.readouterr().err
+    assert "give no other source" in capsys.readouterr().err
     assert main([*CLASSIFY, str(tmp_path), "--max-rate", "3"]) == 2
     assert "--every" in capsys.readouterr().err
 
@@ -498,7 +498,7 @@ def test_photographs_may_be_larger_than_messages(tmp_path: Path) -> None:
         ("clip.jpg", b"\0\0\0\x18ftypmp42", "a video.*MP4"),
         ("cut.bmp", b"BM" + bytes(20), "BMP of 22 bytes.*truncated"),
         ("zero.jpg", b"", "it is empty"),
-        ("text.png", "café".encode("utf-16"), "no image"),
+        ("text.png", "café".encode("utf-16"), "not an image that OpenCV can read"),
     ],
 )
 def test_files_that_cannot_be_read_say_what_they_are(

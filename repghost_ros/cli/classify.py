@@ -194,7 +194,7 @@ def run(options: argparse.Namespace) -> ClassifyReport | classify_boxes.BoxesRep
     """Find the pictures and open the model."""
     live = [source for source in options.source if is_live(source)]
     if live and len(options.source) > 1:
-        raise UsageError(f"'{live[0]}' may have no end: give no other source")
+        raise UsageError(f"'{live[0]}' is live and may never end: give no other source")
     if options.max_rate and not live:
         raise UsageError("--max-rate is for cameras and streams; for videos use --every")
     if options.boxes:

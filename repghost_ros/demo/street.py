@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
@@ -21,6 +21,7 @@ from repghost_ros.engine.overlay import draw_boxes
 from repghost_ros.engine.results import Result
 from repghost_ros.ros import messages
 from repghost_ros.ros.process import run, start
+from repghost_ros.sources.pictures import write_picture
 from repghost_ros.sources.signs import NO_SIGN, sequence
 
 _SIGNS = 4  # side by side
@@ -117,7 +118,7 @@ def main(args: list[str] | None = None) -> None:
         share = street.right / street.boxes
         print(f"{street.right} of {street.boxes} boxes named rightly ({share:.1%})")
     if options.picture and street.drawn is not None:
-        cv2.imwrite(options.picture, street.drawn)
+        write_picture(Path(options.picture), street.drawn)
         print(f"the last frame is drawn in {options.picture}")
 
 

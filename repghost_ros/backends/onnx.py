@@ -30,8 +30,8 @@ from repghost_ros.zoo.model_file import (
     recorded_range,
 )
 from repghost_ros.zoo.onnx_graph import model_files
+from repghost_ros.zoo.own import LABELS_KEY
 
-LABELS_KEY = "labels"
 """Metadata: the class names, one a line."""
 NAMES_KEY = "names"
 """Metadata as other exporters have it: the class names as a dict by index."""

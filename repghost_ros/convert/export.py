@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.onnx import LABELS_KEY
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.zoo.catalogue import MODELS, weights_url
 from repghost_ros.zoo.labels import IMAGENET_CLASSES
+from repghost_ros.zoo.own import LABELS_KEY
 
 OPSET = 11
 """The newest operator set that the vendor's toolchain takes."""

@@ -11,6 +11,7 @@ from repghost_ros.backends.base import DEFAULTS, BackendOptions
 from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.graphs.graph import save
 from repghost_ros.graphs.head import Trunk, copy_with_metadata
+from repghost_ros.zoo.own import LABELS_KEY
 
 
 def open_trunk(trunk: Trunk, options: BackendOptions = DEFAULTS) -> Model:
@@ -28,7 +29,7 @@ def open_trunk(trunk: Trunk, options: BackendOptions = DEFAULTS) -> Model:
     with TemporaryDirectory(prefix="repghost_") as folder:
         path = Path(folder, "trunk.onnx")
         names = "\n".join(f"feature {number}" for number in range(trunk.features))
-        save(copy_with_metadata(trunk.model, {"labels": names}), path)
+        save(copy_with_metadata(trunk.model, {LABELS_KEY: names}), path)
         # Softmax, so that features are not taken for probabilities.
         options = replace(options, activation="softmax")
         return ModelSpec("", str(path), backend="onnx", options=options).open()

@@ -25,11 +25,16 @@ from repghost_ros.engine.trunk import open_trunk
 from repghost_ros.errors import ConversionError, need
 from repghost_ros.graphs.head import Trunk
 from repghost_ros.output import whole_file
-from repghost_ros.runs.reliability import fit_temperature
 from repghost_ros.teach.features import AS_IS, Augmented, Work
 from repghost_ros.teach.labeled import folds
 from repghost_ros.teach.logistic import Head, fit
-from repghost_ros.teach.measures import answers, fit_threshold, softmax_rows, surprise
+from repghost_ros.teach.measures import (
+    answers,
+    fit_threshold,
+    smoothed_temperature,
+    softmax_rows,
+    surprise,
+)
 from repghost_ros.teach.teaching import FOLDS, Measured, Step, Taught, assemble, hold_out
 from repghost_ros.teach.trainable import INSTALL, Trainable
 from repghost_ros.vision.nv12 import ResizePolicy, to_rgb
@@ -131,7 +136,7 @@ def finetune(
     if state is not None:
         state.unlink(missing_ok=True)
     nothing = labeled.nothing
-    temperature = fit_temperature(of_judged, judge.truth, smoothing=1.0 / (len(judge.truth) + 2))
+    temperature = smoothed_temperature(of_judged, judge.truth)
     threshold = alone.unknown_below
     shows = judge.truth != nothing
     if nothing is not None and shows.any() and not shows.all():
@@ -161,8 +166,7 @@ class _Judge:
         self.images, self.truth = images, truth
 
     def loss(self, logits: np.ndarray) -> float:
-        temperature = fit_temperature(logits, self.truth, smoothing=1.0 / (len(self.truth) + 2))
-        return surprise(logits, self.truth, temperature)
+        return surprise(logits, self.truth, smoothed_temperature(logits, self.truth))
 
 
 class _Training:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repghost_ros.runs.reliability import fit_temperature
+
 FALSE_ALARMS = 0.02
 """Share of pictures of no class that may be given one."""
 LOST = 0.1
@@ -34,6 +36,14 @@ def softmax_rows(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     made: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
     return made
+
+
+def smoothed_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """Return the temperature that fits few pictures best.
+
+    As Platt's "Probabilistic Outputs for Support Vector Machines" (1999) smooths their truth.
+    """
+    return fit_temperature(logits, truth, smoothing=1.0 / (len(truth) + 2))
 
 
 def surprise(logits: np.ndarray, truth: np.ndarray, temperature: float = 1.0) -> float:

@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends.onnx import LABELS_KEY
 from repghost_ros.errors import ConversionError
 from repghost_ros.graphs.graph import load, refuse_quantized, save
 from repghost_ros.graphs.head import Trunk, cut, with_head
-from repghost_ros.runs.reliability import fit_temperature
 from repghost_ros.teach.features import Work, features
 from repghost_ros.teach.labeled import Labeled, folds
 from repghost_ros.teach.logistic import Head, fit
@@ -29,12 +27,13 @@ from repghost_ros.teach.measures import (
     answers,
     confusion,
     fit_threshold,
+    smoothed_temperature,
     softmax_rows,
     surprise,
     wilson,
 )
 from repghost_ros.vision.nv12 import ResizePolicy
-from repghost_ros.zoo.own import RESIZE_KEY, TRAINED_KEY, UNKNOWN_BELOW_KEY
+from repghost_ros.zoo.own import LABELS_KEY, RESIZE_KEY, TRAINED_KEY, UNKNOWN_BELOW_KEY
 
 FOLDS = 5
 COPIES = 5
@@ -367,11 +366,8 @@ def _pick(
     """Choose the strength that serves the judged pictures best, and its temperature."""
     if not judged.any():
         return DEFAULT_STRENGTH, 1.0
-    # As Platt's "Probabilistic Outputs for Support Vector Machines" (1999) does.
-    smoothing = 1.0 / (judged.sum() + 2)
     temperatures = {
-        s: fit_temperature(logits[judged], truth[judged], smoothing=smoothing)
-        for s, logits in tried.items()
+        s: smoothed_temperature(logits[judged], truth[judged]) for s, logits in tried.items()
     }
     strength = min(tried, key=lambda s: surprise(tried[s][judged], truth[judged], temperatures[s]))
     return strength, temperatures[strength]

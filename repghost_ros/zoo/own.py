@@ -23,6 +23,8 @@ from repghost_ros.zoo.labels import parse_labels
 
 NOTHING = "nothing"
 """The class of pictures that show none of the other classes."""
+LABELS_KEY = "labels"
+"""Metadata: the class names in index order, one a line."""
 RESIZE_KEY = "resize"
 """Metadata: how pictures were fitted to the input in training, a resize policy."""
 UNKNOWN_BELOW_KEY = "unknown_below"
@@ -31,7 +33,6 @@ TRAINED_KEY = "trained_pictures"
 """Metadata: the first 16 digits of the SHA-256 of every training picture, one a line."""
 Recorded = Literal["softmax", "sigmoid", "none", "independent"]
 """An activation, as in BackendOptions."""
-_LABELS_KEY = "labels"
 _MOST = 1 << 24  # bytes of such a file
 
 
@@ -80,7 +81,7 @@ def own_of(entries: Mapping[str, Any]) -> Own:
         raise ValueError(
             f"activation is '{activation}': not one of {', '.join(get_args(Recorded))}"
         )
-    labels = entries.get(_LABELS_KEY, "")
+    labels = entries.get(LABELS_KEY, "")
     return Own(
         parse_labels(labels) if labels else (),
         resize,
@@ -133,7 +134,7 @@ def write_own(own: Own, path: Path) -> None:
     """
     entry = {
         "sha256": sha256(path),
-        _LABELS_KEY: "\n".join(own.labels),
+        LABELS_KEY: "\n".join(own.labels),
         **({RESIZE_KEY: own.resize} if own.resize else {}),
         **({} if own.unknown_below is None else {UNKNOWN_BELOW_KEY: own.unknown_below}),
         **({"activation": own.activation} if own.activation else {}),

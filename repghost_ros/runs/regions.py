@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 from repghost_ros.backends.base import Failed, Refused
@@ -59,18 +59,7 @@ class BoxAnswer(Answer):
         )
 
 
-BOX_FIELDS = (
-    "number",
-    "object_id",
-    "x",
-    "y",
-    "width",
-    "height",
-    "theta",
-    "detected",
-    "detected_score",
-    "changed",
-)
+BOX_FIELDS = tuple(entry.name for entry in fields(BoxAnswer))[len(fields(Answer)) :]
 """Of a BoxAnswer, beyond those of an Answer."""
 
 

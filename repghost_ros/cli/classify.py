@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -106,26 +107,18 @@ class ClassifyReport:
 
     def _classified(self) -> Iterator[Classified]:
         try:
-            for outcome in self._outcomes:
-                if not isinstance(outcome, Answered):
-                    self._refuse(outcome.request.message, str(outcome.error))
-                elif self._saver is not None:
-                    self._saved = self._saver.save(outcome)
-                yield outcome
+            with self._model, closing(self._saver) if self._saver else nullcontext():
+                for outcome in self._outcomes:
+                    if not isinstance(outcome, Answered):
+                        self.failed = True
+                        _log.error(outcome.request.message.complaint(str(outcome.error)))
+                    elif self._saver is not None:
+                        self._saved = self._saver.save(outcome)
+                    yield outcome
         except KeyboardInterrupt:
             if not self.is_endless:
                 raise
-        finally:
-            try:
-                if self._saver is not None:
-                    self._saver.close()
-            finally:
-                self._model.close()
         _log.info(self._model.about(self._view))
-
-    def _refuse(self, shown: Picture, reason: str) -> None:
-        self.failed = True
-        _log.error(reason if shown.source in reason else f"{shown.name}: {reason}")
 
 
 class _Rate:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,19 +90,13 @@ class BoxesReport:
         }
 
     def _classified(self) -> Iterator[_Boxed]:
-        try:
+        with self._model, closing(self._saver) if self._saver else nullcontext():
             for shown in self._shown:
                 boxed = self._classify(shown)
                 self._log(boxed)
                 if self._saver is not None and boxed.frame is not None:
                     self._saver.write(shown, _drawn(boxed.frame, boxed.regions))
                 yield boxed
-        finally:
-            try:
-                if self._saver is not None:
-                    self._saver.close()
-            finally:
-                self._model.close()
         _log.info(self._model.about(self._view))
 
     def _classify(self, shown: Picture) -> _Boxed:
@@ -117,9 +112,7 @@ class BoxesReport:
         name = boxed.shown.name
         if boxed.error:
             self.failed = True
-            _log.error(
-                boxed.error if boxed.shown.source in boxed.error else f"{name}: {boxed.error}"
-            )
+            _log.error(boxed.shown.complaint(boxed.error))
         elif not boxed.regions:
             _log.warning("%s: the file of boxes has none for it", name)
         for number, region in enumerate(boxed.regions):

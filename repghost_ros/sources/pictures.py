@@ -68,6 +68,10 @@ class Picture:
         """The source, and the number of the frame."""
         return self.source if self.index is None else f"{self.source}#{self.index}"
 
+    def complaint(self, reason: str) -> str:
+        """Return why it has no answer, with the name of what was refused."""
+        return reason if self.source in reason else f"{self.name}: {reason}"
+
     def frame(self) -> Frame:
         """Return the pixels; image files are read and decoded on this call.
 

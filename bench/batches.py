@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.camera import Camera
-from bench.graph import process
+from bench.graph import SMALL, process
 from bench.node import environment, our_node
 from emulator.board import build, fused_timings, timings, write_model
 
@@ -34,7 +34,7 @@ def measure(model: Path, library: Path, stats: Path, cameras: int, fps: float) -
     names = [f"camera_{number}" for number in range(cameras)]
     command = [*our_node(model), "-p", f"cameras:=[{', '.join(names)}]"]
     with process(command, env={**environment(library), "REPGHOST_EMU_STATS": str(stats)}):
-        camera = Camera("repghost", names=names)
+        camera = Camera("repghost", cameras=dict.fromkeys(names, SMALL))
         camera.wait_for_node()
         run = camera.run(fps, SECONDS)
         camera.close()

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes one picture at a fixed rate, and counts and times the answers: the bench's robot side."""
+"""Publishes one picture of each camera at a fixed rate, and counts and times the answers."""
 
 from __future__ import annotations
 
 import threading
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import rclpy
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
+from bench.graph import SMALL, Images
 from repghost_ros.ros import messages
 from repghost_ros.ros.process import fastest_executor, spin
 
@@ -40,25 +42,33 @@ class Run:
         )
 
 
+def message(images: Images) -> Any:
+    """Return the message of such an image."""
+    step, content = images.first()
+    data = array("B", content)
+    if images.encoding == "jpeg":
+        return CompressedImage(format="jpeg", data=data)
+    return Image(
+        **{"encoding": images.encoding, "step": step, "data": data},
+        **{"width": images.width, "height": images.height},
+    )
+
+
 class Camera:
-    """A participant that sends NV12 images and takes the answers of one node.
+    """A participant that sends images and takes the answers of one node.
 
     Args:
         node_name: the node's.
-        width: of the images, pixels.
-        height: of the images, pixels.
         qos: to publish with.
-        names: the node's cameras, each of which sends every image; one without a name by default.
+        cameras: what each of the node's cameras sends; one without a name by default.
 
     """
 
     def __init__(
         self,
         node_name: str,
-        width: int = 224,
-        height: int = 224,
         qos: QoSProfile = qos_profile_sensor_data,
-        names: Sequence[str] = ("",),
+        cameras: Mapping[str, Images] = MappingProxyType({"": SMALL}),
     ) -> None:
         self.published = 0
         self.answered = 0
@@ -69,17 +79,16 @@ class Camera:
         self._context.init()
         self._node = rclpy.create_node("bench_camera", context=self._context)
         self._publishers = []
-        for prefix in (f"{name}/" if name else "" for name in names):
-            self._publishers.append(self._node.create_publisher(Image, f"{prefix}image", qos))
+        for name, images in cameras.items():
+            prefix, image = f"{name}/" if name else "", message(images)
+            topic = f"{prefix}image" + ("/compressed" if images.encoding == "jpeg" else "")
+            self._publishers.append((self._node.create_publisher(type(image), topic, qos), image))
             self._node.create_subscription(
                 messages.Classification,
                 f"/{node_name}/{prefix}classification",
                 self._on_answer,
                 QoSProfile(depth=1000),
             )
-        data = np.random.default_rng(0).integers(0, 256, width * height * 3 // 2, dtype=np.uint8)
-        self._image = Image(encoding="nv12", width=width, height=height, step=width)
-        self._image.data = array("B", data.tobytes())
         self._sent: dict[int, float] = {}
         self._answers: dict[int, float] = {}
         self._executor = fastest_executor(self._context)
@@ -107,25 +116,28 @@ class Camera:
 
     def _publish(self) -> None:
         """Send an image from each camera, under numbers of their own."""
-        for publisher in self._publishers:
+        for publisher, image in self._publishers:
             self.published += 1
-            self._image.header.stamp.sec = self.published
+            image.header.stamp.sec = self.published
             self._sent[self.published] = time.monotonic()
-            publisher.publish(self._image)
+            publisher.publish(image)
 
     def wait_for_node(self) -> None:
         """Send now and then until an answer comes."""
-        while not (self._answers and all(p.get_subscription_count() for p in self._publishers)):
+        while not (self._answers and all(p.get_subscription_count() for p, _ in self._publishers)):
             self._publish()
             time.sleep(0.05)
 
     def send_broken(self, count: int) -> None:
-        """Send images whose step is too small."""
-        step, self._image.step = self._image.step, 1
+        """Send images of which half is missing."""
+        whole = [image.data for _, image in self._publishers]
+        for (_, image), data in zip(self._publishers, whole):
+            image.data = data[: len(data) // 2]
         for _ in range(count):
             self._publish()
             time.sleep(0.01)
-        self._image.step = step
+        for (_, image), data in zip(self._publishers, whole):
+            image.data = data
 
     def run(self, fps: float, seconds: float, warm_up: float = 1.0) -> Run:
         """Send from each camera at a rate; collect what is answered after the warm-up."""

@@ -128,15 +128,18 @@ class Images:
         """What `main` makes it of."""
         return [self.encoding, str(self.width), str(self.height)]
 
-    def structure(self) -> _Images:
-        """Return the first of them: noise, or a JPEG of a smooth picture with a little of it."""
+    def first(self) -> tuple[int, bytes]:
+        """Return step and data of the first: noise, or a JPEG of a smooth picture with some."""
         if self.encoding == "jpeg":
             (jpeg,) = smooth_jpegs(self.width, self.height, 1)
-            step, data = 0, jpeg.tobytes()
-        else:
-            size = shape(self.encoding, self.width, self.height)
-            step = int(np.prod(size[1:]))
-            data = np.random.default_rng(0).bytes(size[0] * step)
+            return 0, jpeg.tobytes()
+        size = shape(self.encoding, self.width, self.height)
+        step = int(np.prod(size[1:]))
+        return step, np.random.default_rng(0).bytes(size[0] * step)
+
+    def structure(self) -> _Images:
+        """Return the first of them for graph.c."""
+        step, data = self.first()
         encoding = self.encoding.encode()
         return _Images(encoding, self.width, self.height, step, data, len(data))
 

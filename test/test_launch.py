@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -31,6 +31,47 @@ for module in ("launch", "launch_ros", "launch_testing"):
 
 HERE = Path(__file__).parent
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@contextmanager
+def started(
+    environment: dict[str, str], *command: str, stderr: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a module as the leader of its own group, of which nothing is left however the test ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_nothing_is_left_of_a_launch_that_does_not_end(environment: dict[str, str]) -> None:
+    file = str(HERE.parent / "launch" / "classify.launch.py")
+    with started(
+        environment, "launch_it", file, "model:=demo", stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        assert any("process started" in line for line in process.stdout)
+        assert is_group(process.pid)
+    wait_until(lambda: not is_group(process.pid), "the end of the group")
+
+
+def is_group(leader: int) -> bool:
+    """Return whether a process group has members, ended ones that nobody has waited for included."""
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("file", ["classify", "replay"])
@@ -92,13 +133,9 @@ def run(environment: dict[str, str]) -> Run:
     """Run a module in a sourced workspace."""
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        with started(environment, *command) as process:
+            out, err = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return run
 
@@ -216,22 +253,17 @@ def test_an_unknown_argument_is_refused(run: Run, file: str) -> None:
 @contextmanager
 def launched(environment: dict[str, str], file: str, *arguments: str) -> Iterator[RunningNode]:
     """Run a launch file; interrupted at the end, it must end with 0."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "launch_it", str(HERE.parent / "launch" / file), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    launch = RunningNode(process)
-    reader = threading.Thread(target=launch.read, daemon=True)
-    reader.start()
-    try:
-        yield launch
-    finally:
-        process.send_signal(signal.SIGINT)
-        code = process.wait(WAIT)
-        reader.join()
+    command = ["launch_it", str(HERE.parent / "launch" / file), *arguments]
+    with started(environment, *command, stderr=subprocess.STDOUT) as process:
+        launch = RunningNode(process)
+        reader = threading.Thread(target=launch.read, daemon=True)
+        reader.start()
+        try:
+            yield launch
+        finally:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(WAIT)
+            reader.join()
     assert code == 0, launch.output()
 
 

@@ -121,6 +121,7 @@ def test_nothing_is_left_after_many_cycles(filmed: Robot) -> None:
     node.destroy_node()
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("order", list(permutations(["node", "executor", "context"])), ids="-".join)
 def test_the_node_is_destroyed_in_any_order_and_twice(order: tuple[str, ...]) -> None:
     """While it is being spun, and frames are on their way."""
@@ -146,6 +147,7 @@ def test_the_node_is_destroyed_in_any_order_and_twice(order: tuple[str, ...]) ->
         destroy[name]()
     spinning.join(WAIT)
     assert not spinning.is_alive()
+    wait_until(lambda: "repghost" not in robot.node.get_node_names(), "the node to leave the graph")
     robot.close()
     until = time.monotonic() + WAIT
     while threading.active_count() > before and time.monotonic() < until:

@@ -224,7 +224,9 @@ def test_the_command_names_them(exported: Path) -> None:
 
 
 def test_a_bag_is_replayed(exported: Path, tmp_path: Path) -> None:
-    bags = pytest.importorskip("bags")
+    pytest.importorskip("rosbags")
+    from helpers import bags
+
     messages = []
     for index, name in enumerate(SHOWN):
         picture = read(name)

@@ -86,6 +86,8 @@ class LifecycleNode(lifecycle.LifecycleNode):
             self._cleanup()
         self._library_log.close()
         super().destroy_node()
+        # rclpy leaves it to the garbage collector, and until then the node stays in the graph.
+        del self._state_machine
 
     # --- transitions -----------------------------------------------------------------------------
 

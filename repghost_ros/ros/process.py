@@ -89,9 +89,10 @@ def spin(executor: Executor, context: Context, done: Callable[[], bool] = lambda
             executor.spin_once(timeout_sec=_WAKE_UP)
     except (ExternalShutdownException, ShutdownException):
         pass
-    except Exception:
-        # A signal that shuts the context down may interrupt rclpy anywhere in a wait.
-        if context.ok():
+    except Exception as error:
+        # A signal that shuts the context down may interrupt rclpy anywhere in a wait, and an
+        # EventsExecutor that was shut down calls itself already spinning.
+        if context.ok() and "already-spinning" not in str(error):
             raise
 
 

@@ -87,6 +87,17 @@ def test_a_report_is_of_its_period_alone() -> None:
     assert empty.last_error == "bad step"
 
 
+def test_a_period_ends_without_a_report() -> None:
+    monitor = Monitor()
+    model: Any = None
+    request = Request(None, from_array)
+    monitor.record(Answered(request, model, [], np.zeros(1), Times(1.0, 1.5, 3.5), None))
+    monitor.end_period(Counts(received=1, answered=1))
+    report = monitor.report(Counts(received=3, answered=1, dropped=2))
+    assert report.counts == Counts(received=2, dropped=2)
+    assert np.isnan(report.infer.p50)
+
+
 def test_counts_balance() -> None:
     counts = Counts(received=10, answered=4, refused=1, failed=1, dropped=1, skipped=1)
     assert counts.in_flight == 2

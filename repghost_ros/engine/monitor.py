@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from repghost_ros.backends.base import Times
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.request import Counts
 
@@ -60,9 +61,8 @@ class CameraReport:
 class _Period:
     counts: Counts
     began: float = field(default_factory=time.monotonic)
-    convert: list[float] = field(default_factory=list)
-    infer: list[float] = field(default_factory=list)
-    end_to_end: list[float] = field(default_factory=list)
+    answers: list[tuple[float, Times, float]] = field(default_factory=list)
+    """When each frame was received, worked on and published."""
 
 
 class Monitor:
@@ -78,13 +78,27 @@ class Monitor:
         if not isinstance(outcome, Answered):
             self._last_error = str(outcome.error)
             return
-        period, times = self._period, outcome.times
-        period.convert.append(times.converted - times.started)
-        period.infer.append(times.inferred - times.converted)
-        period.end_to_end.append(time.monotonic() - outcome.request.received)
+        answer = (outcome.request.received, outcome.times, time.monotonic())
+        self._period.answers.append(answer)
 
     def report(self, counts: Counts, *, paused: bool = False) -> CameraReport:
-        """End the period and return it; the next one begins.
+        """End the period and return it; see `end_period`."""
+        period = self._period
+        self.end_period(counts, paused=paused)
+        now = self._period.began
+        times = [times for _, times, _ in period.answers]
+        return CameraReport(
+            seconds=max(now - period.began, 1e-9),
+            counts=counts - period.counts,
+            convert=Latency.of([each.converted - each.started for each in times]),
+            infer=Latency.of([each.inferred - each.converted for each in times]),
+            end_to_end=Latency.of([end - received for received, _, end in period.answers]),
+            idle=now - self._last_frame,
+            last_error=self._last_error,
+        )
+
+    def end_period(self, counts: Counts, *, paused: bool = False) -> None:
+        """Begin the next period.
 
         Args:
             counts: of all frames so far.
@@ -92,16 +106,6 @@ class Monitor:
 
         """
         now = time.monotonic()
-        period, self._period = self._period, _Period(counts, now)
-        counted = counts - period.counts
-        if counted.received or paused:
+        if counts.received != self._period.counts.received or paused:
             self._last_frame = now
-        return CameraReport(
-            seconds=max(now - period.began, 1e-9),
-            counts=counted,
-            convert=Latency.of(period.convert),
-            infer=Latency.of(period.infer),
-            end_to_end=Latency.of(period.end_to_end),
-            idle=now - self._last_frame,
-            last_error=self._last_error,
-        )
+        self._period = _Period(counts, now)

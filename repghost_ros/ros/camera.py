@@ -168,6 +168,10 @@ class Camera(ABC):
         """Return the statistics since the last report."""
         return self._monitor.report(self.counts, paused=bool(self.paused))
 
+    def end_period(self) -> None:
+        """Let the next report begin now."""
+        self._monitor.end_period(self.counts, paused=bool(self.paused))
+
     def destroy(self) -> None:
         """Withdraw the topics."""
         for publisher in self._publishers:

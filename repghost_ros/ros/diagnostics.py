@@ -24,15 +24,21 @@ class Diagnostics:
     Args:
         node: the publisher.
         period: seconds between two messages.
-        statuses: returns the statuses of one message.
+        statuses: returns the statuses of one message, over the time since the last one.
+        omit: called instead where nobody subscribes: making the message costs milliseconds.
 
     """
 
     def __init__(
-        self, node: Node, period: float, statuses: Callable[[], list[DiagnosticStatus]]
+        self,
+        node: Node,
+        period: float,
+        statuses: Callable[[], list[DiagnosticStatus]],
+        omit: Callable[[], None],
     ) -> None:
         self._node = node
         self._statuses = statuses
+        self._omit = omit
         self._publisher = node.create_publisher(
             DiagnosticArray,
             "/diagnostics",
@@ -42,6 +48,9 @@ class Diagnostics:
         self._heartbeat = Heartbeat(node.context, period, self._publish)
 
     def _publish(self) -> None:
+        if not self._publisher.get_subscription_count():
+            self._omit()
+            return
         stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(
             DiagnosticArray(header=Header(stamp=stamp), status=self._statuses())

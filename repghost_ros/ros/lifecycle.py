@@ -20,7 +20,7 @@ from repghost_ros.ros.process import interrupted, wait_for_acknowledgement
 from repghost_ros.ros.threads import WaitingThread
 
 _LIBRARY = logging.getLogger("repghost_ros")
-_PERIOD = 0.5  # seconds until a shutdown of ROS is noticed, at most
+_PERIOD = 2.0  # seconds until a shutdown of ROS is noticed, at most
 
 
 class LifecycleNode(lifecycle.LifecycleNode):

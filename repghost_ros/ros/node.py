@@ -25,7 +25,7 @@ from repghost_ros.ros.process import last_words, run, start
 from repghost_ros.ros.rig import CameraRig
 from repghost_ros.ros.switching import ModelSwitch
 
-_WATCH_PERIOD = 0.1  # seconds
+_WATCH_PERIOD = 0.25  # seconds
 
 
 class ClassifierNode(LifecycleNode):
@@ -55,7 +55,9 @@ class ClassifierNode(LifecycleNode):
         self._autostart: Autostart | None = None
         if self._current.autostart:
             self._autostart = Autostart(self, required=self._current.required)
-        self._diagnostics = Diagnostics(self, self._current.diagnostics_period, self._statuses)
+        self._diagnostics = Diagnostics(
+            self, self._current.diagnostics_period, self._statuses, self._rig.end_period
+        )
         self.add_on_set_parameters_callback(self._validate)
         self.create_service(SetBool, "~/enable", self._enable)
         # Steady time: with use_sim_time there may be no clock yet, or one that jumps.

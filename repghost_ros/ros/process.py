@@ -32,7 +32,7 @@ except ImportError:  # before Jazzy
 
 _interrupts: list[int] = []
 _ASK_AGAIN = 0.01  # seconds
-_WAKE_UP = 0.1  # seconds until an interrupt is noticed, at most
+_WAKE_UP = 0.25  # seconds until an interrupt is noticed, at most
 _DISCOVERY = 3.5  # seconds until a listener is known; Fast DDS announces participants every 3 s
 _DELIVERY = 0.2  # seconds: rclpy cannot wait until what is on /rosout has arrived
 

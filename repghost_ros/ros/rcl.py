@@ -178,7 +178,7 @@ class MessageTaker:
         """Return a subscription's index and its next message, or None after `wake` or the given time.
 
         Args:
-            subscriptions: rclpy's. They stay in use until another list is given.
+            subscriptions: rclpy's. They stay in use until others are given.
             seconds: how long to wait, if nothing has arrived.
             bell: is rung first; by the compiled helper without Python's lock.
 
@@ -186,7 +186,7 @@ class MessageTaker:
             RCLError: the middleware failed.
 
         """
-        if subscriptions is not self._followed:
+        if subscriptions != self._followed:
             self._follow(subscriptions)
         # Kept here, so that its descriptor stays open until C has written to it.
         self._woken = bell.take()

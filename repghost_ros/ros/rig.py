@@ -112,6 +112,11 @@ class CameraRig:
         """The frames of all cameras since they were opened."""
         return sum((camera.counts for camera in self._cameras), start=Counts())
 
+    def end_period(self) -> None:
+        """Let the next statuses begin now."""
+        for camera in self._cameras:
+            camera.end_period()
+
     def statuses(self, name: str, runtime: str) -> list[DiagnosticStatus]:
         """Return a status for every camera, over the time since the last call.
 

@@ -16,5 +16,5 @@ def test_the_demo_names_every_box(tmp_path: Path) -> None:
     command += ["--fps", "10", "--picture", str(picture)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "boxes named rightly (100.0%)" in done.stdout
+    assert "boxes classified correctly (100.0%)" in done.stdout
     assert cv2.imread(str(picture)).shape == (160, 640, 3)

@@ -273,7 +273,7 @@ def test_views_with_any_strides_are_taken(turn: Any) -> None:
         (np.zeros(5, np.uint8), "expected uint8"),
         (np.zeros((0, 6, 3), np.uint8), "no pixels"),
         (None, "cv2.imread returns None"),
-        ([[1, 2]], "list is no numpy array"),
+        ([[1, 2]], "list is not a numpy array"),
     ],
 )
 def test_other_arrays_say_what_to_do(picture: Any, remedy: str) -> None:

@@ -353,7 +353,7 @@ def test_bilinear_gives_the_zoos_pixels() -> None:
     ],
 )
 def test_what_is_no_nv12_buffer_is_refused(out: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="no NV12 buffer"):
+    with pytest.raises(ValueError, match="not an NV12 buffer"):
         to_nv12(from_array(np.zeros((4, 4, 3), np.uint8)), out)
 
 

@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 
 from repghost_ros.cli import main
+from repghost_ros.convert.calibration import Calibration
+from repghost_ros.convert.certificate import Answers, Certificate, Trial, Variant
+from repghost_ros.convert.certificate_page import write_certificate_page
+from repghost_ros.convert.compilation import METHODS, Job, SpeedEstimate
 from repghost_ros.engine.results import Reporting, log_probabilities
 from repghost_ros.files import sha256
 from repghost_ros.paths import share
@@ -194,3 +198,62 @@ def test_a_printed_table_has_all_rows_and_a_narrow_page_is_not_wider(tmp_path: P
     width = re.search(r"<title>w(\d+)</title>", dom)
     assert width is not None, dom
     assert int(width[1]) <= 390
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_a_certificate_says_correct_of_labeled_pictures_only(labeled: bool, tmp_path: Path) -> None:
+    """Of three stops the int8 model takes the last for a yield."""
+    compiled = tmp_path / "model.bin"
+    compiled.write_bytes(b"compiled")
+    picture = tmp_path / "stop.png"
+    cv2.imwrite(str(picture), render("stop", np.random.default_rng(1), 64, 64))
+    samples = (Sample(picture, 0 if labeled else None),) * 3
+    of_float = Answers(samples, np.array([[9, 0], [9, 0], [9, 0]], np.float32))
+    of_int8 = Answers(samples, np.array([[9, 0], [9, 0], [0, 9]], np.float32))
+    variant = Variant(tmp_path / "model.onnx", fused=True)
+    trial = Trial(
+        variant=variant, method=METHODS["max"], answers=of_int8, agreement=2 / 3, drift=0.3
+    )
+    certificate = Certificate(
+        bin=compiled,
+        job=Job(tmp_path, tmp_path / "job.yaml", (), tmp_path, "model"),
+        calibration=Calibration(
+            folder=tmp_path,
+            tensors=(),
+            pictures=(picture,),
+            held_out=(picture,),
+            skipped=(),
+            height=64,
+            width=64,
+            color_range="full",
+        ),
+        labels=("stop", "yield"),
+        batch=1,
+        of_float=of_float,
+        trials=(trial,),
+        why="the only one",
+        failed={},
+        simulated=3,
+        simulator_drift=0.0,
+        unsimulated="",
+        cpu_operators=(),
+        predicted=SpeedEstimate(300.0, 3300.0, 1000),
+        predicted_int8=None,
+        layers=(),
+        min_agreement=0.97,
+    )
+    write_certificate_page(tmp_path / "page.html", certificate, None)
+    rows = Page(tmp_path / "page.html").rows
+    if labeled:
+        head, row = (
+            ["class", "pictures", "correct, float", "correct, int8"],
+            ["stop", "3", "3", "2"],
+        )
+    else:
+        head, row = (
+            ["class of the float model", "pictures", "same class in int8"],
+            ["stop", "3", "2"],
+        )
+    assert rows[rows.index(head) + 1] == row
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert re.search(r"\b(right|correct)\b", text.partition("<body")[2]) is None or labeled

@@ -220,8 +220,8 @@ def version() -> str:
         BackendError: it is not usable here.
 
     """
-    told: str = library().hbDNNGetVersion().decode(errors="replace")
-    return told
+    version: str = library().hbDNNGetVersion().decode(errors="replace")
+    return version
 
 
 @lru_cache
@@ -234,7 +234,7 @@ def _load(override: str) -> ctypes.CDLL:
             function = getattr(dnn, name)
         except AttributeError as error:
             raise BackendError(
-                f"'{path or _BY_NAME}' lacks {name}: it is no libdnn of an RDK X5"
+                f"'{path or _BY_NAME}' lacks {name}: it is not the libdnn of an RDK X5"
             ) from error
         function.argtypes = arguments
         function.restype = c_int32

@@ -18,6 +18,37 @@ _POLL = 0.2  # seconds
 
 def main() -> int:
     """Run the demo until it is interrupted or `--frames` frames were classified."""
+    options = _options()
+    print(f"on this machine only, ROS_DOMAIN_ID={isolate()}", flush=True)
+    # The normal log of the node would get between the lines of the viewer's table.
+    node = ["-p", "model:=demo", "-r", "__node:=repghost", "--log-level", "warn"]
+    shown = ["--frames", str(options.frames), "--picture", options.picture]
+    if options.regions:
+        processes = {"the node": _start("ros.node", "--ros-args", *node, "-p", "detections:=boxes")}
+        street = ["--fps", str(options.fps), "--seed", str(options.seed)]
+        remapped = ["--ros-args", "-r", "detections:=repghost/detections"]
+        viewer = _start("demo.street", *shown, *street, *remapped)
+    else:
+        camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
+        processes = {
+            "the node": _start("ros.node", "--ros-args", *node),
+            "the camera": _start("demo.camera", "--ros-args", *camera),
+        }
+        remapped = ["--ros-args", "-r", "classification:=repghost/classification"]
+        viewer = _start("demo.viewer", *shown, *remapped)
+    try:
+        return _wait(viewer, processes)
+    except KeyboardInterrupt:
+        return viewer.wait()  # the terminal interrupted it, too; it prints a summary
+    finally:
+        for process in processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            process.wait()
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m repghost_ros.demo", description=__doc__)
     parser.add_argument("--frames", type=int, default=0, help="end after so many (0: never)")
     parser.add_argument("--fps", type=_fps, default=30.0, help="the camera's frames a second")
@@ -28,9 +59,11 @@ def main() -> int:
     parser.add_argument(
         "--regions", action="store_true", help="a street with several signs, classified box by box"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
 
-    print(f"on this machine only, ROS_DOMAIN_ID={isolate()}", flush=True)
+
+def _start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a module of this package as a process of its own."""
     # Without it, Fast DDS loses half of the camera's frames on the way.
     profile = str(share() / "config" / "fastdds_images.xml")
     environment = {
@@ -38,46 +71,21 @@ def main() -> int:
         "FASTDDS_DEFAULT_PROFILES_FILE": profile,
         **os.environ,
     }
+    command = [sys.executable, "-m", f"repghost_ros.{module}", *arguments]
+    return subprocess.Popen(command, env=environment)
 
-    def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"repghost_ros.{module}", *arguments]
-        return subprocess.Popen(command, env=environment)
 
-    # Its normal log would get between the lines of the viewer's table.
-    node = ["-p", "model:=demo", "-r", "__node:=repghost", "--log-level", "warn"]
-    shown = ["--frames", str(options.frames), "--picture", options.picture]
-    if options.regions:
-        node += ["-p", "detections:=boxes"]
-        processes = {"the node": start("ros.node", "--ros-args", *node)}
-        street = ["--fps", str(options.fps), "--seed", str(options.seed)]
-        remapped = ["--ros-args", "-r", "detections:=repghost/detections"]
-        viewer = start("demo.street", *shown, *street, *remapped)
-    else:
-        camera = ["-p", f"fps:={options.fps}", "-p", f"seed:={options.seed}"]
-        processes = {
-            "the node": start("ros.node", "--ros-args", *node),
-            "the camera": start("demo.camera", "--ros-args", *camera),
-        }
-        remapped = ["--ros-args", "-r", "classification:=repghost/classification"]
-        viewer = start("demo.viewer", *shown, *remapped)
-    try:
-        while viewer.poll() is None:
-            for name, process in processes.items():
-                if process.poll() is not None:
-                    print(f"{name} ended: the demo cannot go on", file=sys.stderr)
-                    viewer.send_signal(signal.SIGINT)
-                    viewer.wait()
-                    return 1
-            time.sleep(_POLL)
-        return viewer.returncode
-    except KeyboardInterrupt:
-        return viewer.wait()  # the terminal interrupted it, too; it prints a summary
-    finally:
-        for process in processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        for process in processes.values():
-            process.wait()
+def _wait(viewer: subprocess.Popen[bytes], needed: dict[str, subprocess.Popen[bytes]]) -> int:
+    """Return the viewer's exit status, or 1 once a process that it needs has ended."""
+    while viewer.poll() is None:
+        for name, process in needed.items():
+            if process.poll() is not None:
+                print(f"{name} ended: the demo cannot go on", file=sys.stderr)
+                viewer.send_signal(signal.SIGINT)
+                viewer.wait()
+                return 1
+        time.sleep(_POLL)
+    return viewer.returncode
 
 
 def _fps(text: str) -> float:

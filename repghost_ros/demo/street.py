@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A street with several signs and a perfect detector; prints how many boxes the node named rightly."""
+"""A street with several signs and a perfect detector; prints how many boxes got the right class."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def main(args: list[str] | None = None) -> None:
     run(street, lambda: street.done)
     if street.boxes:
         share = street.right / street.boxes
-        print(f"{street.right} of {street.boxes} boxes named rightly ({share:.1%})")
+        print(f"{street.right} of {street.boxes} boxes classified correctly ({share:.1%})")
     if options.picture and street.drawn is not None:
         write_picture(Path(options.picture), street.drawn)
         print(f"the last frame is drawn in {options.picture}")

@@ -33,7 +33,7 @@ def find_activation(file: ModelFile, slot: Slot, classes: int) -> Activation:
     The name of an output tells of a sigmoid that was cut off, the end of an ONNX graph of others. Of
     a compiled file, whose graph is gone, the answers to a few pictures do: numbers that always lie
     between 0 and 1 are probabilities, of one of many classes where they always sum to 1. One output
-    that is no probability is a logit of its own.
+    that is not a probability is a logit of its own.
 
     Args:
         file: the model's.

@@ -10,8 +10,8 @@
 
 enum { CDR_HEADER = 4 };  // bytes before the content; alignment counts from their end
 
-static inline size_t cdr_aligned(size_t place, size_t size) {
-  return CDR_HEADER + (place - CDR_HEADER + size - 1) / size * size;
+static inline size_t cdr_aligned(size_t offset, size_t size) {
+  return CDR_HEADER + (offset - CDR_HEADER + size - 1) / size * size;
 }
 
 static inline uint32_t cdr_uint32(const uint8_t *at) {

@@ -40,13 +40,13 @@ void repghost_rank(const float *logits, int32_t classes, int32_t wanted, double 
   int32_t found = 0;
   for (int32_t i = 0; i < classes; ++i) {
     if (found == wanted && scores[i] <= best->score[found - 1]) continue;
-    int32_t place = found < wanted ? found++ : found - 1;
-    for (; place > 0 && scores[i] > best->score[place - 1]; --place) {
-      best->score[place] = best->score[place - 1];
-      best->index[place] = best->index[place - 1];
+    int32_t rank = found < wanted ? found++ : found - 1;
+    for (; rank > 0 && scores[i] > best->score[rank - 1]; --rank) {
+      best->score[rank] = best->score[rank - 1];
+      best->index[rank] = best->index[rank - 1];
     }
-    best->score[place] = scores[i];
-    best->index[place] = i;
+    best->score[rank] = scores[i];
+    best->index[rank] = i;
   }
   int32_t count = 0;
   for (; count < found; ++count)

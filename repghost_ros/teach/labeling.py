@@ -122,7 +122,7 @@ class Labeling:
         """Move a picture into a class, which may be new; returns the state.
 
         Raises:
-            SourceError: the name is no class's, or the picture is not there any more.
+            SourceError: no class has the name, or the picture is not there any more.
             OutputError: it cannot be moved.
 
         """

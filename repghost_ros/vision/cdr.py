@@ -157,34 +157,30 @@ class Serialized:
 
     def _read(self) -> ImageView | CompressedImageView:
         raw = self.raw
-        order = self._order = _ORDERS.get(bytes(raw[:2]), "")
-        if not order:
-            raise FrameError(
-                f"a serialized image begins with {raw[:HEADER].hex(' ') or 'nothing'}: it is no CDR"
-            )
+        order = self._order = _order(raw)
         sec, nanosec, length = _STAMP[order].unpack_from(raw, HEADER)
         self._end = end = HEADER + 12 + length
         header = Header(Time(sec, nanosec), _text(raw, HEADER + 12, end))
         if self.compressed:
-            (length,) = _ONE[order].unpack_from(raw, place := _aligned(end))
-            self._fields_end = place + 4 + length
-            format = _text(raw, place + 4, self._fields_end)
+            (length,) = _ONE[order].unpack_from(raw, offset := _aligned(end))
+            self._fields_end = offset + 4 + length
+            format = _text(raw, offset + 4, self._fields_end)
             return CompressedImageView(header, format, self._data(self._fields_end))
-        height, width, length = _THREE[order].unpack_from(raw, place := _aligned(end))
-        end = place + 12 + length
-        encoding = _text(raw, place + 12, end)
+        height, width, length = _THREE[order].unpack_from(raw, offset := _aligned(end))
+        end = offset + 12 + length
+        encoding = _text(raw, offset + 12, end)
         # One byte, then the next number at its alignment.
         self._fields_end = end + 1
-        place = _aligned(end + 1)
-        step, _ = _TWO[order].unpack_from(raw, place)
+        offset = _aligned(end + 1)
+        step, _ = _TWO[order].unpack_from(raw, offset)
         is_bigendian = raw[end]
-        data = self._data(place + 4)
+        data = self._data(offset + 4)
         return ImageView(header, height, width, encoding, is_bigendian, step, data)
 
-    def _data(self, place: int) -> memoryview:
-        place = _aligned(place)
-        (length,) = _ONE[self._order].unpack_from(self.raw, place)
-        data = self.raw[place + 4 : place + 4 + length]
+    def _data(self, offset: int) -> memoryview:
+        offset = _aligned(offset)
+        (length,) = _ONE[self._order].unpack_from(self.raw, offset)
+        data = self.raw[offset + 4 : offset + 4 + length]
         if len(data) < length:
             raise FrameError(
                 f"a serialized image ends after {len(data)} of {length} bytes of data: it is truncated"
@@ -219,11 +215,7 @@ class SerializedHbm(Serialized):
 
     def _read(self) -> ImageView:
         raw = self.raw
-        order = self._order = _ORDERS.get(bytes(raw[:2]), "")
-        if not order:
-            raise FrameError(
-                f"a serialized image begins with {raw[:HEADER].hex(' ') or 'nothing'}: it is no CDR"
-            )
+        order = self._order = _order(raw)
         index, sec, nanosec, height, width, size, step, name = struct.unpack_from(
             f"{order}iiIIIII12s", raw, HEADER
         )
@@ -236,8 +228,18 @@ class SerializedHbm(Serialized):
         return ImageView(header, height, width, encoding, 0, step or width, data)
 
 
-def _aligned(place: int) -> int:
-    return HEADER + (place - HEADER + 3 & ~3)
+def _order(raw: memoryview) -> str:
+    """Return the byte order of a serialized message, `<` or `>`."""
+    order = _ORDERS.get(bytes(raw[:2]))
+    if order is None:
+        raise FrameError(
+            f"a serialized image begins with {raw[:HEADER].hex(' ') or 'nothing'}: this is not CDR"
+        )
+    return order
+
+
+def _aligned(offset: int) -> int:
+    return HEADER + (offset - HEADER + 3 & ~3)
 
 
 def _text(raw: memoryview, start: int, end: int) -> str:

@@ -223,7 +223,7 @@ def from_array(picture: np.ndarray) -> Frame:
         raise FrameError(
             "there is no picture: cv2.imread returns None where it cannot read a file"
             if picture is None
-            else f"a {type(picture).__name__} is no numpy array: of a PIL image take "
+            else f"a {type(picture).__name__} is not a numpy array: of a PIL image take "
             "np.asarray(image.convert('RGB'))[..., ::-1], of a torch tensor tensor.numpy()"
         )
     what = f"the array is {picture.dtype} {picture.shape}"

@@ -97,7 +97,7 @@ def to_nv12(
         interpolation: `bilinear` is the zoo's, from the nearest 2x2 pixels.
 
     Raises:
-        ValueError: `out` is no NV12 buffer, or an option is unknown.
+        ValueError: `out` is not an NV12 buffer, or an option is unknown.
         FrameError: a Bayer frame smaller than one cell, or a JPEG that cannot be decoded.
 
     """
@@ -227,8 +227,8 @@ def _planes(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = nv12.ndim == 2 and nv12.dtype == np.uint8 and nv12.strides[1] == 1
     if not rows or nv12.size == 0 or nv12.shape[0] % 3 or nv12.shape[1] % 2:
         raise ValueError(
-            f"{nv12.dtype} {nv12.shape} is no NV12 buffer: uint8 (height * 3 // 2, width), height and "
-            "width even, the bytes of a row adjacent"
+            f"{nv12.dtype} {nv12.shape} is not an NV12 buffer: uint8 (height * 3 // 2, width), height "
+            "and width even, the bytes of a row adjacent"
         )
     height = nv12.shape[0] // 3 * 2
     return nv12[:height], nv12[height:]

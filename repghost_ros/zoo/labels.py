@@ -49,8 +49,8 @@ def read_labels(path: Path, classes: int) -> tuple[str, ...]:
         hint = ""
         if len(labels) == classes + 1:
             hint = (
-                f": its first line is '{labels[0]}', leave out what is no class, such as a heading or "
-                "TensorFlow's background"
+                f": its first line is '{labels[0]}', leave out what is not a class, such as a heading "
+                "or TensorFlow's background"
             )
         raise LabelsError(
             f"labels file '{path}' has {len(labels)} names, but the model has {classes} classes{hint}"

@@ -35,10 +35,10 @@ from repghost_ros.vision.cdr import Serialized
 if native.library() is None:
     pytest.skip("the compiled helper is not built: `make venv`", allow_module_level=True)
 HOT = ("intake", "worker")
-PYTHON_CALLS = 100
-"""At most for each frame; 96 when this was written, with Python 3.11."""
-BUILTIN_CALLS = 88
-"""Calls of functions of C from Python, at most for each frame; 83 when this was written."""
+PYTHON_CALLS = 60
+"""At most for each frame; 57 when this was written, with Python 3.11."""
+BUILTIN_CALLS = 72
+"""Calls of functions of C from Python, at most for each frame; 68 when this was written."""
 FRAMES = 15
 SETTLING = 0.03
 """Seconds in which a node that has something to do counts something."""

@@ -141,7 +141,7 @@ def test_structures_are_those_of_c(tmp_path: Path, pair: tuple[Model, Model]) ->
     structs: dict[str, Any] = {
         "repghost_best": native.Best,
         "repghost_pass": native.Pass,
-        "repghost_program": type(slot._native[1][0]),
+        "repghost_program": type(slot._native[0][0]),
         "repghost_receiver": native.Receiver,
         "repghost_labels": native.Labels,
         "repghost_part": native.Part,

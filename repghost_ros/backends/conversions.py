@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Hashable
 from ctypes import addressof, c_void_p, cast
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import product
 from typing import Any
@@ -38,11 +38,11 @@ class Conversion:
     structure: native.Conversion
     kept: tuple[Any, ...]
     """What the structure points to."""
+    address: int = field(init=False)
+    """Of the structure."""
 
-    @property
-    def address(self) -> int:
-        """Of the structure."""
-        return addressof(self.structure)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", addressof(self.structure))
 
 
 class Conversions:

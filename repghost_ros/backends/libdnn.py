@@ -47,7 +47,6 @@ from repghost_ros.backends.base import (
     BackendOptions,
     Failed,
     Inferred,
-    Ranking,
     Refused,
     Runtime,
     Slot,
@@ -59,7 +58,6 @@ from repghost_ros.backends.base import (
 )
 from repghost_ros.backends.conversions import Conversion, Conversions
 from repghost_ros.errors import BackendError
-from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
 from repghost_ros.zoo.binary import look_at
@@ -534,13 +532,15 @@ class LibdnnSlot(Slot):
         self.inputs = tuple(self._view(image, largest) for image in self.images)
         self._tasks = {program.batch: self._task(program) for program in backend.programs}
         self._helper = native.library()
-        self._native = (
-            {each.batch: self._native_program(each) for each in backend.programs}
-            if self._helper is not None
-            else {}
-        )
         self._conversions = Conversions()
-        self._pass_type = native.pass_type(backend.classes)
+        if self._helper is not None:
+            native_of = {each.batch: self._native_program(each) for each in backend.programs}
+            self._native = [
+                native_of[backend.program_for(1 + number).batch] for number in range(backend.batch)
+            ]
+            """By the number of the last input in use."""
+            self._pass_type = native.pass_type(backend.classes)
+            self._addresses = [view.ctypes.data for view in self.inputs]
 
     def _allocate(self, size: int) -> SysMem:
         memory = SysMem()
@@ -614,11 +614,16 @@ class LibdnnSlot(Slot):
             return
         running: list[_Running[AnyQuery]] = []
         for request in batch:
-            one = _Running(request, self._pass(len(running), request.ranking if rank else None))
-            message = request.serialized
+            number, message = len(running), request.serialized
             known = self._conversions.first((request.view, color_range, resize))
+            made = self._pass_type(nv12=self._addresses[number], number=number)
+            one = _Running(request, made, known)
+            if rank and (ranking := request.ranking) and ranking.top_k <= native.MOST_CLASSES:
+                made.wanted, made.threshold = ranking
             if known is not None and message is not None:
-                one.leave(message, known)
+                assert message.memory is not None
+                made.conversions = known.address
+                made.message, made.length = message.memory.address, message.memory.size
             elif (reason := self._convert(one, color_range, resize)) is not None:
                 yield unconverted(request, reason)
                 continue
@@ -637,13 +642,6 @@ class LibdnnSlot(Slot):
                 yield unconverted(other.request, reason)
         for one in running:
             yield one.inferred()
-
-    def _pass(self, number: int, ranking: Ranking | None) -> native.Pass:
-        """Return a frame's pass through one of the inputs."""
-        made = self._pass_type(nv12=self.inputs[number].ctypes.data, number=number)
-        if ranking is not None and ranking.top_k <= native.MOST_CLASSES:
-            made.wanted, made.threshold = ranking
-        return made
 
     def _convert(
         self, one: _Running[AnyQuery], color_range: ColorRange, resize: ResizePolicy
@@ -673,10 +671,9 @@ class LibdnnSlot(Slot):
         """
         assert self._helper is not None
         count = len(running)
-        passes = (c_void_p * count)(*(addressof(one.native) for one in running))
+        passes = (c_void_p * count)(*[addressof(one.native) for one in running])
         # A refused frame leaves its input unused, so the last input may lie behind the last frame.
-        batch = self.backend.program_for(1 + running[-1].native.number).batch
-        program, _ = self._native[batch]
+        program, _ = self._native[running[-1].native.number]
         result = self._helper.repghost_run(byref(program), passes, count)
         if result < 0:
             return running[-1 - result]
@@ -740,17 +737,10 @@ class _Running(Generic[AnyQuery]):
     request: AnyQuery
     native: native.Pass
     """Its own input and answer."""
-    known: Conversion | None = None
+    known: Conversion | None
     """Kept while the compiled helper may try it."""
     seen: Frame | None = None
     started: float = field(default_factory=time.monotonic)
-
-    def leave(self, message: Serialized, known: Conversion) -> None:
-        """Leave the conversion to the compiled helper."""
-        assert message.memory is not None
-        self.known = known
-        self.native.conversions = known.address
-        self.native.message, self.native.length = message.memory.address, message.memory.size
 
     def inferred(self) -> Inferred[AnyQuery]:
         """Return its answer."""

@@ -157,7 +157,7 @@ class Model(AbstractContextManager["Model"]):
         """The number of frames that one inference can take."""
         return self.backend.batch
 
-    @property
+    @cached_property
     def resize(self) -> ResizePolicy:
         """The resize policy where a view does not give one."""
         return self.own.resize or "stretch"
@@ -258,15 +258,19 @@ class Model(AbstractContextManager["Model"]):
             batch: no more than the slot's inputs.
             slot: the caller's.
 
-        Yields:
-            what became of each request, as soon as that is known; an error is that of its outcome.
+        Returns:
+            what becomes of each request, as soon as that is known; an error is that of its outcome.
 
         """
         ranks = self.activation == "softmax"
-        for done in slot.run(batch, self.color_range, rank=ranks, resize=self.resize):
-            yield self._rank(done) if isinstance(done, Inferred) else done
+        return map(self._outcome, slot.run(batch, self.color_range, rank=ranks, resize=self.resize))
 
-    def _rank(self, done: Inferred[AnyRequest]) -> Answered[AnyRequest] | Failed[AnyRequest]:
+    def _outcome(
+        self, done: Inferred[AnyRequest] | Refused[AnyRequest] | Failed[AnyRequest]
+    ) -> Outcome[AnyRequest]:
+        """Rank the classes of an inferred frame."""
+        if not isinstance(done, Inferred):
+            return done
         best = done.best
         if best is None:
             try:

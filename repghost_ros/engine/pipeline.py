@@ -71,29 +71,41 @@ class Bell:
     """Wakes workers for queued frames; whoever submits frames rings it, or lets C do that.
 
     A woken worker needs Python's lock, so it had better be woken by a thread that no longer holds it.
+
+    Args:
+        lock: the pipeline's.
+
     """
 
-    def __init__(self) -> None:
-        self._due: deque[Wake] = deque()
-
-    def add(self, worker: Wake) -> None:
-        """Let this worker be woken."""
-        self._due.append(worker)
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self.queued = 0
+        """Frames that no worker has been woken for. Changed with the lock held."""
+        self.asleep: list[Wake] = []
+        """Workers that nobody wakes yet, the one that worked last, whose caches are warm, at the end.
+        Changed with the lock held."""
 
     def take(self) -> Wake:
-        """Return a worker that the caller now has to wake, or NOBODY."""
-        try:
-            return self._due.popleft()
-        except IndexError:
-            return NOBODY
+        """Return a worker that the caller now has to wake for a queued frame, or NOBODY."""
+        with self._lock:
+            if not self.queued:
+                return NOBODY
+            self.queued -= 1
+            return self.asleep.pop() if self.asleep else NOBODY
 
     def ring(self) -> None:
-        """Wake the workers that frames were queued for."""
+        """Wake workers for the queued frames."""
         while (worker := self.take()) is not NOBODY:
             worker.wake()
 
+    def wake_one(self) -> None:
+        """Wake the worker that worked last, if one sleeps."""
+        with self._lock:
+            worker = self.asleep.pop() if self.asleep else NOBODY
+        worker.wake()
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class _Ticket(Generic[AnyRequest]):
     """A frame's position in the order of its stream."""
 
@@ -105,19 +117,9 @@ class _Ticket(Generic[AnyRequest]):
     dropped: bool = False
     """True where no worker will take the rest."""
 
-    @property
-    def left(self) -> int:
-        """The number of requests that no worker has taken."""
-        return len(self.requests) - self.taken
-
-    @property
-    def ended(self) -> bool:
-        """True if every request has its outcome."""
-        return len(self.outcomes) == len(self.requests)
-
     def drop_rest(self) -> None:
         """Let no worker take what is left. Called with the lock held."""
-        self.dropped = self.left > 0
+        self.dropped = True
         self.requests = self.requests[: self.taken]
 
     def end(self, outcome: Outcome[AnyRequest]) -> None:
@@ -127,37 +129,28 @@ class _Ticket(Generic[AnyRequest]):
 
 def _kind(outcomes: Sequence[Outcome[Any]]) -> str:
     """Return the field of Counts that counts a frame with these outcomes."""
-    if any(isinstance(outcome, Failed) for outcome in outcomes):
-        return Failed.kind
-    if outcomes and not any(isinstance(outcome, Answered) for outcome in outcomes):
-        return Refused.kind
-    return Answered.kind
+    kind = Refused.kind if outcomes else Answered.kind
+    for outcome in outcomes:
+        if outcome.kind == Failed.kind:
+            return Failed.kind
+        if outcome.kind == Answered.kind:
+            kind = Answered.kind
+    return kind
 
 
-@dataclass
 class _Shared:
     """The state that pipeline, streams and workers share."""
 
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    bell: Bell = field(default_factory=Bell)
-    streams: deque[Stream[Any]] = field(default_factory=deque)
-    """Those that take frames, the one that was served longest ago first."""
-    workers: list[_Worker] = field(default_factory=list)
-    limit: int = 0
-    """How many frames of one stream may be taken and not yet delivered."""
-    idle: int = 0
-    """Workers that wait for a frame."""
-    asleep: list[Wake] = field(default_factory=list)
-    """Those of them that are not being woken yet, the one that worked last, whose caches are warm, at
-    the end."""
-
-    def next_asleep(self) -> Wake:
-        """Return the worker that worked last, NOBODY while none sleeps. Called without the lock."""
-        # Popping is atomic, and whoever falls asleep looks for frames and says so with the lock held.
-        try:
-            return self.asleep.pop()
-        except IndexError:
-            return NOBODY
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.bell = Bell(self.lock)
+        self.streams: deque[Stream[Any]] = deque()
+        """Those that take frames, in turn: the one to be asked next is the first."""
+        self.workers: list[_Worker] = []
+        self.limit = 0
+        """How many frames of one stream may be taken and not yet delivered."""
+        self.idle = 0
+        """Workers that wait for a frame."""
 
 
 class Stream(Generic[AnyRequest]):
@@ -171,7 +164,9 @@ class Stream(Generic[AnyRequest]):
         self._ended: Counter[str] = Counter()
         self._waiting: deque[_Ticket[AnyRequest]] = deque()
         self._in_order: deque[_Ticket[AnyRequest]] = deque()
-        """Those that are not delivered yet; of the last one some requests may wait for a worker."""
+        """Those that workers have taken and that are not delivered yet."""
+        self.begun: _Ticket[AnyRequest] | None = None
+        """The last of these, while some of its requests wait for a worker."""
         self._delivering = False
 
     @property
@@ -187,18 +182,19 @@ class Stream(Generic[AnyRequest]):
             requests: what is asked about the frame; none: it is delivered in its turn all the same.
 
         """
+        waiting = self._waiting
         with self._shared.lock:
             self._received += 1
-            if len(self._waiting) >= self._depth:
-                self._waiting.popleft()
+            if len(waiting) >= self._depth:
+                waiting.popleft()
                 self._ended["dropped"] += 1
-            self._waiting.append(_Ticket(self, requests))
-            self._pass_empty_ones()
-        if not requests:
+            waiting.append(_Ticket(self, requests))
+            self._shared.bell.queued += 1
+            is_empty = not waiting[0].requests
+            if is_empty:
+                self._pass_empty_ones()
+        if is_empty:
             self.deliver()
-        worker = self._shared.next_asleep()
-        if worker is not NOBODY:
-            self._shared.bell.add(worker)
 
     def skip(self) -> None:
         """Count a received frame that is not wanted."""
@@ -212,39 +208,42 @@ class Stream(Generic[AnyRequest]):
             self._shared.streams.remove(self)
             self._ended["dropped"] += len(self._waiting)
             self._waiting.clear()
-            if self._in_order:
-                self._in_order[-1].drop_rest()
+            if self.begun:
+                self.begun.drop_rest()
+                self.begun = None
 
     @property
     def ready(self) -> int:
-        """Return the number of requests that a worker could take now. Called with the lock held."""
-        begun = self._in_order[-1].left if self._in_order else 0
-        if not self._waiting:
-            return begun
-        # More than the limit may be in flight after a swap to a smaller batch.
-        room = max(0, self._shared.limit - len(self._in_order))
-        return begun + sum(len(ticket.requests) for ticket in islice(self._waiting, room))
+        """The number of requests that a worker could take now. Called with the lock held."""
+        ready = len(self.begun.requests) - self.begun.taken if self.begun else 0
+        if self._waiting:
+            # More than the limit may be in flight after a swap to a smaller batch.
+            room = max(0, self._shared.limit - len(self._in_order))
+            for ticket in islice(self._waiting, room):
+                ready += len(ticket.requests)
+        return ready
 
-    def take(self, most: int) -> list[tuple[_Ticket[AnyRequest], AnyRequest]]:
+    def take(self, most: int) -> dict[AnyRequest, _Ticket[AnyRequest]]:
         """Take requests of the oldest frame that is ready. Called with the lock held.
 
         Args:
             most: how many, at least 1.
 
         """
-        if not (self._in_order and self._in_order[-1].left):
-            self._in_order.append(self._waiting.popleft())
-        ticket = self._in_order[-1]
+        ticket = self.begun
+        if ticket is None:
+            ticket = self._waiting.popleft()
+            self._in_order.append(ticket)
         requests = ticket.requests[ticket.taken : ticket.taken + most]
         ticket.taken += len(requests)
-        self._pass_empty_ones()
-        return [(ticket, request) for request in requests]
+        self.begun = ticket if ticket.taken < len(ticket.requests) else None
+        if self._waiting:
+            self._pass_empty_ones()
+        return dict.fromkeys(requests, ticket)
 
     def _pass_empty_ones(self) -> None:
         """Let frames without requests pass the workers. Called with the lock held."""
-        while self._waiting and not self._waiting[0].requests:
-            if self._in_order and self._in_order[-1].left:
-                break
+        while self._waiting and not self._waiting[0].requests and not self.begun:
             self._in_order.append(self._waiting.popleft())
 
     def deliver(self) -> None:
@@ -262,11 +261,13 @@ class Stream(Generic[AnyRequest]):
                 waiting = bool(self._waiting)  # perhaps for this one to leave
                 ended = self._next_ended()
             if waiting:
-                self._shared.next_asleep().wake()
+                self._shared.bell.wake_one()
 
     def _next_ended(self) -> _Ticket[AnyRequest] | None:
-        self._delivering = bool(self._in_order) and self._in_order[0].ended
-        return self._in_order[0] if self._delivering else None
+        """Return the first frame, if all of its requests have ended. Called with the lock held."""
+        first = self._in_order[0] if self._in_order else None
+        self._delivering = first is not None and len(first.outcomes) == len(first.requests)
+        return first if self._delivering else None
 
     def _try_to_deliver(self, ended: _Ticket[AnyRequest]) -> str:
         outcomes = [ended.outcomes[request] for request in ended.requests]
@@ -284,7 +285,7 @@ class _Worker(threading.Thread):
     def __init__(self, shared: _Shared, model: Model, slot: Slot, number: int) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self.retired = False
-        self.batch: list[tuple[_Ticket[Any], Any]] = []
+        self.batch: dict[Any, _Ticket[Any]] = {}
         """The requests that it works on, and their frames."""
         self.began = 0.0
         """When it took them, seconds on the monotonic clock."""
@@ -298,49 +299,49 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         shared = self._shared
         while batch := self._wait_for_work():
-            ticket_of = {request: ticket for ticket, request in batch}
-            for outcome in self._model.run(list(ticket_of), self._slot):
+            for outcome in self._model.run(list(batch), self._slot):
                 with shared.lock:
-                    ticket_of[outcome.request].end(outcome)
+                    batch[outcome.request].end(outcome)
             with shared.lock:
-                self.batch = []
-            for stream in dict.fromkeys(ticket.stream for ticket, _ in batch):
-                stream.deliver()
+                self.batch = {}
+            for ticket in batch.values():
+                ticket.stream.deliver()
         self._slot.close()
 
-    def _wait_for_work(self) -> list[tuple[_Ticket[Any], Any]]:
+    def _wait_for_work(self) -> dict[Any, _Ticket[Any]]:
         """Return requests, taking the streams in turn; none once the worker is retired."""
         shared = self._shared
+        waited = 0
         while True:
             with shared.lock:
-                self.batch = [] if self.retired else self._take()
-                self.began = time.monotonic()
-                if self.batch or self.retired:
-                    return self.batch
+                shared.idle -= waited
+                if self.retired:
+                    return {}
+                if batch := self._take():
+                    self.batch, self.began = batch, time.monotonic()
+                    return batch
                 shared.idle += 1
-                shared.asleep.append(self._awake)
+                shared.bell.asleep.append(self._awake)
             self._awake.wait()
-            with shared.lock:
-                shared.idle -= 1
+            waited = 1
 
-    def _take(self) -> list[tuple[_Ticket[Any], Any]]:
-        streams = self._shared.streams
-        ready = sum([stream.ready for stream in streams])
-        if not ready:
-            return []
+    def _take(self) -> dict[Any, _Ticket[Any]]:
+        """Take what is ready, up to this worker's share. Called with the lock held."""
+        shared, streams = self._shared, self._shared.streams
+        ready = 0
+        for stream in streams:
+            ready += stream.ready
         # Idle workers get their share: converting one frame after another takes longer than a batch
         # saves. The regions of one frame are not divided: together they need fewer inferences.
-        share = math.ceil(ready / (1 + self._shared.idle))
-        taken: list[tuple[_Ticket[Any], Any]] = []
-        while len(taken) < min(share, self.most):
-            stream = next((stream for stream in streams if stream.ready), None)
-            if stream is None:
-                break
-            streams.remove(stream)
-            streams.append(stream)
-            taken += stream.take(self.most - len(taken))
-        if taken and taken[-1][0].left:  # one worker was woken for the whole frame
-            self._shared.next_asleep().wake()
+        share = min(self.most, math.ceil(ready / (1 + shared.idle)))
+        taken: dict[Any, _Ticket[Any]] = {}
+        while len(taken) < share:
+            stream = streams[0]
+            streams.rotate(-1)
+            if stream.ready:
+                taken |= stream.take(self.most - len(taken))
+                if stream.begun:  # one worker was woken for the whole frame
+                    shared.bell.wake_one()
         return taken
 
 
@@ -429,8 +430,7 @@ class Pipeline:
             for worker in retired:
                 worker.retired = True
         for _ in retired:
-            self._shared.next_asleep().wake()
-        self.bell.ring()  # it may hold some of them
+            self.bell.wake_one()
         for worker in workers:
             worker.start()
         # Measured from now, not from each frame's start: a device that recovers answers them all.
@@ -445,9 +445,9 @@ class Pipeline:
     def _give_up(self, worker: _Worker) -> None:
         """End the frames of a hanging worker; a late answer is ignored."""
         with self._shared.lock:
-            batch, worker.batch = worker.batch, []
-            for ticket, request in batch:
+            batch, worker.batch = worker.batch, {}
+            for request, ticket in batch.items():
                 error = BackendError("the backend hangs: the frame was given up")
                 ticket.end(Failed(request, error))
-        for stream in dict.fromkeys(ticket.stream for ticket, _ in batch):
-            stream.deliver()
+        for ticket in batch.values():
+            ticket.stream.deliver()

@@ -25,7 +25,7 @@ from repghost_ros.engine.request import Counts, Request
 from repghost_ros.ros import messages, perception, rcl
 from repghost_ros.ros.compat import QOS_OVERRIDES
 from repghost_ros.ros.intake import Subscription
-from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.parameters import Parameters, Settings
 from repghost_ros.ros.topics import Topic, candidate_topics
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_serialized
@@ -54,23 +54,15 @@ class Camera(ABC):
     Args:
         node: the publisher.
         name: prefix of the topics, or empty for the only camera.
-        parameters: returns the node's current parameters.
-        enabled: returns whether frames are wanted, once a frame; others are skipped.
+        settings: the node's; read once a frame.
 
     """
 
-    def __init__(
-        self,
-        node: LifecycleNode,
-        name: str,
-        parameters: Callable[[], Parameters],
-        enabled: Callable[[], bool],
-    ) -> None:
+    def __init__(self, node: LifecycleNode, name: str, settings: Settings) -> None:
         self.name = name
         self._monitor = Monitor()
         self._node = node
-        self._parameters = parameters
-        self._enabled = enabled
+        self._settings = settings
         self._stream: Stream[Any] | None = None
         self._due = 0.0
         self._prefix = f"{name}/" if name else ""
@@ -80,9 +72,11 @@ class Camera(ABC):
         self._debugs = False
         """True if the log shows every frame."""
         self._counted = 0.0
-        now = parameters()
+        now = settings.parameters
         self.sources = candidate_topics(node, f"{self._prefix}image", now.image_transport)
         """The topics that its images may come from, the likeliest first."""
+        self._about = f"frame of '{self.sources[0].topic}'"
+        """What the log calls an image."""
         self.subscriptions: list[Subscription] = []
         """The subscriptions to its inputs, while the node is active."""
         self._publishers: list[Any] = []
@@ -114,13 +108,13 @@ class Camera(ABC):
     def open(self, pipeline: Pipeline) -> None:
         """Accept frames from now on, through this pipeline."""
         self._monitor = Monitor()
-        self._stream = pipeline.open_stream(self._deliver, self._parameters().queue_depth)
+        self._stream = pipeline.open_stream(self._deliver, self._settings.parameters.queue_depth)
 
     def submit(self, message: Serialized) -> None:
         """Take an image, unless none is wanted or it arrives sooner than `max_rate` allows."""
         assert self._stream is not None
-        now = self._parameters()
-        if not self._enabled() or (now.max_rate and self._is_early(now.max_rate)):
+        now = self._settings.parameters
+        if not self._settings.enabled or (now.max_rate and self._is_early(now.max_rate)):
             self._stream.skip()
         else:
             self._submit(self._stream, message, now)
@@ -154,7 +148,7 @@ class Camera(ABC):
     @property
     def paused(self) -> str:
         """The reason that images are not classified, empty while they are."""
-        if not self._enabled():
+        if not self._settings.enabled:
             return "disabled by ~/enable"
         is_paused = any(subscription.paused for subscription in self.subscriptions)
         return "lazy: nobody listens" if is_paused else ""
@@ -185,17 +179,19 @@ class Camera(ABC):
             about: the request in words.
 
         """
-        log = self._node.get_logger()
-        if isinstance(outcome, Answered):
-            if outcome.note != self._note:
-                self._note = outcome.note
-                if self._note:
-                    log.warning(f"{about}: {self._note}", throttle_duration_sec=1.0)
-        else:
-            log.error(f"{about} {outcome.kind}: {outcome.error}", throttle_duration_sec=1.0)
+        if not isinstance(outcome, Answered):
+            self._node.get_logger().error(
+                f"{about} {outcome.kind}: {outcome.error}", throttle_duration_sec=1.0
+            )
+        elif outcome.note != self._note:
+            self._note = outcome.note
+            if self._note:
+                self._node.get_logger().warning(f"{about}: {self._note}", throttle_duration_sec=1.0)
         self._monitor.record(outcome)
         if self._debugs:
-            log.debug(f"{about}: {_summary(outcome)}", throttle_duration_sec=1.0)
+            self._node.get_logger().debug(
+                f"{about}: {_summary(outcome)}", throttle_duration_sec=1.0
+            )
 
     def _show(
         self, image: Serialized, frame: Callable[[], Frame], draw: Callable[[np.ndarray], None]
@@ -208,11 +204,14 @@ class Camera(ABC):
             draw: draws the answers onto uint8 (height, width, 3) RGB.
 
         """
-        self._look()
+        now = time.monotonic()
+        if now - self._counted > _COUNT_PERIOD:
+            self._counted = now
+            self._look()
         raw, packed = self._watchers
         if not (raw or packed):
             return
-        rgb = picture(frame(), self._parameters().source_color_range)
+        rgb = picture(frame(), self._settings.parameters.source_color_range)
         draw(rgb)
         header = messages.header(image)
         if raw:
@@ -221,30 +220,21 @@ class Camera(ABC):
             self._packed_overlay.publish(messages.compressed_image(header, rgb))
 
     def _look(self) -> None:
-        """See, now and then, who watches the overlay and whether the log wants each frame."""
-        now = time.monotonic()
-        if now - self._counted > _COUNT_PERIOD:
-            self._counted = now
-            # Asked here, for rclpy looks for its caller before it looks at the level.
-            self._debugs = self._node.get_logger().is_enabled_for(LoggingSeverity.DEBUG)
-            self._watchers = (
-                self._overlay.get_subscription_count(),
-                self._packed_overlay.get_subscription_count(),
-            )
+        """See who watches the overlay and whether the log wants each frame."""
+        # Asked here, for rclpy looks for its caller before it looks at the level.
+        self._debugs = self._node.get_logger().is_enabled_for(LoggingSeverity.DEBUG)
+        self._watchers = (
+            self._overlay.get_subscription_count(),
+            self._packed_overlay.get_subscription_count(),
+        )
 
 
 class ImageCamera(Camera):
     """Publishes `~/classification`, for each image as a whole."""
 
-    def __init__(
-        self,
-        node: LifecycleNode,
-        name: str,
-        parameters: Callable[[], Parameters],
-        enabled: Callable[[], bool],
-    ) -> None:
-        super().__init__(node, name, parameters, enabled)
-        now = parameters()
+    def __init__(self, node: LifecycleNode, name: str, settings: Settings) -> None:
+        super().__init__(node, name, settings)
+        now = settings.parameters
         self._classifications = self._advertise(
             messages.Classification, "classification", now.output_qos
         )
@@ -274,7 +264,7 @@ class ImageCamera(Camera):
         (outcome,) = outcomes
         if isinstance(outcome, Answered):
             self._publish(outcome)
-        self._record(outcome, f"frame of '{self.sources[0].topic}'")
+        self._record(outcome, self._about)
 
     def _publish(self, answered: Answered[ImageRequest]) -> None:
         request = answered.request

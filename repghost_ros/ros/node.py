@@ -20,7 +20,7 @@ from repghost_ros.ros.announcement import check_labels
 from repghost_ros.ros.autostart import Autostart
 from repghost_ros.ros.diagnostics import Diagnostics, model_status
 from repghost_ros.ros.lifecycle import LifecycleNode
-from repghost_ros.ros.parameters import Parameters, coerced, declare_parameters
+from repghost_ros.ros.parameters import Parameters, Settings, coerced, declare_parameters
 from repghost_ros.ros.process import last_words, run, start
 from repghost_ros.ros.rig import CameraRig
 from repghost_ros.ros.switching import ModelSwitch
@@ -43,15 +43,14 @@ class ClassifierNode(LifecycleNode):
     def __init__(self, node_name: str = "repghost", **kwargs: Any) -> None:
         super().__init__(node_name, **kwargs)
         try:
-            self._current = declare_parameters(self)
+            self._settings = Settings(declare_parameters(self))
         except ParameterError as error:
             last_words(self, str(error))
             super().destroy_node()
             raise
-        self._enabled = True
         self._host = ModelHost(self.get_logger(), self._log_progress, self._check)
         self._switch = ModelSwitch(self, self._host, self._revert)
-        self._rig = CameraRig(self, lambda: self._current, lambda: self._enabled)
+        self._rig = CameraRig(self, self._settings)
         self._autostart: Autostart | None = None
         if self._current.autostart:
             self._autostart = Autostart(self, required=self._current.required)
@@ -63,6 +62,10 @@ class ClassifierNode(LifecycleNode):
         # Steady time: with use_sim_time there may be no clock yet, or one that jumps.
         self.create_timer(_WATCH_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.serve_transitions()
+
+    @property
+    def _current(self) -> Parameters:
+        return self._settings.parameters
 
     @property
     def failed(self) -> bool:
@@ -126,7 +129,8 @@ class ClassifierNode(LifecycleNode):
 
     def apply_parameters(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """Act on what was set: another model is opened beside the old one."""
-        before, self._current = self._current, self._current.changed(parameter_list)
+        before = self._current
+        self._settings.parameters = before.changed(parameter_list)
         self.get_logger().debug(f"set {', '.join(f'{p.name}={p.value}' for p in parameter_list)}")
         result = self._switch.follow(before, self._current)
         self._rig.follow(self._host.model)
@@ -135,7 +139,7 @@ class ClassifierNode(LifecycleNode):
     def _revert(self, answering: Parameters) -> None:
         """Set the parameters back to those of the model that answers."""
         old = answering.of_model()
-        self._current = replace(self._current, **old)
+        self._settings.parameters = replace(self._current, **old)
         self.restore_parameters([Parameter(name, value=value) for name, value in old.items()])
 
     # --- the model -------------------------------------------------------------------------------
@@ -165,9 +169,9 @@ class ClassifierNode(LifecycleNode):
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         """Answer `~/enable`: classify images, or skip them until the next request."""
-        self._enabled = request.data
+        self._settings.enabled = request.data
         response.success = True
-        response.message = "classifying" if self._enabled else "skipping all images"
+        response.message = "classifying" if self._settings.enabled else "skipping all images"
         self.get_logger().info(f"~/enable: {response.message}")
         return response
 

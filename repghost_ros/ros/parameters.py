@@ -421,6 +421,15 @@ class Parameters:
         return replace(self, **values)
 
 
+@dataclass
+class Settings:
+    """What a node's user has set: each field is replaced as a whole, so that any thread may read it."""
+
+    parameters: Parameters
+    enabled: bool = True
+    """Whether frames are wanted; others are skipped."""
+
+
 def _qos(reliability: str, depth: int) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
 

@@ -297,7 +297,8 @@ class BestPublisher:
         self._handle = publisher.handle
         self._pointer = self._handle.pointer
         self._names: Sequence[str] = ()
-        self._labels = native.Labels(self._names)
+        self._labels: Any = None
+        """A reference to these in C."""
 
     def publish(self, answered: Answered[Any]) -> bool:
         """Send the classification of a serialized image, if the publisher is activated.
@@ -318,7 +319,7 @@ class BestPublisher:
             return True
         if answered.model.labels is not self._names:
             self._names = answered.model.labels
-            self._labels = native.Labels(self._names)
+            self._labels = byref(native.Labels(self._names))
         with self._handle:
             status = self._helper.repghost_publish(
                 _publish_function,
@@ -326,9 +327,10 @@ class BestPublisher:
                 memory.address,
                 memory.size,
                 byref(best),
-                byref(self._labels) if request.reporting.class_id == "label" else None,
+                self._labels if request.reporting.class_id == "label" else None,
             )
         if status == _NOT_MADE:
             return False
-        _check(status, "a message cannot be published")
+        if status:
+            _check(status, "a message cannot be published")
         return True

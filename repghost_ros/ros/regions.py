@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from repghost_ros.errors import FrameError
 from repghost_ros.ros import detections
 from repghost_ros.ros.camera import Camera, ImageRequest, Input
 from repghost_ros.ros.detections import BoxArray, Detections
-from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.parameters import Parameters, Settings
 from repghost_ros.vision.boxes import Box
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame, from_serialized
@@ -97,15 +97,9 @@ class Regions(Sequence[RegionRequest]):
 class RegionCamera(Camera):
     """Publishes `~/detections` (`~/perception` for the RDK's targets): each array with its classes."""
 
-    def __init__(
-        self,
-        node: LifecycleNode,
-        name: str,
-        parameters: Callable[[], Parameters],
-        enabled: Callable[[], bool],
-    ) -> None:
-        super().__init__(node, name, parameters, enabled)
-        now = parameters()
+    def __init__(self, node: LifecycleNode, name: str, settings: Settings) -> None:
+        super().__init__(node, name, settings)
+        now = settings.parameters
         self._inputs = detections.detections_topics(node, f"{self._prefix}{now.detections}")
         self._answers = {
             topic.message_type: self._advertise(
@@ -136,7 +130,7 @@ class RegionCamera(Camera):
     def open(self, pipeline: Pipeline) -> None:
         """Accept images and boxes from now on, through this pipeline."""
         with self._matching:
-            self._matcher = Matcher(round(self._parameters().detections_tolerance * 1e9))
+            self._matcher = Matcher(round(self._settings.parameters.detections_tolerance * 1e9))
         super().open(pipeline)
 
     @property
@@ -164,7 +158,7 @@ class RegionCamera(Camera):
         """Take a detector's message."""
         with self._matching:
             met = self._matcher.add_boxes(array.stamp, array, array.size, time.monotonic())
-        self._classify(met, self._parameters())
+        self._classify(met, self._settings.parameters)
 
     def _classify(self, met: tuple[Serialized, BoxArray] | None, now: Parameters) -> None:
         """Submit the boxes of an image, if both have come."""
@@ -227,7 +221,7 @@ class RegionCamera(Camera):
         self, requests: Sequence[ImageRequest], outcomes: Sequence[Outcome[Any]]
     ) -> None:
         """Log and count the boxes that have no answer, and the answers as one."""
-        about = f"frame of '{self.sources[0].topic}'"
+        about = self._about
         if isinstance(requests, Regions):
             for number, error in requests.refused.items():
                 self._node.get_logger().warning(

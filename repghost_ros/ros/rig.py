@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -16,7 +15,7 @@ from repghost_ros.ros.camera import Camera, ImageCamera
 from repghost_ros.ros.diagnostics import camera_status
 from repghost_ros.ros.intake import Intake
 from repghost_ros.ros.lifecycle import LifecycleNode
-from repghost_ros.ros.parameters import Parameters
+from repghost_ros.ros.parameters import Settings
 from repghost_ros.ros.regions import RegionCamera
 
 
@@ -25,20 +24,13 @@ class CameraRig:
 
     Args:
         node: subscribes and publishes.
-        parameters: returns the node's current parameters.
-        enabled: returns whether frames are wanted; others are skipped.
+        settings: the node's.
 
     """
 
-    def __init__(
-        self,
-        node: LifecycleNode,
-        parameters: Callable[[], Parameters],
-        enabled: Callable[[], bool],
-    ) -> None:
+    def __init__(self, node: LifecycleNode, settings: Settings) -> None:
         self._node = node
-        self._parameters = parameters
-        self._enabled = enabled
+        self._settings = settings
         self._changing = threading.RLock()
         """Held while a transition creates or destroys what is below, and while it is used."""
         self._cameras: list[Camera] = []
@@ -47,17 +39,17 @@ class CameraRig:
 
     def advertise(self) -> None:
         """Create the cameras and advertise the topics."""
-        now = self._parameters()
+        now = self._settings.parameters
         names = [name for name in now.cameras if name] or [""]
         kind = RegionCamera if now.detections else ImageCamera
         with self._changing:
             self._announcement = Announcement(self._node)
             for name in names:
-                self._cameras.append(kind(self._node, name, self._parameters, self._enabled))
+                self._cameras.append(kind(self._node, name, self._settings))
 
     def open(self, pipeline: Pipeline, model: Model | None) -> None:
         """Announce the model, then subscribe to the images."""
-        now = self._parameters()
+        now = self._settings.parameters
         with self._changing:
             self._announce(model)
             for camera in self._cameras:
@@ -93,7 +85,7 @@ class CameraRig:
 
     def follow(self, model: Model | None) -> None:
         """Announce the model that answers now, and unsubscribe where nobody listens, if lazy."""
-        lazy = self._parameters().lazy
+        lazy = self._settings.parameters.lazy
         with self._changing:
             if self._intake is None:
                 return
@@ -105,7 +97,7 @@ class CameraRig:
 
     def _announce(self, model: Model | None) -> None:
         if model is not None and self._announcement is not None:
-            self._announcement.announce(model, self._parameters().score_threshold)
+            self._announcement.announce(model, self._settings.parameters.score_threshold)
 
     @property
     def counts(self) -> Counts:
@@ -125,7 +117,7 @@ class CameraRig:
             runtime: of the model.
 
         """
-        thresholds = self._parameters().thresholds
+        thresholds = self._settings.parameters.thresholds
         return [
             camera_status(
                 f"{name}: {camera.name or 'image'}",

@@ -127,6 +127,20 @@ def test_every_format_has_a_row_a_box(bag: Path, tmp_path: Path) -> None:
             read_results(path)
 
 
+def test_the_report_names_the_model_and_the_resize_policy(
+    bag: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["replay", str(bag), "--model", "demo", "--backend", "onnx", "--json"]
+    assert main(command) == 0
+    whole = json.loads(capsys.readouterr().out)
+    main([*command, "--detections", "/boxes"])
+    boxes = json.loads(capsys.readouterr().out)
+    for name in ("model", "model_sha256", "backend", "resize"):
+        assert boxes[name] == whole[name]
+    main([*command, "--detections", "/boxes", "--resize", "letterbox"])
+    assert json.loads(capsys.readouterr().out)["resize"] == "letterbox"
+
+
 def test_what_is_of_whole_images_is_refused(bag: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["replay", str(bag), "--detections"]
     assert main([*command, "/boxes", "--plot", "plot.png"]) == 2

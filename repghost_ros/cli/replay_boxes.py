@@ -20,6 +20,7 @@ from repghost_ros.runs.answers import open_results
 from repghost_ros.runs.regions import replay_regions
 from repghost_ros.runs.replay import ReplayOptions
 from repghost_ros.sources.bags import Bag
+from repghost_ros.zoo.onnx_graph import model_sha256
 
 _SHOWN = 5  # errors logged
 _log = logging.getLogger(__name__)
@@ -104,7 +105,9 @@ def run(options: argparse.Namespace, wanted: ReplayOptions) -> BoxesReplayed:
             "topic": topic,
             "detections": options.detections,
             "model": str(model.path),
+            "model_sha256": model_sha256(model.path),
             "backend": model.runtime,
+            "resize": wanted.view.policy(model.resize),
         }
         written = open_results(out, top_k=options.top_k, bag=str(path), boxes=True)
         with written if out else nullcontext(lambda _: None) as write:

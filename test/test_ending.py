@@ -13,9 +13,9 @@ from helpers.networks import ending_in
 
 from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
-from repghost_ros.convert.compilation import without_activation
+from repghost_ros.convert.compilation import check_compilable, without_activation
 from repghost_ros.engine.results import Reporting
-from repghost_ros.errors import BackendError
+from repghost_ros.errors import BackendError, ConversionError
 from repghost_ros.graphs.ending import SIGMOID_LOGITS, cut_activation
 from repghost_ros.graphs.graph import load
 from repghost_ros.paths import share
@@ -38,6 +38,7 @@ def answer(model: Any) -> np.ndarray:
         (["Softmax"], "softmax"),
         (["Softmax", "Identity"], "softmax"),
         (["LogSoftmax"], "softmax"),
+        (["LogSoftmax", "Exp"], "softmax"),
         (["Sigmoid"], "sigmoid"),
         (["Flatten", "Sigmoid", "Identity"], "sigmoid"),
     ],
@@ -49,6 +50,48 @@ def test_is_cut_off(operators: list[str], activation: str, tmp_path: Path) -> No
     assert np.allclose(answer(onnx.load(cut)), answer(onnx.load(DEMO)), atol=1e-5)
     assert read_model_file(cut).has_sigmoid_logits == (activation == "sigmoid")
     onnx.checker.check_model(onnx.load(cut), full_check=True)
+
+
+def decomposed_softmax(path: Path, *, shifted: bool) -> Path:
+    """Write the demo model followed by the operators that a softmax may be exported as."""
+    model = load(DEMO)
+    logits = model.graph.output[0].name
+    steps = [
+        ("ReduceMax", [logits], "most"),
+        ("Sub", [logits, "most"], "less"),
+        ("Exp", ["less" if shifted else logits], "powers"),
+        ("ReduceSum", ["powers"], "sum"),
+        ("Div", ["powers", "sum"], "scores"),
+    ]
+    for operator, inputs, made in steps if shifted else steps[2:]:
+        axes = {"axes": [1], "keepdims": 1} if operator.startswith("Reduce") else {}
+        model.graph.node.append(onnx.helper.make_node(operator, inputs, [made], **axes))
+    model.graph.output[0].name = "scores"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_a_decomposed_softmax_is_cut_off(shifted: bool, tmp_path: Path) -> None:
+    path = decomposed_softmax(tmp_path / "end.onnx", shifted=shifted)
+    assert answer(load(path)).sum() == pytest.approx(1)
+    check_compilable(path)
+    assert cut_activation(load(path))[1] == "softmax"
+    cut = load(without_activation(path, tmp_path))
+    assert np.allclose(answer(cut), answer(load(DEMO)), atol=1e-5)
+    assert len(cut.graph.node) == len(load(DEMO).graph.node)
+
+
+def test_a_quotient_that_is_no_softmax_stays(tmp_path: Path) -> None:
+    model = load(decomposed_softmax(tmp_path / "end.onnx", shifted=True))
+    model.graph.node[-2].input[0] = "less"  # the sum of something else
+    assert cut_activation(model)[1] == ""
+
+
+def test_an_activation_that_cannot_be_cut_off_is_refused(tmp_path: Path) -> None:
+    path = ending_in(tmp_path / "end.onnx", "HardSigmoid")
+    with pytest.raises(ConversionError, match="ends in an activation that cannot be cut off"):
+        check_compilable(path)
 
 
 def test_logits_stay_as_they_are(tmp_path: Path) -> None:

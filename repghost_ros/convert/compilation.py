@@ -30,6 +30,7 @@ from repghost_ros.graphs.graph import fixed_shape, load, opset, refuse_quantized
 from repghost_ros.output import whole_file
 from repghost_ros.zoo.binary import MARCH, RANGES
 from repghost_ros.zoo.catalogue import compiled_stem
+from repghost_ros.zoo.model_file import read_model_file
 from repghost_ros.zoo.onnx_graph import copy_model
 
 _RANGES = {ours: theirs for theirs, ours in RANGES.items()}
@@ -115,7 +116,8 @@ def check_compilable(model: Path) -> None:
     """Refuse what the toolchain cannot take, before long work starts.
 
     Raises:
-        ConversionError: the model has a newer opset, no fixed shapes, or is quantized already.
+        ConversionError: the model has a newer opset, no fixed shapes, is quantized already, or ends in
+            an activation that cannot be cut off.
 
     """
     loaded = load(model)
@@ -132,6 +134,12 @@ def check_compilable(model: Path) -> None:
                 f"'{model}' takes {shape[3]}x{shape[2]} pictures, and NV12 has even sides only: export "
                 "it for others, or --skip vendor"
             )
+    gives_scores = read_model_file(model).onnx.ending in ("softmax", "sigmoid")
+    if gives_scores and not cut_activation(loaded)[1]:
+        raise ConversionError(
+            f"'{model}' ends in an activation that cannot be cut off before compiling: export it "
+            "without, so that it gives logits, or --skip vendor"
+        )
 
 
 def without_activation(model: Path, out: Path) -> Path:

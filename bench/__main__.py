@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import batches, cameras, convert, executors, node, tables
+from bench import batches, cameras, convert, executors, node, regions, tables
 from repghost_ros.ros.isolation import isolate
 
 RESULTS = Path(__file__).parent / "results"
@@ -63,6 +63,8 @@ def main() -> None:
     results["cameras"] = cameras.main()
     print()
     results["batches"] = batches.main()
+    print()
+    results["regions"] = regions.main()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "bench.json").write_text(json.dumps(results, indent=1))
     if results["node"]:

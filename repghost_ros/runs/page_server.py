@@ -10,19 +10,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 _MOST = 4096  # bytes of a request
-CLASS_STYLE = """#classes { display: flex; flex-wrap: wrap; gap: .5rem; margin: .75rem 0 }
-#classes button { font: inherit; color: inherit; background: #26303a; border: 1px solid #3c4a58;
-  border-radius: 6px; padding: .6rem .8rem; flex: 1 1 8rem; text-align: left }
-#classes b { font-size: inherit; color: #7fd6ac; margin-right: .5rem }
-#classes i { float: right; color: #93a1af }
+CLASS_STYLE = """:root { color-scheme: dark }
+#classes { display: flex; flex-wrap: wrap; gap: .5rem; margin: .75rem 0 }
+button { font: inherit; color: inherit; background: #26303a; border: 1px solid #3c4a58;
+  border-radius: 6px; padding: .3rem .8rem; cursor: pointer }
+button:disabled { color: #93a1af; opacity: .6; cursor: default }
+#classes button { display: flex; gap: .5rem; padding: .6rem .8rem; flex: 1 1 8rem; max-width: 100%;
+  text-align: left }
+#classes b { font-size: inherit; color: #7fd6ac }
+#classes span { min-width: 0; overflow-wrap: break-word }
+#classes i { margin-left: auto; color: #93a1af }
 input { font: inherit; padding: .6rem; width: 12rem; max-width: 100%; border-radius: 6px;
   box-sizing: border-box; color: inherit; background: #26303a; border: 1px solid #3c4a58 }"""
-"""Style of the buttons that label a picture."""
+"""Style of the pages that label pictures, and of their buttons."""
 CLASS_BUTTONS = """let classKeys = {};
 function button(mark, text, count, act) {
-  const made = document.createElement("button"), b = document.createElement("b");
-  b.textContent = mark; made.append(b, text);
-  if (count !== null) { const i = document.createElement("i"); i.textContent = count; made.append(i); }
+  const made = document.createElement("button");
+  for (const [tag, content] of [["b", mark], ["span", text], ["i", count]]) {
+    const part = document.createElement(tag);
+    part.textContent = content;
+    made.append(part);
+  }
   made.onclick = act;
   return made;
 }

@@ -30,16 +30,17 @@ _PAGE = (
     """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>repghost watch</title><link rel="icon" href="data:,"><style>
-:root { color-scheme: dark }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0; color: #e8edf2; background: #14191f }
-main { display: flex; flex-wrap: wrap; gap: 1.5rem; padding: 1.5rem; max-width: 75rem; margin: auto }
+main { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1.5rem; padding: 1.5rem;
+  max-width: 75rem; margin: auto }
 img { flex: 3 1 24rem; min-width: 0; width: 24rem; border-radius: 6px; background: #000 }
-section { flex: 2 1 18rem } h1 { font-size: 1.1rem; margin: 0 } .note { color: #93a1af }
+section { flex: 2 1 18rem; min-width: 0; overflow-wrap: anywhere }
+h1 { font-size: 1.1rem; margin: 0 } .note { color: #93a1af }
 li { list-style: none; margin: .5rem 0 } ul { padding: 0 }
 .bar { height: 6px; border-radius: 3px; background: #3fb27f } #error { color: #ff9b8f }
 #error.note { color: #93a1af }
 b { font-size: 1.4rem; font-weight: 600 } dl { display: flex; flex-wrap: wrap; gap: .5rem 2rem }
-dt, dd { margin: 0; white-space: nowrap } button { font: inherit; padding: .2rem .8rem }
+dt, dd { margin: 0; white-space: nowrap }
 """
     + CLASS_STYLE
     + """

@@ -54,7 +54,7 @@ import numpy as np
 
 _log = logging.getLogger(__name__)
 _NAME = "compiled"  # as in setup.py
-_INTERFACE = 5
+_INTERFACE = 6
 MOST_CLASSES = 16
 """How many classes of a frame it ranks."""
 
@@ -130,6 +130,8 @@ class Labels(Structure):
 
 ROWS = 4
 """Rows that make one."""
+LANES = 4
+"""Values of a point."""
 LUMA, CHROMA, HALVED_CHROMA = 1, 2, 4
 """What a Scaling makes."""
 
@@ -149,7 +151,7 @@ class Scaling(Structure):
     _fields_ = (
         *((name, Axis) for name in ("rows", "columns")),
         ("gains", c_int32 * 5 * 3),
-        *((name, c_int32) for name in ("makes", "lines", "lanes", "pixel", "bytes")),
+        *((name, c_int32) for name in ("makes", "lines", "lanes", "bytes")),
     )
 
 

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { REPGHOST_INTERFACE = 5, REPGHOST_MOST_CLASSES = 16 };
+enum { REPGHOST_INTERFACE = 6, REPGHOST_MOST_CLASSES = 16 };
 
 // The most probable classes, best first.
 struct repghost_best {
@@ -50,8 +50,8 @@ struct repghost_program {
 
 // Which points of a row or column a pixel is made of; see vision/scaling.py.
 struct repghost_axis {
-  const int32_t *index;     // of each point: a row, or a byte within a row; ascending
-  const uint16_t *weights;  // rows: 4 for each line and pixel; columns: of a tap for all values, then the next tap's
+  const int32_t *index;     // of each point: a row, or a byte within a row or within rows woven into one; ascending
+  const uint16_t *weights;  // rows: 4 for each line and pixel; columns: of a tap for all values of points, then the next tap's
   int32_t size;             // pixels made
   int32_t points;           // from a pixel's first point to the next pixel's
   int32_t taps;             // points that make a pixel
@@ -65,8 +65,7 @@ struct repghost_scaling {
   int32_t gains[3][5];  // of Y, U and V: for the values of a pixel, then what is added, in 65536ths
   int32_t makes;        // REPGHOST_LUMA, ...
   int32_t lines;        // planes that share their points: 2 for both rows of a Bayer cell, and for U and V
-  int32_t lanes;        // values of a point: 1, 2 or 4
-  int32_t pixel;        // bytes from one pixel to the next
+  int32_t lanes;        // values of a pixel: 1, 2 or 4
   int32_t bytes;        // of a row
 };
 

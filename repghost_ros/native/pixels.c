@@ -10,6 +10,7 @@
 
 enum { ROWS = 4, POINTS = 4, COLUMNS = 8 };  // a pixel is made of; from one pixel to the next; a pixel is made of
 enum { ROW_SHIFT = 8, GAIN_SHIFT = 22 };     // weights of rows add up to 256, of columns to 64; gains are 65536ths
+enum { LANES = 4 };                          // values of a point
 enum { PADDING = 4 };                        // bytes that may be read behind a row of pixels of three bytes
 enum { LINE = 64, SHORT = 4096 };            // bytes of a cache line; of a row over before the processor reads ahead
 
@@ -37,70 +38,71 @@ ALWAYS void prefetch(const uint8_t *row, size_t bytes) {
   for (size_t at = 0; at < bytes; at += LINE) __builtin_prefetch(row + at);
 }
 
+// Several rows -> one, `unit` bytes of each in turn.
+ALWAYS void weave_units(uint8_t *restrict out, const uint8_t *restrict rows, size_t step, size_t bytes, size_t unit) {
+  for (size_t i = 0; i < bytes / unit; ++i)
+    for (size_t n = 0; n < LANES / unit; ++n) memcpy(out + i * LANES + n * unit, rows + n * step + i * unit, unit);
+}
+
+VECTORIZED static void weave_of_4(uint8_t *out, const uint8_t *rows, size_t step, size_t bytes) {
+  weave_units(out, rows, step, bytes, 1);
+}
+
+VECTORIZED static void weave_of_2(uint8_t *out, const uint8_t *rows, size_t step, size_t bytes) {
+  weave_units(out, rows, step, bytes, 2);
+}
+
 // The points of a row, point n of every pixel in plane n % points.
-ALWAYS void pick_lanes(uint8_t *out, const uint8_t *row, const struct repghost_axis *x, size_t plane, size_t lanes,
-                       size_t stride) {
-  const int32_t *at = x->index;
-  for (size_t i = 0; i < plane; ++i, out += stride) {
-    for (int32_t n = 0; n < x->points; ++n) memcpy(out + (size_t)n * plane * stride, row + at[n], lanes);
-    at += x->points;
-  }
+ALWAYS void pick_points(uint8_t *out, const uint8_t *row, const int32_t *at, size_t plane, size_t points) {
+  for (size_t i = 0; i < plane; ++i, at += points)
+    for (size_t n = 0; n < points; ++n) memcpy(out + (n * plane + i) * LANES, row + at[n], LANES);
 }
 
-static void pick(uint8_t *out, const uint8_t *row, const struct repghost_scaling *s, size_t plane, int32_t line) {
-  if (s->lines == 2) {
-    if (s->lanes == 4) pick_lanes(out + 2 * line, row, &s->columns, plane, 2, 4);
-    if (s->lanes == 2) pick_lanes(out + line, row, &s->columns, plane, 1, 2);
-  } else {
-    if (s->lanes == 4) pick_lanes(out, row, &s->columns, plane, 4, 4);
-    if (s->lanes == 2) pick_lanes(out, row, &s->columns, plane, 2, 2);
-    if (s->lanes == 1) pick_lanes(out, row, &s->columns, plane, 1, 1);
-  }
+static void pick(uint8_t *out, const uint8_t *row, const struct repghost_axis *x, size_t plane) {
+  if (x->points == POINTS)
+    pick_points(out, row, x->index, plane, POINTS);
+  else
+    pick_points(out, row, x->index, plane, 1);
 }
 
-// Weighted points -> pixels, `values` of them; `shift` bytes lie from a point to the next pixel's.
+// Weighted points -> pixels, `values` of them.
 ALWAYS void weigh(uint16_t *restrict out, const uint8_t *restrict points, const uint16_t *restrict weights,
-                  size_t plane, size_t shift, size_t values, size_t taps) {
+                  size_t plane, size_t values, size_t taps) {
   for (size_t i = 0; i < values; ++i) {
     uint16_t sum = 0;
 #pragma GCC unroll 8
     for (size_t n = 0; n < taps; ++n)
-      sum = (uint16_t)(sum + points[n % POINTS * plane + n / POINTS * shift + i] * weights[n * values + i]);
+      sum = (uint16_t)(sum + points[n % POINTS * plane + n / POINTS * LANES + i] * weights[n * values + i]);
     out[i] = sum;
   }
 }
 
-VECTORIZED static void narrow(uint16_t *out, const uint8_t *points, const uint16_t *weights, size_t plane, size_t shift,
+VECTORIZED static void narrow(uint16_t *out, const uint8_t *points, const uint16_t *weights, size_t plane,
                               size_t values) {
-  weigh(out, points, weights, plane, shift, values, COLUMNS);
+  weigh(out, points, weights, plane, values, COLUMNS);
 }
 
 VECTORIZED static void interpolate(uint16_t *out, const uint8_t *points, const uint16_t *weights, size_t plane,
                                    size_t values) {
-  weigh(out, points, weights, plane, 0, values, POINTS);
+  weigh(out, points, weights, plane, values, POINTS);
 }
 
 VECTORIZED static void keep(uint16_t *out, const uint8_t *points, const uint16_t *weights, size_t values) {
-  weigh(out, points, weights, 0, 0, values, 1);
+  weigh(out, points, weights, 0, values, 1);
 }
 
 // Sums of 2x2 pixels of two rows.
-ALWAYS void halve_lanes(uint16_t *restrict out, const uint16_t *restrict a, const uint16_t *restrict b, size_t pixels,
-                        size_t lanes) {
+VECTORIZED static void halve(uint16_t *restrict out, const uint16_t *restrict a, const uint16_t *restrict b,
+                             size_t pixels) {
   for (size_t i = 0; i < pixels; ++i)
-    for (size_t n = 0; n < lanes; ++n) {
-      const size_t left = 2 * i * lanes + n;
-      out[i * lanes + n] = (uint16_t)(a[left] + a[left + lanes] + b[left] + b[left + lanes]);
+    for (size_t n = 0; n < LANES; ++n) {
+      const size_t left = 2 * i * LANES + n;
+      out[i * LANES + n] = (uint16_t)(a[left] + a[left + LANES] + b[left] + b[left + LANES]);
     }
 }
 
-VECTORIZED static void halve(uint16_t *restrict out, const uint16_t *restrict a, const uint16_t *restrict b,
-                             size_t pixels) {
-  halve_lanes(out, a, b, pixels, 4);
-}
-
 ALWAYS int32_t mixed(const uint16_t *restrict in, const int32_t *gains, size_t lanes) {
-  int32_t sum = gains[4];
+  int32_t sum = gains[LANES];
   for (size_t n = 0; n < lanes; ++n) sum += in[n] * gains[n];
   return sum >> GAIN_SHIFT;
 }
@@ -108,14 +110,14 @@ ALWAYS int32_t mixed(const uint16_t *restrict in, const int32_t *gains, size_t l
 // Row -> pixels: one weighted sum of a pixel's values, or two.
 ALWAYS void mix_one(uint8_t *restrict out, const uint16_t *restrict in, const int32_t *gains, size_t pixels,
                     size_t lanes) {
-  for (size_t i = 0; i < pixels; ++i) out[i] = level(mixed(in + i * lanes, gains, lanes));
+  for (size_t i = 0; i < pixels; ++i) out[i] = level(mixed(in + i * LANES, gains, lanes));
 }
 
 ALWAYS void mix_two(uint8_t *restrict out, const uint16_t *restrict in, const int32_t *u, const int32_t *v,
                     size_t pixels, size_t lanes) {
   for (size_t i = 0; i < pixels; ++i) {
-    out[2 * i] = level(mixed(in + i * lanes, u, lanes));
-    out[2 * i + 1] = level(mixed(in + i * lanes, v, lanes));
+    out[2 * i] = level(mixed(in + i * LANES, u, lanes));
+    out[2 * i + 1] = level(mixed(in + i * LANES, v, lanes));
   }
 }
 
@@ -146,42 +148,54 @@ static void *take(uint8_t **memory, size_t bytes) {
 
 // Fills luma or chroma of an NV12 image, or both, from one or two lines a row of points. `lines` are the first rows,
 // `steps` the bytes from one to the next, `stride` those of `y` and `uv`. Returns whether there was memory for it.
+// A point has four values always: of one row, or of two or four that are made together.
 int32_t repghost_scale(const struct repghost_scaling *s, const uint8_t *const *lines, const int64_t *steps, uint8_t *y,
                        uint8_t *uv, int64_t stride) {
   const struct repghost_axis *down = &s->rows, *across = &s->columns;
   const size_t bytes = (size_t)s->bytes, lanes = (size_t)s->lanes, pixels = (size_t)across->size;
-  const size_t values = pixels * lanes;
+  const size_t values = pixels * LANES;
   const size_t plane = pixels + (across->taps == COLUMNS ? COLUMNS / POINTS - 1 : 0);
-  const size_t picked = (size_t)across->points * plane * lanes;
-  uint8_t *const memory = malloc(bytes + PADDING + picked + 3 * 2 * values + 5 * 64);
+  const size_t picked = (size_t)across->points * plane * LANES;
+  const int32_t together = LANES / s->lanes, streams = together * s->lines;
+  const size_t room = (bytes + PADDING + LINE - 1) / LINE * LINE;
+  uint8_t *const memory = malloc(2 * (size_t)streams * room + picked + 3 * 2 * values + 6 * LINE);
   if (!memory) return 0;
   uint8_t *free_part = memory;
-  uint8_t *const row = take(&free_part, bytes + PADDING), *const points = take(&free_part, picked);
+  uint8_t *const rows = take(&free_part, (size_t)streams * room);
+  uint8_t *const woven = take(&free_part, (size_t)streams * room);
+  uint8_t *const points = take(&free_part, picked);
   uint16_t *const filtered[2] = {take(&free_part, 2 * values), take(&free_part, 2 * values)};
   uint16_t *const halved = take(&free_part, 2 * values);
-  memset(row + bytes, 0, PADDING);
-  const bool in_place = across->taps == 1 && (int32_t)lanes == s->pixel && s->lines == 1;
-  for (int32_t i = 0; i < down->size; ++i) {
-    const int32_t *index = down->index + i * down->points;
-    for (int32_t line = 0; line < s->lines; ++line) {
-      const uint8_t *rows[ROWS];
-      for (int32_t n = 0; n < ROWS; ++n) rows[n] = lines[line] + index[n] * steps[line];
-      for (int32_t n = ROWS / 2; n < ROWS && i + 1 < down->size && bytes <= SHORT; ++n)
+  memset(rows + bytes, 0, PADDING);
+  for (int32_t i = 0; i < down->size; i += together) {
+    const int32_t made = down->size - i < together ? down->size - i : together;
+    for (int32_t stream = 0; stream < made * s->lines; ++stream) {
+      const int32_t line = stream % s->lines, at = i + stream / s->lines;
+      const int32_t *index = down->index + at * down->points;
+      const uint8_t *from[ROWS];
+      for (int32_t n = 0; n < ROWS; ++n) from[n] = lines[line] + index[n] * steps[line];
+      for (int32_t n = ROWS / 2; n < ROWS && at + 1 < down->size && bytes <= SHORT; ++n)
         prefetch(lines[line] + index[ROWS + n] * steps[line], bytes);
-      blend(row, rows, down->weights + (size_t)(line * down->size + i) * ROWS, bytes);
-      if (!in_place) pick(points, row, s, plane, line);
+      blend(rows + (size_t)stream * room, from, down->weights + (size_t)(line * down->size + at) * ROWS, bytes);
     }
+    if (streams == 4) weave_of_4(woven, rows, room, bytes);
+    if (streams == 2) weave_of_2(woven, rows, room, bytes);
+    pick(points, streams == 1 ? rows : woven, across, plane);
     uint16_t *const out = filtered[i & 1];
     if (across->taps == COLUMNS) {
-      narrow(out, points, across->weights, plane * lanes, lanes, values);
+      narrow(out, points, across->weights, plane * LANES, values);
     } else if (across->taps == POINTS) {
-      interpolate(out, points, across->weights, plane * lanes, values);
+      interpolate(out, points, across->weights, plane * LANES, values);
     } else {
-      keep(out, in_place ? row + across->index[0] : points, across->weights, values);
+      keep(out, points, across->weights, values);
     }
-    if (s->makes & REPGHOST_LUMA) (lanes == 1 ? luma_of_1 : luma_of_4)(y + i * stride, out, s->gains[0], pixels);
-    if (s->makes & REPGHOST_CHROMA)
-      (lanes == 2 ? chroma_of_2 : chroma_of_4)(uv + i * stride, out, s->gains[1], s->gains[2], pixels);
+    for (int32_t n = 0; n < made; ++n) {
+      const uint16_t *own = out + n * s->lanes;
+      const int64_t at = (i + n) * stride;
+      if (s->makes & REPGHOST_LUMA) (lanes == 1 ? luma_of_1 : luma_of_4)(y + at, own, s->gains[0], pixels);
+      if (s->makes & REPGHOST_CHROMA)
+        (lanes == 2 ? chroma_of_2 : chroma_of_4)(uv + at, own, s->gains[1], s->gains[2], pixels);
+    }
     if (s->makes & REPGHOST_HALVED_CHROMA && i & 1) {
       halve(halved, filtered[0], filtered[1], pixels / 2);
       chroma_of_4(uv + i / 2 * stride, halved, s->gains[1], s->gains[2], pixels / 2);

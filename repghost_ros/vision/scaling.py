@@ -223,8 +223,11 @@ class Scaling:
         by_row = np.zeros((len(self.rows), rows.size, native.ROWS), np.uint16)
         for line, each in enumerate(self.rows):
             by_row[line, :, : each.taps] = each.weights.T
-        by_value = np.stack([each.weights for each in self.columns], axis=-1)
+        # Its points have four values: rows are woven, two or four into one, where a pixel has fewer.
+        together = native.LANES // lanes
+        by_value = np.stack([each.weights for each in self.columns * together], axis=-1)
         places = columns.index * np.int32(self.pixel) + np.int32(self.offset)
+        places *= np.int32(together * len(self.rows))
         kept = (index, by_row, places, np.ascontiguousarray(by_value))
         chroma = {"no": 0, "own": native.CHROMA, "halved": native.HALVED_CHROMA}[self.chroma]
         gains = (ctypes.c_int32 * 5 * 3)()
@@ -240,7 +243,6 @@ class Scaling:
             chroma | (native.LUMA if self.luma else 0),
             len(self.rows),
             lanes,
-            self.pixel,
             self.bytes,
         )
         return scaling, kept

@@ -86,3 +86,13 @@ done
   -p no:cacheprovider --timeout=300 \
   -k "not loaders_path and not structures_are and not whichever_allocation_fails" \
   test/test_vendor_python.py test/test_libdnn.py test/test_native.py test/test_nv12.py test/test_frame.py
+
+# Which loops gcc, which builds the helper on the board, vectorizes; zig is clang.
+cross=$folder/cross
+(cd "$debs" && apt-get download -qq {gcc,cpp}-12-aarch64-linux-gnu:amd64 libgcc-12-dev-arm64-cross \
+  {libc6-dev,linux-libc-dev}-arm64-cross {libisl23,libmpc3,libmpfr6,libgmp10}:amd64 >"$log" 2>&1) ||
+  skip "Debian's gcc for aarch64 is not to be had: $(tail -n 1 "$log")"
+for deb in "$debs"/*.deb; do dpkg-deb -x "$deb" "$cross"; done
+gcc="env LD_LIBRARY_PATH=$cross/usr/lib/x86_64-linux-gnu $cross/usr/bin/aarch64-linux-gnu-gcc-12"
+gcc+=" -B$cross/usr/lib/gcc-cross/aarch64-linux-gnu/12/ -isystem $cross/usr/aarch64-linux-gnu/include"
+REPGHOST_CROSS_GCC=$gcc python -m pytest -q -p no:cacheprovider test/test_native_build.py -k neon

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from repghost_ros.backends import libdnn
+from repghost_ros.backends import hb_dnn
 
 _DTYPES = {1: "uint8", 2: "uint8", 8: "int8", 11: "int16", 13: "float32", 14: "int32"}
 _IMAGES = {1: "NV12", 2: "NV12_SEPARATE", 3: "YUV444"}
@@ -26,12 +26,12 @@ def _calls() -> Any:
     """Load the device's functions, called with Python's lock held."""
     path = os.environ.get("REPGHOST_LIBDNN", "libdnn.so")
     dnn = ctypes.PyDLL(path)
-    for name, arguments in libdnn._SIGNATURES.items():
+    for name, arguments in hb_dnn._SIGNATURES.items():
         getattr(dnn, name).argtypes = arguments
     return dnn
 
 
-def _properties(raw: libdnn.Properties) -> Any:
+def _properties(raw: hb_dnn.Properties) -> Any:
     return SimpleNamespace(
         shape=tuple(raw.validShape.sizes()),
         dtype=_DTYPES.get(raw.tensorType, "uint8"),
@@ -50,7 +50,7 @@ class Model:
         self.name = name
         self._dnn = dnn
         self._handle = handle
-        self._input, self._output = libdnn.Tensor(), libdnn.Tensor()
+        self._input, self._output = hb_dnn.Tensor(), hb_dnn.Tensor()
         counts = ctypes.c_int32(), ctypes.c_int32()
         dnn.hbDNNGetInputCount(ctypes.byref(counts[0]), handle)
         dnn.hbDNNGetOutputCount(ctypes.byref(counts[1]), handle)
@@ -97,7 +97,7 @@ class Model:
             begin += memory.memSize
         task = ctypes.c_void_p()
         outputs = ctypes.pointer(self._output)
-        control = libdnn.InferControl(bpuCoreId=core_id, priority=priority)
+        control = hb_dnn.InferControl(bpuCoreId=core_id, priority=priority)
         image = ctypes.byref(self._input)
         status = dnn.hbDNNInfer(
             ctypes.byref(task), ctypes.byref(outputs), image, self._handle, ctypes.byref(control)

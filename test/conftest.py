@@ -28,7 +28,7 @@ from helpers.server import Archive
 from hypothesis import settings
 
 from emulator.board import Emulator, build, write_model
-from repghost_ros.backends import libdnn
+from repghost_ros.backends import hb_dnn
 from repghost_ros.ros.isolation import isolate
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ elif find_spec("hbm_img_msgs") is None or find_spec("ai_msgs") is None:
 
 # Once a test has loaded the emulated library, the loader knows "libdnn.so" in this process: later tests
 # would find a board.
-libdnn._BY_NAME = "libdnn-of-no-board.so"
+hb_dnn._BY_NAME = "libdnn-of-no-board.so"
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import pytest
 
 from emulator.board import Emulator, demo_timings, fused_timings, hash_logits, timings, write_model
 from repghost_ros import open_model
-from repghost_ros.backends import libdnn
+from repghost_ros.backends import hb_dnn
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.libdnn import LibdnnBackend
 from repghost_ros.backends.onnx import OnnxBackend
@@ -41,7 +41,7 @@ def fill(slot: Any) -> np.ndarray:
 def test_structures_have_the_vendors_layout(board: Emulator) -> None:
     for name, number in board.layout().items():
         struct, _, field = name.partition(".")
-        kind = getattr(libdnn, struct)
+        kind = getattr(hb_dnn, struct)
         ours = getattr(kind, field).offset if field else ctypes.sizeof(kind)
         assert ours == number, name
 
@@ -382,8 +382,8 @@ def test_a_missing_library_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: Path
 ) -> None:
     monkeypatch.delenv("REPGHOST_LIBDNN", raising=False)
-    assert "hobot-dnn" in (libdnn.available() or "")
+    assert "hobot-dnn" in (hb_dnn.available() or "")
     monkeypatch.setenv("REPGHOST_LIBDNN", str(tmp_path / "libdnn.so"))
-    assert "cannot be loaded" in (libdnn.available() or "")
+    assert "cannot be loaded" in (hb_dnn.available() or "")
     with pytest.raises(BackendError, match="cannot be loaded"):
         LibdnnBackend(model)

@@ -28,7 +28,7 @@ from repghost_ros.backends.base import (
     load_module,
     why_not,
 )
-from repghost_ros.backends.libdnn import Shape
+from repghost_ros.backends.hb_dnn import Shape
 from repghost_ros.errors import BackendError
 from repghost_ros.zoo.binary import look_at
 from repghost_ros.zoo.model_file import ModelFile

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from repghost_ros.backends.base import Slot
 from repghost_ros.engine.model import Model, Outcome
@@ -51,50 +51,68 @@ def classify_each(
     """
     reporting.check(model.labels)
     workers = workers or max(cores(), 1 if model.path.suffix.lower() == ".onnx" else 4)
-    slots: SimpleQueue[Slot] = SimpleQueue()
-    opened = []
     broken: list[Exception] = []
-    todo: deque[tuple[Request[Item], Future[Outcome[Request[Item]]]]] = deque()
-
-    def until_broken() -> Iterator[Item]:
-        try:
-            yield from items
-        except Exception as error:
-            broken.append(error)
-
-    def classify_some() -> None:
-        """Classify the next of `todo`, as many as wait there up to a batch."""
-        some: dict[Request[Item], Future[Outcome[Request[Item]]]] = {}
-        while todo and len(some) < model.batch:
-            with suppress(IndexError):  # another worker took it
-                request, done = todo.popleft()
-                some[request] = done
-        if not some:
-            return
-        slot = slots.get()
-        try:
-            for outcome in model.run(list(some), slot):
-                some[outcome.request].set_result(outcome)
-        finally:
-            slots.put(slot)
-
-    pool = ThreadPoolExecutor(workers, "classify")
     waiting: deque[Future[Outcome[Request[Item]]]] = deque()
-    try:
+    with ExitStack() as closing:
+        slots: SimpleQueue[Slot] = SimpleQueue()
         for _ in range(workers):
-            opened.append(model.open_slot())
-            slots.put(opened[-1])
-        for item in until_broken():
-            waiting.append(Future())
-            todo.append((Request(item, read, view, reporting), waiting[-1]))
-            pool.submit(classify_some)
+            slot = model.open_slot()
+            closing.callback(slot.close)
+            slots.put(slot)
+        batches = _Batches[Item](model, slots)
+        pool = ThreadPoolExecutor(workers, "classify")
+        closing.callback(pool.shutdown, cancel_futures=True)
+        for item in _until_broken(items, broken):
+            waiting.append(batches.add(Request(item, read, view, reporting)))
+            pool.submit(batches.classify_one)
             while waiting and (waiting[0].done() or len(waiting) >= 2 * workers * model.batch):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-        if broken:
-            raise broken[0]
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for slot in opened:
-            slot.close()
+    if broken:
+        raise broken[0]
+
+
+def _until_broken(items: Iterable[Item], broken: list[Exception]) -> Iterator[Item]:
+    """Yield items; an exception of theirs ends them and goes to `broken`."""
+    try:
+        yield from items
+    except Exception as error:
+        broken.append(error)
+
+
+class _Batches(Generic[Item]):
+    """Requests that wait to be classified, in batches as large as wait there.
+
+    Args:
+        model: answers.
+        slots: idle ones, at least one for each thread that classifies.
+
+    """
+
+    def __init__(self, model: Model, slots: SimpleQueue[Slot]) -> None:
+        self._model = model
+        self._slots = slots
+        self._waiting: deque[tuple[Request[Item], Future[Outcome[Request[Item]]]]] = deque()
+
+    def add(self, request: Request[Item]) -> Future[Outcome[Request[Item]]]:
+        """Let a request wait; returns its outcome, once that is known."""
+        outcome: Future[Outcome[Request[Item]]] = Future()
+        self._waiting.append((request, outcome))
+        return outcome
+
+    def classify_one(self) -> None:
+        """Classify the requests that wait longest, up to a batch; any number of threads may."""
+        batch: dict[Request[Item], Future[Outcome[Request[Item]]]] = {}
+        with suppress(IndexError):  # no more wait
+            while len(batch) < self._model.batch:
+                request, future = self._waiting.popleft()
+                batch[request] = future
+        if not batch:
+            return
+        slot = self._slots.get()
+        try:
+            for outcome in self._model.run(list(batch), slot):
+                batch[outcome.request].set_result(outcome)
+        finally:
+            self._slots.put(slot)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/own-classes.md, walked: its commands as written, in its order, on drawn signs.
 
-Only what a test cannot have is replaced: the camera by a video, the downloaded base by the demo model.
-The topic, the node and the board have their own tests, in test_collect, test_teach and test_toolchain.
+Only what a test cannot have is replaced: the camera by a video, the downloaded base by the demo model,
+`ros2 launch` by the launch file run up to its node, which is then started for real.
+Not walked: `ros2 launch` of the compiled model, which needs a board.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from helpers.launch_stub import started
 
+from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli import main
+from repghost_ros.errors import DependencyError
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
 
@@ -44,10 +49,16 @@ def frame(recording: int, number: int) -> np.ndarray:
     return cv2.resize(random.integers(0, 255, (6, 8, 3), np.uint8), (160, 120))
 
 
-def commands() -> list[list[str]]:
+def commands(program: str = "repghost", *words: str) -> list[list[str]]:
+    """Return the arguments of the program's commands, in order; only those with all the words."""
     blocks = re.findall(r"^```\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("repghost ")]
+    split = [shlex.split(line) for line in lines if line.startswith(f"{program} ")]
+    return [line[1:] for line in split if set(words) <= set(line)]
+
+
+def with_demo(arguments: list[str]) -> list[str]:
+    return [DEMO if each == "150" else each for each in arguments]
 
 
 @contextmanager
@@ -94,39 +105,117 @@ def label_the_last(address: str) -> None:
     assert "said" in said
 
 
-@pytest.mark.timeout(300)
-def test_the_page_works_as_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Walk the page up to the robot and the board; the working directory stays where it was walked."""
+    folder = tmp_path_factory.mktemp("walk")
     kind = bags.ROS2.types["sensor_msgs/msg/CompressedImage"]
     jpegs = [cv2.imencode(".jpg", frame(0, number))[1].ravel() for number in range(FRAMES)]
     messages = [kind(bags.header(bags.ROS2, n), "jpeg", each) for n, each in enumerate(jpegs)]
-    bags.write_ros2(tmp_path / "drive", {"/image/compressed": messages})
-    video = cv2.VideoWriter("camera.avi", cv2.VideoWriter.fourcc(*"MJPG"), 30, (160, 120))
-    for number in range(FRAMES):
-        video.write(frame(1, number))
-    video.release()
+    bags.write_ros2(folder / "drive", {"/image/compressed": messages})
+    for recording, name in enumerate(("camera.avi", "other_place.avi"), 1):
+        video = cv2.VideoWriter(str(folder / name), cv2.VideoWriter.fourcc(*"MJPG"), 30, (160, 120))
+        for number in range(FRAMES):
+            video.write(frame(recording, number))
+        video.release()
 
-    walked = []
-    for _, name, *arguments in commands():
-        if name == "quantize" or "--answers" in arguments or "--finetune" in arguments:
-            continue
-        words = ["camera.avi" if each == "0" else each for each in arguments]
-        words = [DEMO if each == "150" else each for each in words]
-        if name == "label":
-            with served([name, *words]) as address:
-                label_all(address)
-        elif name == "watch":
-            with served([name, *words, *(() if "--model" in words else ("--model", DEMO))]) as a:
-                if "--label" in words:
-                    label_the_last(a)
-        else:
-            assert main([name, *words]) == 0
-        walked.append(name)
-    assert {"collect", "label", "watch", "teach", "classify", "replay"} <= set(walked)
-    assert "held-out pictures" in Path("own.html").read_text(encoding="utf-8")
-    answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
-    best = [each["results"][0]["class_id"] for each in answers]
+    names = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("REPGHOST_HOME", str(folder / "store"))
+        assert main(["collect", "other_place.avi", "--out", "pictures"]) == 0
+        for name, *arguments in commands():
+            if name in ("quantize", "info") or {"--answers", "--finetune"} & set(arguments):
+                continue  # tests of their own, below
+            words = ["camera.avi" if each == "0" else each for each in with_demo(arguments)]
+            if name == "label":
+                with served([name, *words]) as address:
+                    label_all(address)
+            elif name == "watch":
+                base = () if "--model" in words else ("--model", DEMO)
+                with served([name, *words, *base]) as address:
+                    if "--label" in words:
+                        label_the_last(address)
+            else:
+                assert main([name, *words]) == 0
+            names.add(name)
+        assert names == {"collect", "label", "watch", "teach", "classify", "replay"}
+        yield folder
+
+
+@pytest.mark.timeout(300)
+def test_the_page_works_as_written(walked: Path) -> None:
+    assert "held-out pictures" in (walked / "own.html").read_text(encoding="utf-8")
+    lines = (walked / "answers.jsonl").read_text().splitlines()
+    best = [json.loads(line)["results"][0]["class_id"] for line in lines]
     truth = [CLASSES[n % len(CLASSES)].replace("nothing", "unknown") for n in range(FRAMES)]
     assert sum(map(str.__eq__, best, truth)) >= 0.8 * FRAMES  # trained with most of them
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
+def test_the_launched_node_decides_what_is_collected(walked: Path) -> None:
+    """Over DDS, with the topics that the page names."""
+    from helpers.graph import Robot, best, image, running_node, wait_until
+
+    (launch,) = (each for each in commands("ros2", "launch") if "model:=tools" not in each)
+    ((_, *collect),) = commands("repghost", "collect", "--answers")
+    arguments = [each.replace("$PWD", str(walked)) for each in launch[3:]]
+    file = PAGE.parent.parent / "launch" / launch[2]
+    (node,) = (each for each in started(file, *arguments) if hasattr(each, "remappings"))
+    remapped = [word for a, b in node.remappings for word in ("-r", f"{a}:={b}")]
+    kept = walked / "pictures" / "unlabeled"
+    assert not list(kept.iterdir())  # all are labeled
+    robot = Robot()
+    try:
+        with running_node(*remapped, **node.parameters):
+            publisher = robot.publisher(collect[0])
+            collecting = subprocess.Popen(
+                [sys.executable, "-m", "repghost_ros.cli", "collect", *collect]
+            )
+            found: list[str] = []
+
+            def collected() -> bool:
+                number = len(found)
+                share = (number % 10) / 10  # a stop sign turns into a yield sign: some are unsure
+                shown = cv2.addWeighted(
+                    *(frame(3, 3 * number), 1 - share, frame(3, 3 * number + 1), share, 0)
+                )
+                answer = robot.answer(publisher, image(shown, number + 1))
+                found.append(best(answer))
+                assert collecting.poll() is None
+                return len(list(kept.iterdir())) >= 2
+
+            wait_until(collected, "two pictures")
+            collecting.send_signal(signal.SIGINT)
+            assert collecting.wait(30) == 0
+    finally:
+        robot.close()
+    assert set(found) <= {"stop", "yield", "unknown"}
+
+
+@pytest.mark.timeout(300)
+def test_the_whole_network_is_taught_as_written(walked: Path) -> None:
+    pytest.importorskip("torch")
+    ((_, *arguments),) = commands("repghost", "teach", "--finetune")
+    out = walked / "fine.onnx"
+    words = ["fine.onnx" if each == "own.onnx" else each for each in with_demo(arguments)]
+    assert main(["teach", *words, "--epochs", "1"]) == 0
+    assert out.is_file()
+    assert "fine-tuned as a whole" in (walked / "own.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.toolchain
+@pytest.mark.timeout(900)
+def test_the_board_gets_it_by_its_name(walked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        find_toolchain()
+    except DependencyError as missing:
+        pytest.skip(str(missing))
+    ((_, *arguments),) = commands("repghost", "quantize")
+    cheap = ["--methods", "max", "--skip", "int8", "--min-agreement", "0.5"]
+    assert main(["quantize", *arguments, *cheap]) == 0
+    capsys.readouterr()
+    assert main(["info", "tools", "--json"]) == 0
+    (about,) = json.loads(capsys.readouterr().out)["results"]
+    assert about["models"][0]["names"] == sorted(CLASSES)

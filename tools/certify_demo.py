@@ -19,6 +19,7 @@ from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.nv12 import to_nv12
 from repghost_ros.zoo.catalogue import DEMO_FILES
+from repghost_ros.zoo.model_file import read_model_file
 
 MODELS = Path(__file__).parent.parent / "models"
 EVERY = 3  # third label, which keeps the file below 300 kB
@@ -26,7 +27,7 @@ EVERY = 3  # third label, which keeps the file below 300 kB
 
 def certify(model: Path) -> Certified:
     """Render the signs and simulate the model on them."""
-    slot = CompiledBackend(model).open_slot()
+    slot = CompiledBackend(read_model_file(model)).open_slot()
     frames, logits = [], []
     for number in range(0, len(LABELS), EVERY):
         picture = render(number, np.random.default_rng(SEED + number), 320, 240)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.faulty import COMPILER, NOT_REACHED, Faulty
+from helpers.server import MODEL, Archive
 
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
@@ -33,8 +35,10 @@ MOST = int(os.environ.get("REPGHOST_INTERRUPTIONS", 5))
 """Calls interrupted of one command; of more, the first, the last, and some in between."""
 MOST_ALLOCATIONS = MOST // 2
 EARLIER = b"an earlier file"
-APPENDED = "collected.jsonl"
+APPENDED = ("collected.jsonl", "predictions.csv")
 """Written line by line, so that a run that was killed can go on: a beginning of the whole."""
+PART = ".part"
+"""What has been received of a download."""
 
 
 class Writer(NamedTuple):
@@ -43,12 +47,14 @@ class Writer(NamedTuple):
     Args:
         command: its words; `{out}` is the folder that it writes to, the others are inputs.
         replaces: a file there that an earlier run wrote.
+        holds: an input whose files are there before.
         needs: a module without which it cannot run.
 
     """
 
     command: tuple[str, ...]
     replaces: str = ""
+    holds: str = ""
     needs: str = "onnx"
 
 
@@ -66,12 +72,41 @@ fleet = InThisProcess(1)
 replay_many(["{bag}"], Path("{out}"), ModelSpec(), fleet, ReplayOptions(""))
 fleet.close()
 """
+LABEL = """
+from pathlib import Path
+from repghost_ros.teach.labeling import Labeling
+
+labeling = Labeling(Path("{out}"))
+for undone in (True, False):
+    while shown := labeling.state()["picture"]:
+        labeling.label(shown, "stop")
+    if undone:
+        labeling.undo()
+"""
+ADOPT = """
+import shutil
+from pathlib import Path
+from repghost_ros.zoo.store import ModelStore
+
+given = Path("{scratch}/given.onnx")
+shutil.copy("{onnx}", given)
+ModelStore(Path("{out}")).adopt("mine", "onnx", given)
+"""
+DOWNLOAD = """
+from pathlib import Path
+from repghost_ros.zoo.store import ModelStore
+
+ModelStore(Path("{out}"), "{archive}").fetch("100", "onnx")
+"""
+QUANTIZE = ("quantize", "demo", "--calibration", "{classes}", "--samples", "2", "--out", "{out}")
 REPLAY = ("replay", "{bag}", "--model", "demo")
 TEACH = ("teach", "{classes}", "--model", "{onnx}", "--out", "{out}/own.onnx")
 WRITERS = {
     "csv": Writer((*REPLAY, "--out", "{out}/results.csv"), "results.csv"),
     "jsonl": Writer((*REPLAY, "--out", "{out}/results.jsonl"), "results.jsonl"),
-    "parquet": Writer((*REPLAY, "--out", "{out}/results.parquet"), "results.parquet", "pyarrow"),
+    "parquet": Writer(
+        (*REPLAY, "--out", "{out}/results.parquet"), "results.parquet", needs="pyarrow"
+    ),
     "mcap": Writer((*REPLAY, "--out", "{out}/answers")),
     "sqlite3": Writer((*REPLAY, "--out", "{out}/answers", "--storage", "sqlite3")),
     "report": Writer((*REPLAY, "--report", "{out}/report.html"), "report.html"),
@@ -80,12 +115,29 @@ WRITERS = {
     "pictures": Writer(("classify", "{pictures}", "--model", "demo", "--save", "{out}"), "0.png"),
     "video": Writer(("classify", "{video}", "--model", "demo", "--save", "{out}"), "film.mp4"),
     "collect": Writer(("collect", "{video}", "--random", "1", "--out", "{out}")),
+    "eval": Writer(
+        ("eval", "{classes}", "--model", "demo", "--out", "{out}", "--report", "{out}/eval.html"),
+        "per_class.csv",
+    ),
+    "label": Writer(("-c", LABEL), holds="pictures"),
+    "signs": Writer(("signs", "{out}"), "stop/0.png"),
+    "adopt": Writer(("-c", ADOPT), "own/mine.onnx"),
+    "download": Writer(("-c", DOWNLOAD)),
+    "quantize": Writer((*QUANTIZE, "--prepare"), "demo.yaml"),
     "teach": Writer((*TEACH, "--report", "{out}/report.html"), "own.onnx"),
 }
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def archive() -> Iterator[Archive]:
+    with Archive() as archive:
+        threading.Thread(target=archive.serve_forever, args=(0.01,), daemon=True).start()
+        yield archive
+        archive.shutdown()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, archive: Archive) -> dict[str, Any]:
     """Make what the commands read, and the folder that they write to."""
     root = tmp_path_factory.mktemp("faulty")
     names = ("pictures", "classes/stop", "classes/yield", "out", "scratch")
@@ -107,11 +159,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "bag": bags.sign_bag(root / "drive", 2),
         "video": root / "film.mp4",
         "onnx": share() / "models" / "demo.onnx",
+        "archive": archive.url,
     }
 
 
 @pytest.fixture(scope="module")
-def faulty(inputs: dict[str, Path]) -> Iterator[Faulty]:
+def faulty(inputs: dict[str, Any]) -> Iterator[Faulty]:
     with Faulty(inputs["out"], inputs["scratch"]) as process:
         yield process
 
@@ -127,7 +180,7 @@ def files(out: Path) -> dict[str, Any]:
         if any(part.startswith(".") for part in path.relative_to(out).parts):
             continue
         content = path.read_bytes()
-        if path.name == APPENDED:  # without how far each run came
+        if path.name == APPENDED[0]:  # without how far each run came
             content = b"".join(each for each in content.splitlines(True) if b'"file"' in each)
         found[name] = content.count(b"<tr>") if name.endswith(".html") else content
         if content == EARLIER:
@@ -148,7 +201,7 @@ def spread(calls: int, most: int) -> list[int]:
     ],
 )
 def test_no_file_is_half_written(
-    name: str, how: str, faulty: Faulty, inputs: dict[str, Path]
+    name: str, how: str, faulty: Faulty, inputs: dict[str, Any], archive: Archive
 ) -> None:
     writer, out = WRITERS[name], inputs["out"]
     if find_spec(writer.needs) is None:
@@ -161,15 +214,18 @@ def test_no_file_is_half_written(
     def begin() -> None:
         shutil.rmtree(out)
         out.mkdir()
+        if writer.holds:
+            shutil.copytree(inputs[writer.holds], out, dirs_exist_ok=True)
         if writer.replaces:
             (out / writer.replaces).parent.mkdir(exist_ok=True)
             (out / writer.replaces).write_bytes(EARLIER)
 
     begin()
+    before = files(out)
     code, calls = run(NEVER, how)
     assert code == NOT_REACHED
     whole = files(out)
-    assert whole
+    assert whole != before
     assert calls >= 2
     assert EARLIER not in whole.values()
     for nth in spread(calls, MOST_ALLOCATIONS if how == "memory" else MOST):
@@ -180,12 +236,43 @@ def test_no_file_is_half_written(
             assert code in (0, 1, NOT_REACHED, -signal.SIGABRT), nth
             begin()
         else:
-            assert code in ((-signal.SIGKILL,) if how == "kill" else (1, NOT_REACHED)), nth
+            if not (how == "fail" and code == 0 and left == whole):  # it found another way
+                assert code in ((-signal.SIGKILL,) if how == "kill" else (1, NOT_REACHED)), nth
             for path, content in left.items():
                 if path.endswith(APPENDED):
                     assert whole[path].startswith(content), (nth, path)
+                elif path.endswith((PART, f"{PART}.etag")):
+                    sent = archive.body if path.endswith(PART) else str(archive.etag).encode()
+                    assert sent.startswith(content), (nth, path)
                 elif ".partial." not in path:  # which replay keeps, and says so
-                    assert content in (EARLIER, whole.get(path)), (nth, path)
+                    assert content in (before.get(path), whole.get(path)), (nth, path)
         assert run(NEVER, how)[0] == NOT_REACHED, f"a rerun completes after {nth}"
         assert files(out) == whole, nth
         assert not list(out.rglob(".*partial*")), nth
+
+
+@pytest.mark.parametrize("how", ["fail", "kill"])
+def test_a_resumed_download_is_never_mixed_with_other_content(
+    how: str, faulty: Faulty, inputs: dict[str, Any], archive: Archive
+) -> None:
+    out = inputs["out"]
+    command = ["-c", DOWNLOAD.format(**inputs)]
+
+    def begin() -> None:
+        shutil.rmtree(out)
+        out.mkdir()
+        archive.body, archive.etag = MODEL, '"one"'
+        (out / "repghostnet_100.onnx.part").write_bytes(MODEL[: len(MODEL) // 2])
+        (out / "repghostnet_100.onnx.part.etag").write_text('"one"')
+
+    begin()
+    code, calls = faulty.run(NEVER, how, command)
+    assert code == NOT_REACHED
+    for nth in range(1, calls + 1):
+        begin()
+        faulty.run(nth, how, command)
+        if (out / "repghostnet_100.onnx").exists():
+            continue
+        archive.body, archive.etag = MODEL[:16] + MODEL[:15:-1], '"two"'
+        assert faulty.run(NEVER, how, command)[0] == NOT_REACHED, nth
+        assert (out / "repghostnet_100.onnx").read_bytes() == archive.body, nth

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,6 +80,17 @@ rclpy.spin(node)
 """
 
 
+@contextmanager
+def manager() -> Iterator[Any]:
+    """Run a process that prints which statuses it hears of; it is killed, stopped or not."""
+    command = [sys.executable, "-c", _MANAGER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 class Talker(LifecycleNode):
     """Publishes the same message as a bond does at its end."""
 
@@ -110,33 +122,27 @@ def test_the_last_message_reaches_a_subscriber_that_was_held_up(
     robot: Robot, make: Callable[[Robot], Any]
 ) -> None:
     """The publisher is not destroyed before the subscriber has the message."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _MANAGER], stdout=subprocess.PIPE, text=True
-    ) as manager:
-        assert manager.stdout is not None
+    with manager() as process:
+        heard = process.stdout
         publisher = make(robot)
-        assert manager.stdout.readline() == "True\n"
-        manager.send_signal(signal.SIGSTOP)
+        assert heard.readline() == "True\n"
+        process.send_signal(signal.SIGSTOP)
         closing = threading.Thread(target=publisher.close)
         closing.start()
         closing.join(0.2)
         assert closing.is_alive()
-        manager.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         closing.join(WAIT)
-        assert "False\n" in iter(manager.stdout.readline, "")
-        manager.kill()
+        assert "False\n" in iter(heard.readline, "")
 
 
 def test_a_bond_is_ended_though_the_manager_hangs(robot: Robot) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", _MANAGER], stdout=subprocess.PIPE, text=True
-    ) as manager:
-        assert manager.stdout is not None
+    with manager() as process:
+        heard = process.stdout
         bond = Bond(robot.node)
-        assert manager.stdout.readline() == "True\n"
-        manager.send_signal(signal.SIGSTOP)
+        assert heard.readline() == "True\n"
+        process.send_signal(signal.SIGSTOP)
         bond.close()
-        manager.kill()
 
 
 def test_without_a_manager_there_is_no_bond(robot: Robot) -> None:

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from repghost_ros.errors import ConversionError, FrameError
+from repghost_ros.output import replacing
 from repghost_ros.sources.pictures import find, is_video, read_image
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy, to_nv12, to_rgb
 from repghost_ros.zoo.own import digest
@@ -139,7 +140,8 @@ def calibrate(
             continue
         # The number distinguishes pictures of the same name.
         made[path] = folder / f"{number:05d}_{path.stem}.rgb"
-        (tensor[::-1] if channel_order == "bgr" else tensor).tofile(made[path])
+        with replacing(made[path]) as partial:
+            (tensor[::-1] if channel_order == "bgr" else tensor).tofile(partial)
     if not made:
         why = f", such as {skipped[0][1]}" if skipped else ", only videos"
         raise ConversionError(

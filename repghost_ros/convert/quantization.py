@@ -24,6 +24,7 @@ from repghost_ros.engine.activation import activation_of
 from repghost_ros.engine.results import decision, probabilities
 from repghost_ros.errors import ConversionError, FrameError, need
 from repghost_ros.graphs.graph import load, save
+from repghost_ros.output import replacing
 from repghost_ros.zoo.model_file import read_model_file
 from repghost_ros.zoo.onnx_graph import model_bytes
 
@@ -141,15 +142,16 @@ def quantize(model: Path, calibration: Calibration, out: Path) -> Path:
         try:
             onnx.save(_with_channel_scales(load(model)), prepared)
             shapes.quant_pre_process(prepared, prepared, skip_symbolic_shape=True)
-            quantization.quantize_static(
-                prepared,
-                str(path),
-                Reader(),
-                quant_format=quantization.QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-            )
+            with replacing(path) as partial:
+                quantization.quantize_static(
+                    prepared,
+                    str(partial),
+                    Reader(),
+                    quant_format=quantization.QuantFormat.QDQ,
+                    per_channel=True,
+                    activation_type=quantization.QuantType.QUInt8,
+                    weight_type=quantization.QuantType.QInt8,
+                )
         except Exception as error:  # the converter and the quantizer raise many unrelated types
             raise ConversionError(f"'{model}' cannot be quantized: {error}") from error
     return path

@@ -261,7 +261,8 @@ def _read(path: Path, key: str) -> dict[tuple[str, str], Prediction]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         text = file.read()
     whole = text[: text.rfind("\n") + 1]
-    if not whole.startswith(",".join(_COLUMNS)):
+    header = ",".join(_COLUMNS)
+    if not (text.startswith(header) or header.startswith(text)):  # which may have broken off
         raise SourceError(
             f"'{path}' is not of this version of the command: choose another folder, or remove it"
         )

@@ -77,11 +77,11 @@ def _receive(url: str, part: Path, validator: Path, progress: Progress | None) -
         total = _total(response, begun if resumed else 0)
         if not resumed:  # before its validator: the old bytes must never pass for the new file's
             part.unlink(missing_ok=True)
-        etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
-        if etag:
-            validator.write_text(etag, encoding="latin-1")
-        else:
-            validator.unlink(missing_ok=True)
+            etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            if etag:
+                validator.write_text(etag, encoding="latin-1")
+            else:
+                validator.unlink(missing_ok=True)
         # Unbuffered, so that everything received survives the process.
         with part.open("ab" if resumed else "wb", buffering=0) as file:
             while chunk := response.read1(

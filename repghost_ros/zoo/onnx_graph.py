@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from repghost_ros.files import sha256
+from repghost_ros.output import replacing
 from repghost_ros.zoo.protobuf import fields, mapped, message, text
 
 _MODEL_GRAPH, _MODEL_METADATA, _GRAPH_NODE, _GRAPH_OUTPUT = 7, 14, 1, 12
@@ -130,8 +131,8 @@ def copy_model(path: Path, copy: Path) -> None:
     """
     for file in model_files(path):
         target = copy if file == path else copy.parent / file.relative_to(path.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        with replacing(target) as partial:
+            shutil.copyfile(file, partial)
 
 
 def _read_node(node: memoryview, nodes: dict[str, Node], weights: set[str]) -> None:

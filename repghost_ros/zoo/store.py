@@ -35,6 +35,7 @@ from repghost_ros.files import (
     sha256,
     sidecar_of,
 )
+from repghost_ros.output import synchronize
 from repghost_ros.paths import share
 from repghost_ros.zoo.binary import read_compiled
 from repghost_ros.zoo.catalogue import (
@@ -282,6 +283,7 @@ class ModelStore:
         if remark:
             part.unlink()
         else:
+            synchronize(part)
             part.replace(path)
         validator.unlink(missing_ok=True)
         record(path, remark)

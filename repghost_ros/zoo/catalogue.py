@@ -22,9 +22,9 @@ _WEIGHTS = "https://huggingface.co/"
 _Figures = tuple[float, float, float, float, float, float]
 """Of Published, in its order."""
 _PREDICTED: Mapping[str, Predicted] = {
-    "50": Predicted(637.4, {1: 526.6}),
-    "58": Predicted(698.8, {1: 572.0}),
-    "80": Predicted(839.4, {1: 671.6}),
+    "50": Predicted(637.4, {1: 526.6, 4: 944.0}),
+    "58": Predicted(698.8, {1: 572.0, 4: 1098.6}),
+    "80": Predicted(839.4, {1: 671.6, 4: 1325.6}),
     "100": Predicted(1006.3, {1: 822.1, 4: 1679.0}),
     "111": Predicted(1084.7, {1: 912.4, 4: 1803.5}),
     "130": Predicted(1312.6, {1: 1069.9, 4: 2191.0}),

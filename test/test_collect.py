@@ -223,6 +223,59 @@ def test_beside_the_node_its_answers_decide(tmp_path: Path) -> None:
     assert len({entry["stamp_ns"] for entry in entries}) == 2
 
 
+def test_boxes_of_a_live_detector_are_collected_and_taught(tmp_path: Path, capsys: Any) -> None:
+    """Over DDS: what the boxes show becomes pictures, which are labeled and taught."""
+    from helpers.detections import SIDE, array, street
+    from helpers.graph import Robot, image, wait_until
+    from vision_msgs.msg import Detection2DArray
+
+    out, signs = tmp_path / "own", ("stop", "yield")
+    robot = Robot()
+    try:
+        arguments = ["/image", "--detections", "/boxes", "--out", str(out), "--change", "0"]
+        collecting = subprocess.Popen(
+            [sys.executable, "-m", "repghost_ros.cli", "collect", *arguments, "--most", "24"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        images, arrays = robot.publisher(), robot.publisher("boxes", Detection2DArray)
+        stamp = itertools.count(1)
+
+        def ended() -> bool:
+            number = next(stamp)
+            picture, boxes = street(signs, seed=number)
+            message = image(picture, number)
+            images.publish(message)
+            arrays.publish(array(message.header, boxes))
+            return collecting.poll() is not None
+
+        wait_until(ended, "24 pictures")
+        told, errors = collecting.communicate()
+    finally:
+        robot.close()
+    assert collecting.returncode == 0, errors
+    assert "holds as many pictures as it may" in told
+    kept = {entry["file"]: entry["stamp_ns"] for entry in read_record(out) if "file" in entry}
+    assert len(kept) == 24
+    for file, stamp_ns in kept.items():
+        shown = cv2.imread(str(out / file))
+        assert shown.shape == (SIDE, SIDE, 3)
+        picture, _ = street(signs, seed=stamp_ns // 10**9)
+        halves = dict(zip(signs, np.hsplit(picture, 2)))
+        label = min(signs, key=lambda name: cv2.absdiff(shown, halves[name]).mean())
+        assert cv2.absdiff(shown, halves[label]).mean() < 4  # through planes of Y, U and V
+        (out / label).mkdir(exist_ok=True)
+        (out / file).rename(out / label / Path(file).name)
+    model = tmp_path / "signs.onnx"
+    assert main(["teach", str(out), "--out", str(model), "--model", str(DEMO)]) == 0
+    capsys.readouterr()
+    cv2.imwrite(str(tmp_path / "new.png"), street(signs, seed=99)[0][:, :SIDE])
+    assert main(["classify", str(tmp_path / "new.png"), "--model", str(model), "--json"]) == 0
+    (answered,) = json.loads(capsys.readouterr().out)["results"]
+    assert answered["results"][0]["class_id"] == "stop"
+
+
 def test_answers_are_those_to_a_topic(bag: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["collect", str(bag), "--answers", "/a", "--out", str(tmp_path / "own")]) == 2
     assert "--answers is for a topic" in capsys.readouterr().err

@@ -5,7 +5,8 @@ Without a rule, every frame is kept that shows something new; --below, --margin,
 keep those that fit one of them. Pictures are written to DIR/unlabeled as they came. Interrupted, the
 next run goes on where this one ended. `repghost label DIR` is next.
 
-Of a bag with a detector's boxes, --detections TOPIC collects the boxes instead of whole frames.
+Of a bag or an image topic, --detections TOPIC collects what a detector's boxes show instead of whole
+frames.
 
 On a robot, --answers TOPIC takes the node's own answers, so that nothing is classified twice. The
 command then gives way to every other program, the node first.
@@ -215,8 +216,10 @@ def run(options: argparse.Namespace) -> CollectReport:
     is_topic = _is_topic(options.source)
     if options.answers and not is_topic:
         raise UsageError(f"--answers is for a topic, and '{options.source}' is none")
-    if options.detections and (is_topic or not is_bag(Path(options.source))):
-        raise UsageError(f"--detections is for a bag, and '{options.source}' is none")
+    if options.detections and not (is_topic or is_bag(Path(options.source))):
+        raise UsageError(f"--detections is for a bag or a topic, and '{options.source}' is neither")
+    if options.detections and options.answers:
+        raise UsageError("--answers is of whole images: leave it out beside --detections")
     return CollectReport(options, is_topic or is_live(options.source))
 
 
@@ -236,6 +239,15 @@ def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
     source = options.source
     if _is_topic(source):
         listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
+        if options.detections:
+            about = (options.detections, matcher(options), box_choice(options), options.ros_args)
+            arrays = enumerate(listening.crops(source, *about))
+            return (
+                Item(None, read, stamp_ns)
+                for number, shown in arrays
+                if number % options.every == 0
+                for read, stamp_ns in shown
+            )
         made = enumerate(listening.image_readers(source, options.ros_args))
         return (Item(None, read) for number, read in made if number % options.every == 0)
     if is_live(source):

@@ -18,7 +18,6 @@ from repghost_ros.engine.model import Model, ModelSpec
 from repghost_ros.engine.results import Reporting
 from repghost_ros.engine.threads import cores, threads_beside
 from repghost_ros.errors import ParameterError, RepghostError, UsageError, need
-from repghost_ros.sources.bags import Recorded
 from repghost_ros.vision.boxes import BoxChoice
 from repghost_ros.vision.nv12 import COLOR_RANGES, INTERPOLATIONS, RESIZE_POLICIES
 from repghost_ros.vision.view import View
@@ -391,6 +390,6 @@ def box_choice(options: argparse.Namespace) -> BoxChoice:
     return BoxChoice(options.detections_scale, classes, options.detections_max)
 
 
-def matcher(options: argparse.Namespace) -> Matcher[Recorded, Recorded]:
-    """Return what matches a bag's images and boxes within the options' tolerance."""
+def matcher(options: argparse.Namespace) -> Matcher[Any, Any]:
+    """Return what matches images and boxes within the options' tolerance."""
     return Matcher(round(options.detections_tolerance * 1e9))

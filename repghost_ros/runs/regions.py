@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -147,18 +147,29 @@ def crops(
         try:
             boxes = _boxes(array, array_type)
             if index % every == 0:
-                frame = image.frame().decoded()
-                for number, roi in choice.rois(boxes, frame.width, frame.height).items():
-                    read = (
-                        partial(_refuse, roi)
-                        if isinstance(roi, FrameError)
-                        else partial(frame.crop, *roi)
-                    )
+                for number, read in box_readers(image.frame(), boxes, choice):
                     yield first + number, image.stamp_ns, read
         except FrameError as error:
             boxes = []
             yield first, image.stamp_ns, partial(_refuse, error)
         first += len(boxes) or 1
+
+
+def box_readers(
+    frame: Frame, boxes: Sequence[Box], choice: BoxChoice
+) -> Iterator[tuple[int, Callable[[], Frame]]]:
+    """Yield the chosen boxes by their number, with what returns their part or raises why there is none.
+
+    Raises:
+        FrameError: the frame cannot be decoded.
+
+    """
+    frame = frame.decoded()
+    for number, roi in choice.rois(boxes, frame.width, frame.height).items():
+        if isinstance(roi, FrameError):
+            yield number, partial(_refuse, roi)
+        else:
+            yield number, partial(frame.crop, *roi)
 
 
 def _refuse(error: FrameError) -> Frame:

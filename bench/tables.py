@@ -74,6 +74,16 @@ def cameras(rows: list[dict[str, Any]]) -> str:
     return _table(*table)
 
 
+def regions(rows: list[dict[str, Any]]) -> str:
+    """Images a second and latency by boxes, beside the device's limit."""
+    table = [["boxes", "device alone", "sent", "answered", "p50 ms", "p99 ms"]]
+    for row in rows:
+        rates = (f"{row[name]:.0f}" for name in ("limit", "sent", "fps"))
+        times = (f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms"))
+        table.append([str(row["boxes"]), *rates, *times])
+    return _table(*table)
+
+
 def markdown(results: dict[str, Any]) -> str:
     """All of them, each with its caption."""
     figures = results["node"]
@@ -93,5 +103,7 @@ def markdown(results: dict[str, Any]) -> str:
             f"From publication to the answer's arrival, one camera at {CAMERA_RATE} fps, size 100, "
             f"default parameters: p50 {late['p50_ms']:.1f} ms, of which the device takes "
             f"{late['device_ms']:.2f}; p99 {late['p99_ms']:.1f} ms.",
+            "Images a second with a detector's boxes:",
+            regions(results["regions"]["throughput"]),
         )
     )

@@ -241,7 +241,7 @@ def _items(options: argparse.Namespace, opened: ExitStack) -> Iterator[Item]:
         listening = need("repghost_ros.ros.listening", "source a ROS 2 installation")
         if options.detections:
             about = (options.detections, matcher(options), box_choice(options), options.ros_args)
-            arrays = enumerate(listening.crops(source, *about))
+            arrays = enumerate(listening.detected(source, *about))
             return (
                 Item(None, read, stamp_ns)
                 for number, shown in arrays

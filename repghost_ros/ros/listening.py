@@ -51,7 +51,7 @@ def image_readers(topic: str, ros_args: list[str]) -> Iterator[Read]:
                 yield partial(from_serialized, newest.pop())
 
 
-def crops(
+def detected(
     topic: str,
     detections: str,
     matcher: Matcher[Serialized, BoxArray],

@@ -105,9 +105,9 @@ def test_models_in_the_store_are_timed_beside_what_is_published(
         *[("100", "predicted", 1)] * 3,
     ]
     predicted = MODELS["100"].predicted
-    assert predicted.published_us is not None
+    assert predicted.exported_us is not None
     assert [(timing["batch"], timing["latency_ms"]) for timing in measured[-3:]] == [
-        (1, predicted.published_us / 1e3),
+        (1, predicted.exported_us / 1e3),
         (1, predicted.fused_us[1] / 1e3),
         (4, predicted.fused_us[4] / 1e3),
     ]

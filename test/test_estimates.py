@@ -45,8 +45,8 @@ summary = {{"latency (us)": 500.0, "FPS": 2000.0, "DDR bytes per frame": 10**6}}
 def test_the_catalogue_has_what_was_predicted() -> None:
     known = {}
     for size, model in MODELS.items():
-        if model.predicted.published_us is not None:
-            known[size, "as exported"] = model.predicted.published_us
+        if model.predicted.exported_us is not None:
+            known[size, "as exported"] = model.predicted.exported_us
         for batch, latency_us in model.predicted.fused_us.items():
             known[size, "fused" if batch == 1 else f"fused, batch {batch}"] = latency_us
     compiled = [each for each in read()[0] if not each.refused]

@@ -31,7 +31,7 @@ def front_table() -> str:
     for name in (*front(), *(size for size in REPGHOST if size not in front())):
         record = MODELS[name]
         predicted, published = record.predicted, record.published
-        exported = predicted.published_us
+        exported = predicted.exported_us
         rows.append(
             (
                 f"**{name}**" if name in front() else name,

@@ -110,8 +110,8 @@ def _predicted(model: str) -> Iterator[Timing]:
         return
     published, predicted = MODELS[model].published, MODELS[model].predicted
     variants = [(f"fused, batch {batch}", batch, us) for batch, us in predicted.fused_us.items()]
-    if predicted.published_us is not None:
-        variants.insert(0, ("as exported", 1, predicted.published_us))
+    if predicted.exported_us is not None:
+        variants.insert(0, ("as exported", 1, predicted.exported_us))
     for variant, batch, us in variants:
         params = published.params_m if published else None
         about = (model, _PREDICTED.format(variant), "BPU", INFERENCE, params)

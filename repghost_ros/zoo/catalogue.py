@@ -30,12 +30,12 @@ _PREDICTED: Mapping[str, Predicted] = {
     "130": Predicted(1312.6, {1: 1069.9, 4: 2191.0}),
     "150": Predicted(1506.2, {1: 1255.0, 4: 2624.8}),
     "200": Predicted(2172.1, {1: 1767.9, 4: 3788.2}),
-    "mobileone_s0": Predicted(None, {1: 401.3, 4: 1243.4}),
+    "mobileone_s0": Predicted(1793.3, {1: 401.3, 4: 1243.4}),
     "mobilenetv4_conv_small": Predicted(637.0, {1: 637.0, 4: 1273.2}),
-    "mobileone_s1": Predicted(None, {1: 917.7, 4: 3093.6}),
-    "repvit_m0_9": Predicted(None, {1: 1066.4, 4: 3243.7}),
-    "repvit_m1_0": Predicted(None, {1: 1410.7, 4: 4107.4}),
-    "repvit_m1_1": Predicted(None, {1: 1671.6, 4: 4873.7}),
+    "mobileone_s1": Predicted(1774.1, {1: 917.7, 4: 3093.6}),
+    "repvit_m0_9": Predicted(1830.3, {1: 1066.4, 4: 3243.7}),
+    "repvit_m1_0": Predicted(2137.6, {1: 1410.7, 4: 4107.4}),
+    "repvit_m1_1": Predicted(2451.0, {1: 1671.6, 4: 4873.7}),
 }
 
 

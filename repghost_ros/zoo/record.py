@@ -57,8 +57,8 @@ class Predicted:
     `make board-estimates` computes these, see docs/board-estimates.md.
     """
 
-    published_us: float | None = None
-    """Microseconds of one inference on the BPU, of the model as it is published, with its branches."""
+    exported_us: float | None = None
+    """Microseconds of one inference on the BPU, of the model as exported, with its branches."""
     fused_us: Mapping[int, float] = field(default_factory=dict)
     """The same of the fused model, of all pictures of a batch, by the pictures of the batch."""
 

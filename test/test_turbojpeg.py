@@ -263,3 +263,29 @@ def test_zeros_behind_a_complete_picture_are_harmless(way: str, tail: str) -> No
         data = cv2.imencode(".jpg", bgr, WAYS[way])[1].tobytes()
         frame = read(data[:-2] + TAILS[tail])
         np.testing.assert_array_equal(frame.planes[0], read(data).planes[0])
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_no_byte_of_a_damaged_jpeg_is_left_undecoded(
+    progressive: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error behind a warning has a warning's code, and leaves planes as they were allocated."""
+    coarse = np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    whole = cv2.imencode(".jpg", cv2.resize(coarse, (19, 18)), options)[1].tobytes()
+    refused = 0
+    for at in range(len(whole)):
+        damaged = whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
+        decoded = []
+        for value in (0, 255):
+            monkeypatch.setattr(np, "empty", lambda shape, dtype, v=value: np.full(shape, v, dtype))
+            decoded.append(turbojpeg.decode(damaged))
+            monkeypatch.undo()
+        one, other = decoded
+        assert (one is None) == (other is None), at
+        if one is None or other is None:
+            refused += 1
+            continue
+        for mine, others in zip(one.planes, other.planes, strict=True):
+            np.testing.assert_array_equal(mine, others, f"byte {at}: {one.warning}")
+    assert 0 < refused < len(whole)

@@ -21,7 +21,12 @@ INSTALL = "sudo apt install libturbojpeg (Ubuntu) or libturbojpeg0 (Debian)"
 
 _YCBCR, _GREY = 1, 2  # TJCS_*
 _CMYK = 11  # TJPF_CMYK
-_WARNING = 0  # TJERR_WARNING
+_WARNINGS = (
+    *("Corrupt JPEG data", "Premature end of JPEG file", "Inconsistent progression sequence"),
+    *("Invalid SOS parameters", "Unknown Adobe color transform", "Warning: unknown JFIF revision"),
+)
+"""What libjpeg's warnings begin with. TJERR_WARNING does not tell them from errors: an error behind a
+warning has that code, too, and leaves the planes half written."""
 _SIGNATURES = {
     "tjInitDecompress": ([], c_void_p),
     "tjDestroy": ([c_void_p], c_int),
@@ -33,7 +38,6 @@ _SIGNATURES = {
     "tjDecompress2": ([c_void_p, c_char_p, c_ulong, c_void_p, *5 * [c_int]], c_int),
     "tjPlaneWidth": ([c_int, c_int, c_int], c_int),
     "tjPlaneHeight": ([c_int, c_int, c_int], c_int),
-    "tjGetErrorCode": ([c_void_p], c_int),
     "tjGetErrorStr2": ([c_void_p], c_char_p),
 }
 
@@ -89,8 +93,14 @@ def _read_header(turbo: ctypes.CDLL, handle: int, data: bytes) -> JpegHeader | N
     values = [c_int() for _ in JpegHeader._fields]
     # Warnings about the header also give a non-zero status, but its values are valid.
     status = turbo.tjDecompressHeader3(handle, data, len(data), *map(byref, values))
-    fatal = status and turbo.tjGetErrorCode(handle) != _WARNING
+    fatal = status and not _message(turbo, handle).startswith(_WARNINGS)
     return None if fatal else JpegHeader(*(value.value for value in values))
+
+
+def _message(turbo: ctypes.CDLL, handle: int) -> str:
+    """Return libjpeg's first warning, or the error that ended its work."""
+    message: bytes = turbo.tjGetErrorStr2(handle)
+    return message.decode()
 
 
 def decode(data: bytes, shrink: int = 1) -> Decoded | None:
@@ -127,9 +137,9 @@ def decode(data: bytes, shrink: int = 1) -> Decoded | None:
         addresses = (c_void_p * 3)(*(plane.ctypes.data for plane in planes))
         warning = ""
         if turbo.tjDecompressToYUVPlanes(*read, addresses, width, None, height, 0):
-            if turbo.tjGetErrorCode(handle) != _WARNING:
+            warning = _message(turbo, handle)
+            if not warning.startswith(_WARNINGS):
                 return None
-            warning = turbo.tjGetErrorStr2(handle).decode()
         # Y covers as many pixels as U and V, which may be more than the picture's.
         return Decoded((planes[0][:height, :width], *planes[1:]), warning)
     finally:

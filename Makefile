@@ -60,8 +60,8 @@ bench: venv ## speed, as ratios in one run
 board-estimates: torch ## what the vendor's compiler predicts of the models to choose from; needs `make toolchain`
 	@$(ENV) && python -m bench.estimates
 
-soak: venv ## a thousand cycles up and down, then ten minutes of faults in which every frame is accounted for
-	@$(ENV) && REPGHOST_CYCLES=1000 pytest -q --timeout 1800 test/test_cycles.py && python -m bench.soak
+soak: venv ## a thousand cycles up and down, then twelve minutes of faults; every frame is accounted for
+	@$(ENV) && REPGHOST_CYCLES=1000 pytest -q --timeout 1800 test/test_cycles.py && python -m bench.soak && python -m bench.detector
 
 docs: venv ## the documentation as a site, in build/site; needs npm once
 	@tools/fetch_mermaid.sh && $(ENV) && pip install -qq -r tools/requirements-docs.txt && \

@@ -20,6 +20,7 @@ from helpers.networks import ending_in
 from helpers.pictures import sign_folder
 from helpers.weights import scaled_apart
 
+from emulator.board import DEMO_US
 from repghost_ros import open_model
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import OnnxBackend
@@ -28,7 +29,7 @@ from repghost_ros.backends.toolchain import find_toolchain
 from repghost_ros.cli import main
 from repghost_ros.convert import certificate
 from repghost_ros.convert.calibration import calibrate
-from repghost_ros.convert.compilation import METHODS, compile_bin, prepare
+from repghost_ros.convert.compilation import METHODS, compile_bin, prediction, prepare
 from repghost_ros.errors import BackendError, DependencyError
 from repghost_ros.graphs.fusing import is_fused
 from repghost_ros.paths import share
@@ -274,6 +275,24 @@ def test_a_model_that_eight_bits_destroy_is_prepared_for_them(signs: Path, tmp_p
     assert told["remedy"].startswith("equalized")
     assert told["passed"]
     assert "prepared for eight bits" in told["why"]
+
+
+@pytest.mark.usefixtures("unoptimized")
+def test_layers_are_kept_at_int16(signs: Path, tmp_path: Path) -> None:
+    """The toolchain takes the setting: closer to float than eight bits, and predicted to be slower."""
+    layers = [node.name for node in onnx.load(DEMO).graph.node if node.op_type == "Conv"]
+    tensors = calibrate(signs, tmp_path, samples=20)
+    job = prepare(DEMO, "demo", tensors, tmp_path, method=METHODS["max"], int16=layers[-8:])
+    compile_bin(job, find_toolchain())
+    assert read_model_file(job.bin).for_simulation()
+    assert prediction(job).latency_us > DEMO_US[1]
+    pictures = frames(34, 5)
+    of_float = answer(OnnxBackend(DEMO), pictures)
+    eight, wider = (
+        np.abs(answer(QuantizedBackend(path), pictures) - of_float).mean()
+        for path in (DEMO_QUANTIZED, job.quantized)
+    )
+    assert wider < eight
 
 
 @pytest.mark.usefixtures("unoptimized")

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from repghost_ros.errors import BackendError, FrameError, ParameterError, StoreE
 from repghost_ros.paths import share
 from repghost_ros.sources.pictures import PictureError, read_image
 from repghost_ros.sources.signs import render
+from repghost_ros.zoo.catalogue import MODELS
 
 ROOT = Path(__file__).parent.parent
 
@@ -360,3 +362,15 @@ def test_a_users_program_has_types(tmp_path: Path) -> None:
     assert "Success" in check_types(tmp_path / "users.py", USERS_PROGRAM)
     told = check_types(tmp_path / "wrong.py", "import repghost_ros\nrepghost_ros.open_model(1.5)\n")
     assert "wrong.py:2: error: Argument 1" in told
+
+
+def test_the_crop_is_as_large_as_the_record_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RepViT, for one, is evaluated on 95 % of the short side, RepGhost on 87.5 %."""
+    record = MODELS["100"]
+    whole = replace(record.preprocessing, crop_share=1.0)
+    monkeypatch.setitem(MODELS, "demo", replace(record, preprocessing=whole))
+    picture = render("stop", np.random.default_rng(3), 320, 240)
+    with repghost_ros.open_model("demo", backend="onnx") as model:
+        cropped = model.scores(picture, View(resize="crop"))
+        square = model.scores(picture[:, 40:280], View(resize="stretch"))
+        np.testing.assert_array_equal(cropped, square)

@@ -16,8 +16,8 @@ import numpy as np
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.cdr import Serialized
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import ColorRange, Plan, ResizePolicy
-from repghost_ros.vision.view import View
+from repghost_ros.vision.nv12 import ColorRange, Plan
+from repghost_ros.vision.view import USUAL, Fit, View
 from repghost_ros.zoo.model_file import ModelFile
 from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
@@ -156,14 +156,14 @@ class Slot(ABC):
         color_range: ColorRange,
         *,
         rank: bool,
-        resize: ResizePolicy = "stretch",
+        fit: Fit = USUAL,
     ) -> Iterator[Inferred[AnyQuery] | Refused[AnyQuery] | Failed[AnyQuery]]:
         """Read, convert and infer several frames in one inference.
 
         Args:
             batch: no more than `inputs`.
             color_range: BT.601 range of the NV12 that the model wants.
-            resize: what the resize policy `auto` means.
+            fit: how the model wants pictures to be fitted to its input.
             rank: whether the best classes may be found here: the model's outputs are logits.
 
         Yields:
@@ -175,7 +175,7 @@ class Slot(ABC):
         for request in batch:
             number, started = len(converted), time.monotonic()
             try:
-                frame, _ = convert(request, self.inputs[number], color_range, resize)
+                frame, _ = convert(request, self.inputs[number], color_range, fit)
             except Exception as error:
                 yield unconverted(request, error)
             else:
@@ -212,7 +212,7 @@ def unconverted(request: AnyQuery, error: Exception) -> Refused[AnyQuery] | Fail
 
 
 def convert(
-    request: Query, nv12: np.ndarray, color_range: ColorRange, resize: ResizePolicy
+    request: Query, nv12: np.ndarray, color_range: ColorRange, fit: Fit
 ) -> tuple[Frame, Plan]:
     """Write what the model sees of a request's frame into an input.
 
@@ -224,7 +224,7 @@ def convert(
 
     """
     frame = request.view.crop(request.read(request.message))
-    plan = request.view.plan(frame, nv12, color_range, auto=resize)
+    plan = request.view.plan(frame, nv12, color_range, fit)
     plan.run()
     return frame, plan
 

@@ -62,7 +62,8 @@ from repghost_ros.backends.hb_dnn import (
 )
 from repghost_ros.errors import BackendError
 from repghost_ros.vision.frame import Frame
-from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
+from repghost_ros.vision.nv12 import ColorRange
+from repghost_ros.vision.view import USUAL, Fit
 from repghost_ros.zoo.binary import look_at
 from repghost_ros.zoo.model_file import ModelFile
 
@@ -421,16 +422,16 @@ class LibdnnSlot(Slot):
         color_range: ColorRange,
         *,
         rank: bool,
-        resize: ResizePolicy = "stretch",
+        fit: Fit = USUAL,
     ) -> Iterator[Inferred[AnyQuery] | Refused[AnyQuery] | Failed[AnyQuery]]:
         """Read, convert and infer several frames in one inference; see `Slot.run`."""
         if self._helper is None:
-            yield from super().run(batch, color_range, rank=rank, resize=resize)
+            yield from super().run(batch, color_range, rank=rank, fit=fit)
             return
         running: list[_Running[AnyQuery]] = []
         for request in batch:
             number, message = len(running), request.serialized
-            known = self._conversions.first((request.view, color_range, resize))
+            known = self._conversions.first((request.view, color_range, fit))
             made = self._pass_type(nv12=self._addresses[number], number=number)
             one = _Running(request, made, known)
             if rank and (ranking := request.ranking) and ranking.top_k <= native.MOST_CLASSES:
@@ -439,7 +440,7 @@ class LibdnnSlot(Slot):
                 assert message.memory is not None
                 made.conversions = known.address
                 made.message, made.length = message.memory.address, message.memory.size
-            elif (reason := self._convert(one, color_range, resize)) is not None:
+            elif (reason := self._convert(one, color_range, fit)) is not None:
                 yield unconverted(request, reason)
                 continue
             running.append(one)
@@ -452,24 +453,24 @@ class LibdnnSlot(Slot):
                 return
             if other is None:
                 break
-            if (reason := self._convert(other, color_range, resize)) is not None:
+            if (reason := self._convert(other, color_range, fit)) is not None:
                 running.remove(other)
                 yield unconverted(other.request, reason)
         for one in running:
             yield one.inferred()
 
     def _convert(
-        self, one: _Running[AnyQuery], color_range: ColorRange, resize: ResizePolicy
+        self, one: _Running[AnyQuery], color_range: ColorRange, fit: Fit
     ) -> Exception | None:
         """Fill a frame's own input in Python, or return why that cannot be done."""
         one.native.message, request = None, one.request
         try:
-            one.seen, plan = convert(request, self.inputs[one.native.number], color_range, resize)
+            one.seen, plan = convert(request, self.inputs[one.native.number], color_range, fit)
         except Exception as error:
             return error
         one.native.converted = time.monotonic()
         if request.serialized is not None:
-            view = (request.view, color_range, resize)
+            view = (request.view, color_range, fit)
             self._conversions.learn(view, request.serialized, one.seen, plan)
         return None
 

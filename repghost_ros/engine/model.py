@@ -33,7 +33,7 @@ from repghost_ros.errors import BackendError, FrameError, LabelsError, Parameter
 from repghost_ros.vision.boxes import Box, BoxChoice
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
-from repghost_ros.vision.view import View
+from repghost_ros.vision.view import Fit, View
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
@@ -158,9 +158,14 @@ class Model(AbstractContextManager["Model"]):
         return self.backend.batch
 
     @cached_property
+    def fit(self) -> Fit:
+        """How pictures are fitted to the input: as the file and the record of the catalogue say."""
+        return Fit(self.own.resize or "stretch", self.spec.options.preprocessing.crop_share)
+
+    @property
     def resize(self) -> ResizePolicy:
         """The resize policy where a view does not give one."""
-        return self.own.resize or "stretch"
+        return self.fit.resize
 
     def fitting(self, view: View) -> str:
         """Return how pictures are fitted to the input: the resize policy and, of `auto`, its origin."""
@@ -263,7 +268,7 @@ class Model(AbstractContextManager["Model"]):
 
         """
         ranks = self.activation == "softmax"
-        return map(self._outcome, slot.run(batch, self.color_range, rank=ranks, resize=self.resize))
+        return map(self._outcome, slot.run(batch, self.color_range, rank=ranks, fit=self.fit))
 
     def _outcome(
         self, done: Inferred[AnyRequest] | Refused[AnyRequest] | Failed[AnyRequest]

@@ -37,8 +37,8 @@ COLOR_RANGES: tuple[ColorRange, ...] = get_args(ColorRange)
 Interpolation = Literal["antialiased", "bilinear"]
 RESIZE_POLICIES: tuple[ResizePolicy, ...] = get_args(ResizePolicy)
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
-CROP_MARGIN = 256 / 224
-"""ImageNet's evaluation scales the short side to this many times the side that it then cuts out."""
+CROP_SHARE = 224 / 256
+"""Share of the short side that ImageNet's usual evaluation cuts out of the middle."""
 
 _LUMA = (0.299, 0.587, 0.114)
 _LIMITED_GAINS = (219 / 255, 224 / 255)
@@ -163,18 +163,24 @@ def plan(
     color_range: ColorRange = "full",
     source_color_range: ColorRange = "limited",
     interpolation: Interpolation = "antialiased",
+    crop_share: float = CROP_SHARE,
 ) -> Plan:
-    """Return how `to_nv12` converts a frame; arguments and errors are those of `to_nv12`."""
+    """Return how `to_nv12` converts a frame; other arguments and errors are those of `to_nv12`.
+
+    Args:
+        crop_share: share of the short side that `crop` cuts out, above 0.0, at most 1.0.
+
+    """
     whole_y, whole_uv = y, uv = _planes(out)
     if color_range not in COLOR_RANGES or source_color_range not in COLOR_RANGES:
         raise ValueError(f"color ranges are {' and '.join(COLOR_RANGES)}")
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolations are {' and '.join(INTERPOLATIONS)}")
     height, width = y.shape
-    margin = CROP_MARGIN if resize == "crop" else 1.0
+    margin = 1 / crop_share if resize == "crop" else 1.0
     frame = frame.decoded((math.ceil(width * margin), math.ceil(height * margin)))
     if resize == "crop":
-        frame = _center(frame, width, height)
+        frame = _center(frame, width, height, crop_share)
     elif resize == "letterbox":
         scale = min(width / frame.width, height / frame.height)
         # Even sizes and offsets keep luma and chroma together.
@@ -234,9 +240,9 @@ def _planes(nv12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return nv12[:height], nv12[height:]
 
 
-def _center(frame: Frame, width: int, height: int) -> Frame:
+def _center(frame: Frame, width: int, height: int, share: float) -> Frame:
     """Return the region that ImageNet's evaluation crops, not yet scaled."""
-    scale = min(frame.width, frame.height) / (min(width, height) * CROP_MARGIN)
+    scale = min(frame.width, frame.height) * share / min(width, height)
     scale = min(scale, frame.width / width, frame.height / height)
     # Even sizes keep luma and chroma together.
     inner_width, inner_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))

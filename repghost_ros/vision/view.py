@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from repghost_ros.errors import ParameterError
 from repghost_ros.vision.frame import Frame
 from repghost_ros.vision.nv12 import (
     COLOR_RANGES,
+    CROP_SHARE,
     INTERPOLATIONS,
     RESIZE_POLICIES,
     ColorRange,
@@ -24,6 +25,18 @@ from repghost_ros.vision.nv12 import (
 
 WHOLE = (0, 0, 0, 0)
 """The `roi` that stands for the whole frame."""
+
+
+class Fit(NamedTuple):
+    """How a model wants pictures to be fitted to its input."""
+
+    resize: ResizePolicy = "stretch"
+    """What the resize policy `auto` means."""
+    crop_share: float = CROP_SHARE
+    """Share of the short side that `crop` cuts out, above 0.0, at most 1.0."""
+
+
+USUAL = Fit()
 
 
 @dataclass(frozen=True)
@@ -85,8 +98,7 @@ class View:
         frame: Frame,
         nv12: np.ndarray,
         color_range: ColorRange = "full",
-        *,
-        auto: ResizePolicy = "stretch",
+        fit: Fit = USUAL,
     ) -> Plan:
         """Return how a frame that `crop` returned becomes the model's input.
 
@@ -94,7 +106,7 @@ class View:
             frame: any encoding, any size.
             nv12: uint8 (height * 3 // 2, width) to fill.
             color_range: of `nv12`.
-            auto: what the resize policy `auto` means.
+            fit: what the model wants.
 
         Raises:
             FrameError: a Bayer frame smaller than one cell, or a JPEG that cannot be decoded.
@@ -103,8 +115,9 @@ class View:
         return plan(
             frame,
             nv12,
-            resize=self.policy(auto),
+            resize=self.policy(fit.resize),
             color_range=color_range,
             source_color_range=self.source_color_range,
             interpolation=self.interpolation,
+            crop_share=fit.crop_share,
         )

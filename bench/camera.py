@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from array import array
 from collections.abc import Mapping
@@ -12,13 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import rclpy
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from bench.graph import SMALL, Images
+from bench.participant import Participant
 from repghost_ros.ros import messages
-from repghost_ros.ros.process import fastest_executor, spin
 
 
 @dataclass
@@ -54,7 +52,7 @@ def message(images: Images) -> Any:
     )
 
 
-class Camera:
+class Camera(Participant):
     """A participant that sends images and takes the answers of one node.
 
     Args:
@@ -70,14 +68,12 @@ class Camera:
         qos: QoSProfile = qos_profile_sensor_data,
         cameras: Mapping[str, Images] = MappingProxyType({"": SMALL}),
     ) -> None:
+        super().__init__("bench_camera")
         self.published = 0
         self.answered = 0
         self.longest_silence = 0.0
         """Seconds between two answers."""
         self._last_answer = float("inf")
-        self._context = rclpy.Context()
-        self._context.init()
-        self._node = rclpy.create_node("bench_camera", context=self._context)
         self._publishers = []
         for name, images in cameras.items():
             prefix, image = f"{name}/" if name else "", message(images)
@@ -91,13 +87,7 @@ class Camera:
             )
         self._sent: dict[int, float] = {}
         self._answers: dict[int, float] = {}
-        self._executor = fastest_executor(self._context)
-        self._executor.add_node(self._node)
-        self._closing = False
-        self._thread = threading.Thread(
-            target=spin, args=(self._executor, self._context, lambda: self._closing)
-        )
-        self._thread.start()
+        self.start()
 
     def _on_answer(self, message: Any) -> None:
         now = time.monotonic()
@@ -156,11 +146,3 @@ class Camera:
         counted = sum(t >= begin for t in sent.values())
         answers = {n: t for n, t in self._answers.items() if begin <= t and n in sent}
         return Run(seconds, counted, [t - sent[n] for n, t in answers.items()])
-
-    def close(self) -> None:
-        """Leave the graph."""
-        self._closing = True
-        self._executor.shutdown()
-        self._thread.join()
-        self._node.destroy_node()
-        self._context.try_shutdown()

@@ -9,16 +9,15 @@ in, every image was matched or counted as something else, and every matched one 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile
@@ -29,9 +28,10 @@ from bench import regions
 from bench.camera import message
 from bench.graph import Images, process
 from bench.node import environment, our_node
+from bench.participant import Participant
+from bench.soak import COUNTS, unaccounted
 from emulator.board import build, fused_timings, write_model
 from repghost_ros.ros.isolation import isolate
-from repghost_ros.ros.process import fastest_executor, spin
 
 FPS = 30
 ROUND = 2.0  # seconds of each fault
@@ -41,32 +41,29 @@ BOXES = 4
 DEPTH = 1000  # of all queues: none overflows
 SETTLED = 30.0  # seconds until everything has been counted
 IMAGES = Images("bgr8", 640, 480)
+RESTARTS = {"detector restarts": Detection2DArray, "camera restarts": Image}
 FAULTS = (
     *("none", "no boxes", "late", "twice", "no stamp", "other frame", "nan", "negative", "crowd"),
-    *("no images", "detector restarts", "camera restarts"),
+    "no images",
+    *RESTARTS,
 )
 IMAGE_ENDS = ("matched", "images without boxes", "doubled images", "unstamped images")
 ARRAY_ENDS = (
     *("matched", "boxes without image", "late boxes", "doubled boxes", "unstamped boxes"),
 )
-FRAME_ENDS = tuple(
-    f"frames {end}" for end in ("answered", "refused", "failed", "dropped", "skipped")
-)
 
 
-class Rig:
+class Rig(Participant):
     """A camera and a detector that go wrong, and what the node counts."""
 
     def __init__(self) -> None:
-        self.sent: Counter[str] = Counter()
-        self.frames: Counter[str] = Counter()
+        super().__init__("soak_detector")
+        self.sent = {Image: 0, Detection2DArray: 0}
+        self.frames = dict.fromkeys(COUNTS, 0)
         """Sums of what the diagnostics say of each period."""
-        self.matches: dict[str, int] = {}
+        self.matches = dict.fromkeys(("images", "arrays", *IMAGE_ENDS, *ARRAY_ENDS), 0)
         """What they say of all images and arrays so far."""
         self.answers = 0
-        self._context = rclpy.Context()
-        self._context.init()
-        self._node = rclpy.create_node("soak_detector", context=self._context)
         self._qos = QoSProfile(depth=DEPTH)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._count, DEPTH)
         self._node.create_subscription(
@@ -74,17 +71,12 @@ class Rig:
         )
         self._image, self._number = message(IMAGES), 0
         self._delayed: deque[tuple[float, Any]] = deque()
-        self._closing = False
-        self._executor = fastest_executor(self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(
-            target=spin, args=(self._executor, self._context, lambda: self._closing)
-        )
-        self._thread.start()
-        self._images = self._open(Image, "image")
-        self._arrays = self._open(Detection2DArray, "boxes")
+        self.start()
+        self._publishers = {kind: self._open(kind) for kind in self.sent}
 
-    def _open(self, kind: Any, topic: str) -> Any:
+    def _open(self, kind: Any) -> Any:
+        """Return a publisher that already has its subscriber."""
+        topic = "image" if kind is Image else "boxes"
         publisher = self._node.create_publisher(kind, topic, self._qos)
         while not publisher.get_subscription_count():
             time.sleep(0.05)
@@ -94,33 +86,25 @@ class Rig:
     def _count(self, array: Any) -> None:
         for status in array.status:
             values = {value.key: value.value for value in status.values}
-            if "frames in" in values:
-                for name in ("frames in", *FRAME_ENDS):
+            if COUNTS[0] in values:
+                for name in COUNTS:
                     self.frames[name] += int(values[name])
-                names = {*IMAGE_ENDS, *ARRAY_ENDS, "images", "arrays"}
-                self.matches = {name: int(values[name]) for name in names}
+                self.matches = {name: int(values[name]) for name in self.matches}
 
     def _answered(self, _: bytes) -> None:
         self.answers += 1
 
-    def _send_image(self) -> None:
-        self._images.publish(self._image)
-        self.sent["images"] += 1
-
-    def _send_array(self, array: Any) -> None:
-        self._arrays.publish(array)
-        self.sent["arrays"] += 1
+    def _send(self, message: Any) -> None:
+        self._publishers[type(message)].publish(message)
+        self.sent[type(message)] += 1
 
     def step(self, fault: str) -> None:
         """Send one image and its boxes, as the fault has it."""
         self._number += 1
-        stamp = self._image.header.stamp
-        stamp.sec, stamp.nanosec = self._number, 0
         array = regions.array(CROWD if fault == "crowd" else BOXES)
-        array.header.stamp.sec = self._number
+        stamp = 0 if fault == "no stamp" else self._number
+        self._image.header.stamp.sec = array.header.stamp.sec = stamp
         array.header.frame_id = "elsewhere" if fault == "other frame" else ""
-        if fault == "no stamp":
-            stamp.sec = array.header.stamp.sec = 0
         for detection in array.detections:
             if fault == "nan":
                 detection.bbox.center.position.x = float("nan")
@@ -128,53 +112,46 @@ class Rig:
                 detection.bbox.size_x = -1.0
         times = 2 if fault == "twice" else 1
         for _ in range(0 if fault == "no images" else times):
-            self._send_image()
+            self._send(self._image)
         if fault == "late":
             self._delayed.append((time.monotonic() + LATE, array))
         elif fault != "no boxes":
             for _ in range(times):
-                self._send_array(array)
-        while self._delayed and self._delayed[0][0] <= time.monotonic():
-            self._send_array(self._delayed.popleft()[1])
+                self._send(array)
+        self._send_late(before=time.monotonic())
 
-    def restart(self, which: str) -> None:
-        """Let the camera or the detector leave the graph and come back."""
-        kind, topic, name = (
-            (Image, "image", "_images")
-            if which == "camera restarts"
-            else (Detection2DArray, "boxes", "_arrays")
-        )
-        publisher = getattr(self, name)
+    def _send_late(self, before: float) -> None:
+        """Send the delayed arrays that were due before a time."""
+        while self._delayed and self._delayed[0][0] <= before:
+            self._send(self._delayed.popleft()[1])
+
+    def restart(self, kind: Any) -> None:
+        """Let what sends these messages leave the graph and come back."""
+        publisher = self._publishers[kind]
         publisher.wait_for_all_acked(Duration(seconds=10))
         self._node.destroy_publisher(publisher)
-        setattr(self, name, self._open(kind, topic))
+        self._publishers[kind] = self._open(kind)
 
     def unaccounted(self) -> dict[str, int]:
         """Return differences between what was sent, what came in, and what became of it."""
-        matches, frames = self.matches, self.frames
-        images, arrays = matches.get("images", 0), matches.get("arrays", 0)
+        images, arrays = self.matches["images"], self.matches["arrays"]
+        answered = self.frames["frames answered"] + self.frames["frames refused"]
         found = {
-            "images lost": self.sent["images"] - images,
-            "arrays lost": self.sent["arrays"] - arrays,
-            "images": images - sum(matches.get(name, 0) for name in IMAGE_ENDS),
-            "arrays": arrays - sum(matches.get(name, 0) for name in ARRAY_ENDS),
-            "frames": frames["frames in"] - sum(frames[name] for name in FRAME_ENDS),
-            "answers": frames["frames answered"] + frames["frames refused"] - self.answers,
+            "images lost": self.sent[Image] - images,
+            "arrays lost": self.sent[Detection2DArray] - arrays,
+            "images": images - sum(self.matches[name] for name in IMAGE_ENDS),
+            "arrays": arrays - sum(self.matches[name] for name in ARRAY_ENDS),
+            "frames": unaccounted(self.frames),
+            "answers": answered - self.answers,
         }
         return {name: number for name, number in found.items() if number}
 
-    def close(self) -> None:
+    def settle(self) -> None:
         """Send what is still late, and wait until all is counted."""
-        while self._delayed:
-            self._send_array(self._delayed.popleft()[1])
+        self._send_late(before=math.inf)
         deadline = time.monotonic() + SETTLED
         while self.unaccounted() and time.monotonic() < deadline:
             time.sleep(0.2)
-        self._closing = True
-        self._executor.shutdown()
-        self._thread.join()
-        self._node.destroy_node()
-        self._context.try_shutdown()
 
 
 def main() -> int:
@@ -198,8 +175,8 @@ def main() -> int:
             while time.monotonic() < end:
                 fault = chance.choice(FAULTS)
                 rounds[fault] += 1
-                if fault.endswith("restarts"):
-                    rig.restart(fault)
+                if fault in RESTARTS:
+                    rig.restart(RESTARTS[fault])
                     continue
                 due = time.monotonic()
                 until = due + ROUND
@@ -207,11 +184,13 @@ def main() -> int:
                     time.sleep(max(0.0, due - time.monotonic()))
                     rig.step(fault)
                     due += 1 / (3 if fault == "crowd" else FPS)
+            rig.settle()
             rig.close()
     print(f"faults: {dict(rounds)}")
-    print(f"sent: {dict(rig.sent)}; answers: {rig.answers}")
+    images, arrays = rig.sent.values()
+    print(f"sent: {images} images, {arrays} arrays; answers: {rig.answers}")
     print(f"counted: {rig.matches}")
-    print(f"frames: {dict(rig.frames)}")
+    print(f"frames: {rig.frames}")
     left = rig.unaccounted()
     print(f"FAILED: unaccounted for {left}" if left else "passed: nothing is unaccounted for")
     return int(bool(left))

@@ -40,7 +40,7 @@ PAGE, PLOT = RESULTS.with_suffix(".md"), RESULTS.with_suffix(".png")
 _REASON = re.compile(r"(?<=error message: ).*|Wrong key '\w+'")
 """The words that matter among the last that a failed toolchain says."""
 LIMIT_S = 600
-"""Seconds after which a compilation is given up: MobileOne S0 with its branches takes longer."""
+"""Seconds after which a compilation is given up."""
 _PICTURES = 4  # to calibrate with: the ranges matter to the answers, not to the cycles
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
@@ -21,9 +19,9 @@ from vision_msgs.msg import Detection2D, Detection2DArray
 from bench.camera import Run, message
 from bench.graph import Images, cpu_seconds, process
 from bench.node import environment, our_node
+from bench.participant import Participant
 from emulator.board import Emulator, build, fused_timings, write_model
 from repghost_ros.ros.isolation import isolate
-from repghost_ros.ros.process import fastest_executor, spin
 from repghost_ros.vision.frame import from_array
 from repghost_ros.vision.view import View
 
@@ -53,13 +51,11 @@ def array(boxes: int) -> Any:
     return found
 
 
-class Detector:
+class Detector(Participant):
     """Sends images with their boxes to the node, and times its arrays of answers."""
 
     def __init__(self) -> None:
-        self._context = rclpy.Context()
-        self._context.init()
-        self._node = rclpy.create_node("bench_detector", context=self._context)
+        super().__init__("bench_detector")
         self._images = self._node.create_publisher(Image, "image", qos_profile_sensor_data)
         self._arrays = self._node.create_publisher(Detection2DArray, "boxes", QoSProfile(depth=10))
         # Neither written nor read in Python: that would take a core.
@@ -74,13 +70,7 @@ class Detector:
         self._number = 0
         self._sent: dict[int, float] = {}
         self._answers: dict[int, float] = {}
-        self._closing = False
-        self._executor = fastest_executor(self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(
-            target=spin, args=(self._executor, self._context, lambda: self._closing)
-        )
-        self._thread.start()
+        self.start()
 
     def _on_answer(self, answer: bytes) -> None:
         self._answers[int.from_bytes(answer[_SECOND], "little")] = time.monotonic()
@@ -114,14 +104,6 @@ class Detector:
             n: moment for n, moment in self._answers.items() if begin <= moment and n in self._sent
         }
         return Run(seconds, counted, [moment - self._sent[n] for n, moment in late.items()])
-
-    def close(self) -> None:
-        """Leave the graph."""
-        self._closing = True
-        self._executor.shutdown()
-        self._thread.join()
-        self._node.destroy_node()
-        self._context.try_shutdown()
 
 
 @contextmanager

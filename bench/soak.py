@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -35,9 +34,9 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from bench.camera import Camera
 from bench.graph import SMALL, Images
 from bench.node import our_node
+from bench.participant import Participant
 from emulator.board import build, inject, timings, write_model
 from repghost_ros.ros.isolation import isolate
-from repghost_ros.ros.process import fastest_executor, spin
 
 FPS = 120
 CAMERA_FPS = 30
@@ -68,23 +67,18 @@ def memory_and_threads(pid: int) -> tuple[float, int]:
     return int(fields["VmRSS"].split()[0]) / 1024, int(fields["Threads"])
 
 
-class Ledger:
+class Ledger(Participant):
     """Adds up what the node's diagnostics say of its frames."""
 
     def __init__(self) -> None:
+        super().__init__("soak_ledger")
         self.totals = dict.fromkeys(COUNTS, 0)
         self.worst_ms = 0.0
         self.heard = threading.Event()
         """Set once the node's diagnostics arrive: what was told before is missing."""
-        self._context = rclpy.Context()
-        self._context.init()
-        node = rclpy.create_node("soak_ledger", context=self._context)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._add, 100)
-        self._parameters = node.create_client(SetParameters, "/repghost/set_parameters")
-        self._executor = fastest_executor(self._context)
-        self._executor.add_node(node)
-        self._thread = threading.Thread(target=spin, args=(self._executor, self._context))
-        self._thread.start()
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._add, 100)
+        self._parameters = self._node.create_client(SetParameters, "/repghost/set_parameters")
+        self.start()
 
     def _add(self, message: Any) -> None:
         for status in message.status:
@@ -101,12 +95,6 @@ class Ledger:
         """Ask the node for another model; returns the future of its answer."""
         parameter = Parameter("model_path", value=str(model)).to_parameter_msg()
         return self._parameters.call_async(SetParameters.Request(parameters=[parameter]))
-
-    def close(self) -> None:
-        """Leave the graph."""
-        self._context.try_shutdown()
-        self._thread.join()
-        self._executor.shutdown()
 
 
 def unaccounted(totals: dict[str, int]) -> int:

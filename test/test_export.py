@@ -20,6 +20,7 @@ from repghost_ros.errors import BackendError, ConversionError, DependencyError
 from repghost_ros.paths import share
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange
 from repghost_ros.zoo.catalogue import MODELS, REPGHOST
+from repghost_ros.zoo.model_file import read_model_file
 
 onnx = pytest.importorskip("onnx")
 DEMO = share() / "models" / "demo.onnx"
@@ -103,7 +104,9 @@ def test_a_model_of_own_classes(tmp_path: Path, store: Path, capsys: Any) -> Non
     assert main([*command, "--out", str(out)]) == 2
     assert "3 classes" in capsys.readouterr().err
     assert main([*command, "--out", str(out), "--labels", str(labels)]) == 0
-    assert OnnxBackend(out).labels == ("cup", "fork", "spoon")
+    own = read_model_file(out).own
+    assert own.labels == ("cup", "fork", "spoon")
+    assert own.crop_share == MODELS["100"].preprocessing.crop_share
     assert not store.exists()
 
 

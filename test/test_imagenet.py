@@ -31,7 +31,7 @@ from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import DependencyError
 from repghost_ros.vision import turbojpeg
 from repghost_ros.vision.frame import Frame, from_compressed, from_image
-from repghost_ros.vision.view import View
+from repghost_ros.vision.view import Fit, View
 
 torch = pytest.importorskip("torch")
 lite = pytest.importorskip("efficientnet_lite_pytorch")
@@ -299,7 +299,7 @@ def test_eight_bits_keep_the_meaning(exported: Path, tmp_path: Path) -> None:
     pictures.mkdir()
     for name in ("astronaut.png", "hubble_deep_field.jpg", "motorcycle_left.png", "ihc.png"):
         (pictures / name).write_bytes((PHOTOGRAPHS / name).read_bytes())
-    made = calibrate(pictures, tmp_path)
+    made = calibrate(pictures, tmp_path, fit=Fit("crop"))
     job = prepare(exported, "lite0", made, tmp_path, method=METHODS["max"], optimize_level="O0")
     compiled = compile_bin(job, toolchain)
     answers = []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -17,13 +18,14 @@ import pytest
 import yaml
 from helpers.pictures import sign_folder
 
+import repghost_ros
 from repghost_ros.backends.base import BackendOptions
 from repghost_ros.backends.onnx import NormalizingSlot, OnnxBackend
 from repghost_ros.backends.toolchain import Toolchain
 from repghost_ros.cli import main
 from repghost_ros.cli import quantize as quantize_command
 from repghost_ros.cli.terminal import INTERRUPTED
-from repghost_ros.convert.calibration import Calibration, calibrate, spread
+from repghost_ros.convert.calibration import Calibration, calibrate, see, spread
 from repghost_ros.convert.compilation import prepare
 from repghost_ros.convert.quantization import Comparison, compare_precisions, normalize, quantize
 from repghost_ros.errors import ConversionError, DependencyError
@@ -31,6 +33,7 @@ from repghost_ros.paths import share
 from repghost_ros.sources.pictures import find, read_image
 from repghost_ros.sources.signs import LABELS
 from repghost_ros.vision.nv12 import COLOR_RANGES, ColorRange, to_nv12, to_rgb
+from repghost_ros.vision.view import Fit
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.record import IMAGENET
 
@@ -168,7 +171,7 @@ def test_tensors_are_what_the_backend_sees(
     slot = OnnxBackend(DEMO, BackendOptions(color_range=color_range)).open_slot()
     assert isinstance(slot, NormalizingSlot)
     for tensor, picture in zip(made.tensors, made.pictures, strict=True):
-        to_nv12(read_image(picture), slot.nv12, resize="crop", color_range=color_range)
+        to_nv12(read_image(picture), slot.nv12, color_range=color_range)
         raw = np.fromfile(tensor, np.float32)
         assert raw.nbytes == BYTES
         rgb = to_rgb(slot.nv12, color_range)
@@ -183,7 +186,7 @@ def test_crops_as_imagenets_evaluation(tmp_path: Path) -> None:
     picture = np.zeros((256, 512, 3), np.uint8)
     picture[16:240, 144:368] = 255
     cv2.imwrite(str(tmp_path / "picture.png"), picture)
-    made = calibrate(tmp_path, tmp_path / "out")
+    made = calibrate(tmp_path, tmp_path / "out", fit=Fit("crop"))
     assert (made.read(made.tensors[0]) == 255).all()
 
 
@@ -272,6 +275,27 @@ def test_other_families_are_called_as_in_the_zoo(store: Path, signs: Path, tmp_p
     assert config["model_parameters"]["output_model_file_prefix"] == wanted
 
 
+@pytest.mark.parametrize("resize", ["auto", "crop"])
+def test_pictures_are_fitted_as_the_model_fits_them(
+    resize: str, store: Path, signs: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """By the record of the catalogue, under which RepViT is cropped to 95 %; the files made keep it."""
+    (store / MODELS["repvit_m0_9"].file_name("onnx")).write_bytes(DEMO.read_bytes())
+    options = ["--samples", "17", "--resize", resize, "--prepare", "--json"]
+    arguments = ["--calibration", str(signs), "--out", str(tmp_path), *options]
+    assert main(["quantize", "repvit_m0_9", *arguments]) == 0
+    calibration = json.loads(capsys.readouterr().out)["calibration"]
+    fit = Fit("stretch" if resize == "auto" else "crop", 0.95)
+    assert (calibration["resize"], calibration["crop_share"]) == fit
+    picture = signs / sorted(LABELS)[0] / "0.png"
+    tensor = np.fromfile(sorted(Path(calibration["folder"]).iterdir())[0], np.float32)
+    assert (tensor.reshape(3, 224, 224) == see(picture, 224, 224, fit=fit)).all()
+    assert (see(picture, 224, 224, fit=fit) != see(picture, 224, 224, fit=Fit("crop"))).any()
+    for name in ("repvit_m0_9.onnx", "repvit_m0_9_int8.onnx"):
+        with repghost_ros.open_model(tmp_path / name) as model:
+            assert model.fit == fit
+
+
 def test_nodes_at_16_bits_are_told_to_the_toolchain(signs: Path, tmp_path: Path) -> None:
     job = prepare(DEMO, "demo", calibrate(signs, tmp_path, samples=5), tmp_path, int16=("a", "b"))
     nodes = yaml.safe_load(job.yaml.read_text())["model_parameters"]["node_info"]
@@ -322,7 +346,9 @@ def test_yaml_for_the_toolchain(
         },
         "compiler_parameters": {"compile_mode": "latency", "debug": False, "optimize_level": "O3"},
     }
-    assert (out / "repghostnet_150.onnx").read_bytes() == DEMO.read_bytes()
+    copy = onnx.load(out / "repghostnet_150.onnx")
+    assert copy.graph == onnx.load(DEMO).graph
+    assert {entry.key: entry.value for entry in copy.metadata_props}["crop_share"] == "0.875"
     assert len(list((out / "calibration_data_rgb_f32").iterdir())) == 5
     assert not list(out.glob("*_int8.onnx"))
 

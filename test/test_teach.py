@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,16 @@ from repghost_ros.graphs.head import copy_with_metadata, cut, with_head
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
 from repghost_ros.teach.collected import append
+from repghost_ros.teach.features import AS_IS, Augmented, features
+from repghost_ros.teach.finetuning import _images
 from repghost_ros.teach.labeled import folds, read_labeled
 from repghost_ros.teach.logistic import fit
 from repghost_ros.teach.measures import UNKNOWN, Curve, answers, fit_threshold, wilson
+from repghost_ros.teach.teaching import read_trunk
 from repghost_ros.vision.view import View
 from repghost_ros.zoo.model_file import read_model_file
 from repghost_ros.zoo.own import NOTHING, Own, digest, sidecar, write_own
+from repghost_ros.zoo.record import IMAGENET
 from repghost_ros.zoo.store import ModelStore, check_own_name, is_known
 
 onnx = pytest.importorskip("onnx")
@@ -537,6 +542,20 @@ def test_torch_computes_what_the_graph_does() -> None:
     assert run(trainable.trunk().model, inputs) == pytest.approx(truth, abs=1e-6)
 
 
+def test_pictures_are_cropped_as_the_bases_record_says(tmp_path: Path) -> None:
+    """By teaching, by fine-tuning, and in the taught model."""
+    picture = render("stop", np.random.default_rng(3), 320, 240)
+    for name, pixels in (("whole.png", picture), ("square.png", picture[:, 40:280])):
+        cv2.imwrite(str(tmp_path / name), pixels)
+    whole, square = tmp_path / "whole.png", tmp_path / "square.png"
+    trunk = read_trunk(DEMO, replace(IMAGENET, crop_share=1.0))
+    assert (features(trunk, [whole], "crop") == features(trunk, [square], "stretch")).all()
+    with _images(trunk, "crop") as cropped, _images(trunk, "stretch") as stretched:
+        assert (cropped(Augmented(whole, AS_IS)) == stretched(Augmented(square, AS_IS))).all()
+    save(with_head(trunk, np.zeros((2, trunk.features)), np.zeros(2), {}), tmp_path / "own.onnx")
+    assert read_model_file(tmp_path / "own.onnx").own.crop_share == 1.0
+
+
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here")
 def test_fine_tuning_names_what_is_missing(signs: Path, tmp_path: Path, capsys: Any) -> None:
     error = refused(capsys, signs, "--model", DEMO, "--finetune", "--out", tmp_path / "own.onnx")
@@ -589,7 +608,12 @@ def test_the_view_is_the_models_own(judging: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"), [("unknown_below", "expected a number"), ("resize", "expected one of")]
+    ("entry", "told"),
+    [
+        ("unknown_below", "expected a number"),
+        ("resize", "expected one of"),
+        ("crop_share", "expected a number above 0"),
+    ],
 )
 def test_damaged_metadata_is_refused(own: Path, tmp_path: Path, entry: str, told: str) -> None:
     path = tmp_path / "own.onnx"
@@ -601,7 +625,7 @@ def test_damaged_metadata_is_refused(own: Path, tmp_path: Path, entry: str, told
 def test_what_a_bin_cannot_record_is_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "own.bin"
     path.write_bytes(b"compiled")
-    own = Own(("a", "b"), "crop", 0.25, "softmax", frozenset({"00ff"}))
+    own = Own(("a", "b"), "crop", 0.25, "softmax", frozenset({"00ff"}), 0.95)
     write_own(own, path)
     assert read_model_file(path).own == own
     path.write_bytes(b"compiled anew")

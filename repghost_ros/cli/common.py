@@ -96,13 +96,18 @@ def _add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_pictures(parser: argparse.ArgumentParser) -> None:
+def add_resize(parser: argparse.ArgumentParser) -> None:
+    """Add --resize."""
     parser.add_argument(
         "--resize",
         choices=(AUTO, *RESIZE_POLICIES),
         default=AUTO,
         help="how pictures are fitted to the model's input (auto: as its file says, else stretch)",
     )
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    add_resize(parser)
     parser.add_argument(
         "--interpolation",
         choices=INTERPOLATIONS,

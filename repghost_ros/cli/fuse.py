@@ -22,6 +22,7 @@ from repghost_ros.errors import FrameError, UsageError
 from repghost_ros.graphs.fusing import Fused, fuse_file
 from repghost_ros.graphs.graph import load
 from repghost_ros.sources.pictures import VIDEOS, find
+from repghost_ros.zoo.model_file import read_model_file
 
 HELP = "fuse the branches of an .onnx model"
 _PICTURES = 20  # most pictures to compare on
@@ -77,10 +78,10 @@ def run(options: argparse.Namespace) -> FuseReport:
 
 def _pictures(model: Path, folder: Path) -> Iterator[np.ndarray]:
     """Pictures as the model sees them on the board."""
-    backend = open_float(model)
+    backend, fit = open_float(model), read_model_file(model).own.fit()
     paths = [path for path in find([folder]) if path.suffix.lower() not in VIDEOS]
     for path in spread(paths, _PICTURES):
         try:
-            yield normalize(see(path, backend.height, backend.width), backend)
+            yield normalize(see(path, backend.height, backend.width, fit=fit), backend)
         except (FrameError, OSError) as error:
             _log.warning("'%s' was left out: %s", path, error)

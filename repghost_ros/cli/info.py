@@ -122,6 +122,7 @@ def _describe_own(file: ModelFile, classes: object) -> dict[str, Any]:
         "labels": len(labels),
         "names": list(labels[:_NAMES]),
         "resize": own.resize,
+        "crop_share": own.crop_share,
         "unknown_below": own.unknown_below,
     }
 

@@ -24,6 +24,7 @@ from repghost_ros.backends.onnx import OnnxBackend
 from repghost_ros.backends.toolchain import Toolchain, find_toolchain
 from repghost_ros.cli.common import (
     add_preprocessing,
+    add_resize,
     did_you_mean,
     fraction,
     positive,
@@ -57,9 +58,9 @@ from repghost_ros.errors import (
 from repghost_ros.graphs.graph import load, refuse_quantized
 from repghost_ros.output import whole_file
 from repghost_ros.vision.nv12 import COLOR_RANGES
-from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS
+from repghost_ros.zoo.catalogue import DEMO, MODEL_NAMES, MODELS, preprocessing_of
 from repghost_ros.zoo.labels import labels_for, read_labels
-from repghost_ros.zoo.model_file import read_model_file
+from repghost_ros.zoo.model_file import AUTO, read_model_file
 from repghost_ros.zoo.own import write_own
 from repghost_ros.zoo.store import ModelStore, check_own_name, resolve
 
@@ -85,7 +86,10 @@ class QuantizeReport:
     def text(self) -> Iterator[str | Table]:
         """Yield the files written, and their cost in accuracy."""
         calibration = self.about["calibration"]
-        yield f"{calibration['pictures']} pictures in {calibration['folder']}"
+        yield (
+            f"{calibration['pictures']} pictures in {calibration['folder']}, fitted to the input by "
+            f"resize: {calibration['resize']}"
+        )
         for result in self.results:
             if result["kind"] == "int8":
                 yield from _int8_text(result, self.about["model"])
@@ -140,6 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="put a .bin that passed into the store, as this model's; one of your own gets a NAME",
     )
     add_preprocessing(parser)
+    add_resize(parser)
     parser.add_argument("--skip", choices=("vendor", "int8"), help="make only the other one")
     parser.add_argument(
         "--prepare",
@@ -216,8 +221,7 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
     if options.skip != "vendor":  # before long work
         need("yaml", "pip install pyyaml")
         check_compilable(model)
-    if options.mean or options.scale or options.channel_order != "auto":
-        model = _with_preprocessing(model, out, options)
+    model = _with_preprocessing(model, out, options)
     backend, own = open_float(model), read_model_file(model).own
     toolchain = _toolchain() if options.skip != "vendor" and not options.prepare else None
     labels = _labels(options, backend) if isinstance(toolchain, Toolchain) else ()
@@ -228,7 +232,7 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
         width=backend.width,
         samples=options.samples,
         color_range=options.color_range,
-        resize=own.resize or "crop",
+        fit=own.fit(),
         trained=own.trained,
         channel_order="bgr" if backend.is_bgr else "rgb",
         progress=_with_bar,
@@ -242,6 +246,7 @@ def _make(options: argparse.Namespace, model: Path, out: Path) -> QuantizeReport
             "pictures": len(calibration.pictures),
             "held_out": len(calibration.held_out),
             "skipped": [str(path) for path, _ in calibration.skipped],
+            **calibration.fit._asdict(),
         },
     }
     results = []
@@ -289,16 +294,27 @@ def _resolve(model: str) -> Path:
 
 
 def _with_preprocessing(model: Path, out: Path, options: argparse.Namespace) -> Path:
-    """Write a copy of the model that records the options, so that all files made of it do, too."""
+    """Write a copy of the model that records the options and the catalogue's record.
+
+    All files made of it do so, too.
+    """
+    resize = None if options.resize == AUTO else options.resize
+    is_known = options.model in MODELS
+    if not (is_known or resize or options.mean or options.scale or options.channel_order != AUTO):
+        return model
     copy = out / model.name
     if copy.exists() and copy.samefile(model):
         raise UsageError(
-            f"with --mean, --scale or --channel-order, --out must not be the folder of '{model}'"
+            f"--out must not be the folder of '{model}', for a copy is written there that records "
+            "what the model wants done to its pictures"
         )
     wanted = BackendOptions(
-        mean=options.mean, scale=options.scale, channel_order=options.channel_order
+        mean=options.mean,
+        scale=options.scale,
+        channel_order=options.channel_order,
+        preprocessing=preprocessing_of(options.model),
     )
-    with_preprocessing(model, copy, wanted)
+    with_preprocessing(model, copy, wanted, resize)
     return copy
 
 

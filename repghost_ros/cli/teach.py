@@ -29,7 +29,7 @@ from repghost_ros.teach.measures import wilson
 from repghost_ros.teach.page import write_teaching_page
 from repghost_ros.teach.teaching import RESIZES, Measured, Taught, read_trunk, teach, write_model
 from repghost_ros.teach.trainable import INSTALL
-from repghost_ros.zoo.catalogue import DEFAULT, MODELS
+from repghost_ros.zoo.catalogue import DEFAULT, MODELS, preprocessing_of
 from repghost_ros.zoo.store import resolve
 
 _log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> TeachReport:
     check_report(options.report)
     if options.finetune:
         need("torch", INSTALL)
-    trunk = read_trunk(_model(options.model))
+    trunk = read_trunk(_model(options.model), preprocessing_of(options.model))
     labeled = read_labeled(options.folder, _with_bar)
     for path, why in labeled.skipped:
         _log.warning("'%s' was left out: %s", path, why)

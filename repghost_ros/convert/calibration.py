@@ -17,7 +17,8 @@ import numpy as np
 from repghost_ros.errors import ConversionError, FrameError
 from repghost_ros.output import replacing
 from repghost_ros.sources.pictures import find, is_video, read_image
-from repghost_ros.vision.nv12 import ColorRange, ResizePolicy, to_nv12, to_rgb
+from repghost_ros.vision.nv12 import ColorRange, to_rgb
+from repghost_ros.vision.view import USUAL, Fit, View
 from repghost_ros.zoo.own import digest
 
 Channels = Literal["rgb", "bgr"]
@@ -47,12 +48,16 @@ class Calibration:
     color_range: ColorRange
     channel_order: Channels = "rgb"
     """Of the tensors."""
-    resize: ResizePolicy = "crop"
+    fit: Fit = USUAL
     """How pictures were fitted to the input."""
+
+    def nv12(self, picture: Path) -> np.ndarray:
+        """Convert another picture like these tensors; see `as_nv12`."""
+        return as_nv12(picture, self.height, self.width, self.color_range, self.fit)
 
     def see(self, picture: Path) -> np.ndarray:
         """Convert another picture like these tensors; see `see`."""
-        return see(picture, self.height, self.width, self.color_range, self.resize)
+        return see(picture, self.height, self.width, self.color_range, self.fit)
 
     def read(self, tensor: Path) -> np.ndarray:
         """Return a tensor: float32 (3, height, width) RGB."""
@@ -60,12 +65,23 @@ class Calibration:
         return values[::-1] if self.channel_order == "bgr" else values
 
 
+def as_nv12(
+    picture: Path, height: int, width: int, color_range: ColorRange, fit: Fit
+) -> np.ndarray:
+    """Return a picture as the model's input: uint8 (height * 3 // 2, width) NV12.
+
+    Raises:
+        FrameError: the file is broken or not an image.
+        OSError: it cannot be read.
+
+    """
+    nv12 = np.empty((height * 3 // 2, width), np.uint8)
+    View().plan(read_image(picture), nv12, color_range, fit).run()
+    return nv12
+
+
 def see(
-    picture: Path,
-    height: int,
-    width: int,
-    color_range: ColorRange = "full",
-    resize: ResizePolicy = "crop",
+    picture: Path, height: int, width: int, color_range: ColorRange = "full", fit: Fit = USUAL
 ) -> np.ndarray:
     """Return a picture as the model sees it, fitted to its input and converted to NV12.
 
@@ -77,8 +93,7 @@ def see(
         OSError: it cannot be read.
 
     """
-    nv12 = np.empty((height * 3 // 2, width), np.uint8)
-    to_nv12(read_image(picture), nv12, resize=resize, color_range=color_range)
+    nv12 = as_nv12(picture, height, width, color_range, fit)
     rgb = to_rgb(nv12, color_range).transpose(2, 0, 1)
     return np.ascontiguousarray(rgb, np.float32)
 
@@ -98,7 +113,7 @@ def calibrate(
     samples: int = SAMPLES,
     color_range: ColorRange = "full",
     channel_order: Channels = "rgb",
-    resize: ResizePolicy = "crop",
+    fit: Fit = USUAL,
     trained: Collection[str] = (),
     progress: WrapPictures = lambda items, _: items,
 ) -> Calibration:
@@ -112,7 +127,7 @@ def calibrate(
         samples: number of pictures, evenly spread over the sorted paths, hence over the classes.
         color_range: BT.601 range of the model's NV12 input.
         channel_order: the float model's.
-        resize: how pictures are fitted to the input.
+        fit: how pictures are fitted to the input.
         trained: digests of the pictures that the model was trained with, see zoo.own. It is calibrated
             with these, and they are not held out.
         progress: wraps the iteration over the pictures.
@@ -134,7 +149,7 @@ def calibrate(
     skipped = []
     for number, path in enumerate(progress(taken, len(taken))):
         try:
-            tensor = see(path, height, width, color_range, resize)
+            tensor = see(path, height, width, color_range, fit)
         except (FrameError, OSError) as error:
             skipped.append((path, str(error)))
             continue
@@ -159,5 +174,5 @@ def calibrate(
         width=width,
         color_range=color_range,
         channel_order=channel_order,
-        resize=resize,
+        fit=fit,
     )

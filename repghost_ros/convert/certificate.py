@@ -48,8 +48,6 @@ from repghost_ros.graphs.graph import load, save
 from repghost_ros.runs.batch import classify_each
 from repghost_ros.runs.samples import Classes, Sample, find_samples
 from repghost_ros.sources.pictures import read_image
-from repghost_ros.vision.nv12 import to_nv12
-from repghost_ros.vision.view import View
 from repghost_ros.zoo.model_file import ModelFile, read_model_file
 
 HELD_OUT = 200
@@ -485,9 +483,9 @@ def _answers(
     activation: Activation,
 ) -> Answers:
     calibration, labels = assignment.calibration, assignment.labels
-    seen = View(resize=calibration.resize)
-    with Model(path.name, path, labels, calibration.color_range, backend, activation) as model:
-        outcomes = classify_each(model, samples, lambda sample: read_image(sample.path), seen)
+    taken = calibration.color_range, backend, activation
+    with Model(path.name, path, labels, *taken, fit=calibration.fit) as model:
+        outcomes = classify_each(model, samples, lambda sample: read_image(sample.path))
         read, logits = [], []
         shown = assignment.with_bar((sample.path for sample in samples), len(samples))
         for _, outcome in zip(shown, outcomes, strict=False):
@@ -526,7 +524,7 @@ def _prove(compiled: ModelFile, answers: Answers, assignment: Assignment) -> tup
             numbers = chosen[first : first + model.batch]
             # The last batch is padded with its last picture.
             frames = [
-                _frame(answers.samples[number].path, assignment.calibration)
+                assignment.calibration.nv12(answers.samples[number].path)
                 for number in (*numbers, *numbers[-1:] * (model.batch - len(numbers)))
             ]
             logits = simulate(assignment.toolchain, model, frames, folder)[: len(numbers)]
@@ -539,11 +537,3 @@ def _prove(compiled: ModelFile, answers: Answers, assignment: Assignment) -> tup
             "logit: it was deleted"
         )
     return count, worst
-
-
-def _frame(picture: Path, calibration: Calibration) -> np.ndarray:
-    nv12 = np.empty((calibration.height * 3 // 2, calibration.width), np.uint8)
-    to_nv12(
-        read_image(picture), nv12, resize=calibration.resize, color_range=calibration.color_range
-    )
-    return nv12

@@ -7,14 +7,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from repghost_ros.convert.certificate import Certificate
 from repghost_ros.files import sha256
 from repghost_ros.output import whole_file
 from repghost_ros.runs.html import count, figure, gallery, note, page, table
-from repghost_ros.sources.pictures import read_image
-from repghost_ros.vision.nv12 import to_nv12, to_rgb
+from repghost_ros.vision.nv12 import to_rgb
 from repghost_ros.zoo.record import Published
 
 _ROWS = 10  # of worst classes and layers
@@ -41,7 +38,8 @@ def write_certificate_page(
             f"{certificate.bin.stat().st_size / 1e6:.2f} MB, {calibration.width}x{calibration.height} "
             f"{calibration.color_range}-range NV12, {count(certificate.batch, 'picture')} per "
             f"inference, calibrated with {count(len(calibration.pictures), 'picture')} "
-            f"({certificate.best.name}); activation of its outputs: {certificate.of_float.activation}"
+            f"({certificate.best.name}), fitted by resize: {calibration.fit.resize}; activation of its "
+            f"outputs: {certificate.of_float.activation}"
         ),
         *_verdict(certificate),
         *_speed(certificate, published),
@@ -188,13 +186,6 @@ def _percent(share: float | None) -> str:
 def _figure(certificate: Certificate, number: int) -> str:
     sample = certificate.of_float.samples[number]
     calibration = certificate.calibration
-    nv12 = np.empty((calibration.height * 3 // 2, calibration.width), np.uint8)
-    to_nv12(
-        read_image(sample.path),
-        nv12,
-        resize=calibration.resize,
-        color_range=calibration.color_range,
-    )
     lines = []
     for kind, answers in (("float", certificate.of_float), ("int8", certificate.best.answers)):
         scores = answers.scores[number]
@@ -202,4 +193,5 @@ def _figure(certificate: Certificate, number: int) -> str:
         lines.append(f"{kind}: {certificate.labels[best]} {scores[best]:.0%}")
     if sample.truth is not None:
         lines.append(f"actual: {certificate.labels[sample.truth]}")
-    return figure(to_rgb(nv12, calibration.color_range), "\n".join(lines))
+    seen = to_rgb(calibration.nv12(sample.path), calibration.color_range)
+    return figure(seen, "\n".join(lines))

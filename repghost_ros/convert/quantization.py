@@ -24,9 +24,12 @@ from repghost_ros.engine.activation import activation_of
 from repghost_ros.engine.results import decision, probabilities
 from repghost_ros.errors import ConversionError, FrameError, need
 from repghost_ros.graphs.graph import load, save
+from repghost_ros.graphs.head import copy_with_metadata
 from repghost_ros.output import replacing
+from repghost_ros.vision.nv12 import ResizePolicy
 from repghost_ros.zoo.model_file import read_model_file
 from repghost_ros.zoo.onnx_graph import model_bytes
+from repghost_ros.zoo.own import CROP_KEY, RESIZE_KEY, own_of
 
 COMPARED = 200
 """Pictures that float and int8 are compared on, at most."""
@@ -76,13 +79,17 @@ def _layout(backend: OnnxBackend) -> str:
     return f"{shape} of {np.dtype(backend.kind).name}"
 
 
-def with_preprocessing(source: Path, path: Path, options: BackendOptions) -> None:
+def with_preprocessing(
+    source: Path, path: Path, options: BackendOptions, resize: ResizePolicy | None = None
+) -> None:
     """Copy a model, and record in the copy what it wants done to its pictures.
 
     Args:
         source: the .onnx.
         path: the copy; not the source itself.
-        options: mean, scale and channel_order are recorded.
+        options: mean, scale and channel_order are recorded; `preprocessing`, where neither they nor
+            the source say more.
+        resize: recorded, unless it is None.
 
     Raises:
         ConversionError: it cannot be quantized.
@@ -91,7 +98,6 @@ def with_preprocessing(source: Path, path: Path, options: BackendOptions) -> Non
         OutputError: the copy cannot be written.
 
     """
-    onnx = need("onnx", "pip install onnx")
     model = load(source)
     backend = OnnxBackend(source, options)
     order = slice(None, None, -1 if backend.is_bgr else 1)
@@ -99,8 +105,10 @@ def with_preprocessing(source: Path, path: Path, options: BackendOptions) -> Non
     for key, values in ((MEAN_KEY, backend.mean), (SCALE_KEY, backend.scale)):
         recorded[key] = ",".join(map(str, values[order]))
     recorded[CHANNEL_ORDER_KEY] = "bgr" if backend.is_bgr else "rgb"
-    onnx.helper.set_model_props(model, recorded)
-    save(model, path)
+    recorded[CROP_KEY] = str(own_of(recorded).fit(options.preprocessing).crop_share)
+    if resize:
+        recorded[RESIZE_KEY] = resize
+    save(copy_with_metadata(model, recorded), path)
 
 
 def normalize(rgb: np.ndarray, backend: OnnxBackend) -> np.ndarray:

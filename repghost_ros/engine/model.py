@@ -33,7 +33,7 @@ from repghost_ros.errors import BackendError, FrameError, LabelsError, Parameter
 from repghost_ros.vision.boxes import Box, BoxChoice
 from repghost_ros.vision.frame import Frame, from_array
 from repghost_ros.vision.nv12 import ColorRange, ResizePolicy
-from repghost_ros.vision.view import Fit, View
+from repghost_ros.vision.view import USUAL, Fit, View
 from repghost_ros.zoo.catalogue import MODELS
 from repghost_ros.zoo.download import Progress
 from repghost_ros.zoo.labels import labels_for, read_labels
@@ -120,6 +120,8 @@ class Model(AbstractContextManager["Model"]):
     """What it was opened by, with the options that it runs with."""
     own: Own = field(default_factory=Own)
     """What its file records of its classes."""
+    fit: Fit = USUAL
+    """How pictures are fitted to the input, as the file and the record of the catalogue say."""
     _idle: list[Slot] = field(default_factory=list, init=False, repr=False, compare=False)
     _lock: threading.Lock = field(
         default_factory=threading.Lock, init=False, repr=False, compare=False
@@ -156,11 +158,6 @@ class Model(AbstractContextManager["Model"]):
     def batch(self) -> int:
         """The number of frames that one inference can take."""
         return self.backend.batch
-
-    @cached_property
-    def fit(self) -> Fit:
-        """How pictures are fitted to the input: as the file and the record of the catalogue say."""
-        return Fit(self.own.resize or "stretch", self.spec.options.preprocessing.crop_share)
 
     @property
     def resize(self) -> ResizePolicy:
@@ -401,6 +398,7 @@ class ModelSpec:
         return Model(
             *(name, path, labels, color_range, backend, activation, replace(self, options=options)),
             own=replace(file.own, labels=labels),
+            fit=file.own.fit(options.preprocessing),
         )
 
     def _labels(self, backend: Backend, own: Own) -> tuple[str, ...]:

@@ -315,7 +315,7 @@ def _images(trunk: Trunk, resize: ResizePolicy) -> Iterator[Any]:
         backend, view = slot.backend, View(resize=resize)
 
         def read(look: Augmented) -> np.ndarray:
-            view.plan(look.frame(), slot.nv12, backend.color_range).run()
+            view.plan(look.frame(), slot.nv12, backend.color_range, model.fit).run()
             backend.normalize(to_rgb(slot.nv12, backend.color_range), slot.image)
             image: np.ndarray = slot.image[0].astype(np.float32)
             return image

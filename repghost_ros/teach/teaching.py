@@ -9,7 +9,7 @@ weights, so that its scores are calibrated wherever the model runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from repghost_ros.errors import ConversionError
 from repghost_ros.graphs.graph import load, refuse_quantized, save
-from repghost_ros.graphs.head import Trunk, cut, with_head
+from repghost_ros.graphs.head import Trunk, copy_with_metadata, cut, with_head
 from repghost_ros.teach.features import Work, features
 from repghost_ros.teach.labeled import Labeled, folds
 from repghost_ros.teach.logistic import Head, fit
@@ -33,7 +33,15 @@ from repghost_ros.teach.measures import (
     wilson,
 )
 from repghost_ros.vision.nv12 import ResizePolicy
-from repghost_ros.zoo.own import LABELS_KEY, RESIZE_KEY, TRAINED_KEY, UNKNOWN_BELOW_KEY
+from repghost_ros.zoo.model_file import read_model_file
+from repghost_ros.zoo.own import (
+    CROP_KEY,
+    LABELS_KEY,
+    RESIZE_KEY,
+    TRAINED_KEY,
+    UNKNOWN_BELOW_KEY,
+)
+from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
 FOLDS = 5
 COPIES = 5
@@ -189,8 +197,12 @@ def _right(table: np.ndarray, taught: Taught, index: int) -> int:
     return int(table[index, -1 if index == taught.labeled.nothing else index])
 
 
-def read_trunk(path: Path) -> Trunk:
+def read_trunk(path: Path, usual: Preprocessing = IMAGENET) -> Trunk:
     """Read a classifier and cut off its head.
+
+    Args:
+        path: the .onnx.
+        usual: of a model whose file does not say how pictures are cropped, recorded in the trunk.
 
     Raises:
         ConversionError: it is not a float ONNX classifier that ends in a linear layer.
@@ -198,7 +210,9 @@ def read_trunk(path: Path) -> Trunk:
     """
     model = load(path)
     refuse_quantized(model, f"'{path}'")
-    return cut(model, f"'{path}'")
+    trunk = cut(model, f"'{path}'")
+    crop_share = read_model_file(path).own.fit(usual).crop_share
+    return replace(trunk, model=copy_with_metadata(trunk.model, {CROP_KEY: str(crop_share)}))
 
 
 def teach(

@@ -15,7 +15,15 @@ from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from repghost_ros.errors import StoreError
-from repghost_ros.zoo.record import Interpolation, Predicted, Preprocessing, Published, Record
+from repghost_ros.vision.nv12 import CROP_SHARE
+from repghost_ros.zoo.record import (
+    IMAGENET,
+    Interpolation,
+    Predicted,
+    Preprocessing,
+    Published,
+    Record,
+)
 
 _ARCHIVE = "https://archive.d-robotics.cc/downloads/rdk_model_zoo/rdk_x5/"
 _WEIGHTS = "https://huggingface.co/"
@@ -47,7 +55,7 @@ def _family(
     license: str = "",
     timm: str = "{}",
     interpolation: Interpolation = "bicubic",
-    crop_share: float = 0.875,
+    crop_share: float = CROP_SHARE,
     crops: Mapping[str, float] = {},
     remarks: Mapping[str, str] = {},
 ) -> Iterator[Record]:
@@ -458,6 +466,11 @@ def front(records: Iterable[Record] = _RECORDS) -> list[str]:
 def nearest(word: str, known: Iterable[str] = MODEL_NAMES) -> str:
     """Return the known name most like a word, or an empty string if none is."""
     return next(iter(get_close_matches(word.lower().replace("-", "_"), list(known), n=1)), "")
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """Return what a model's record says of its pictures, ImageNet's of one's own model."""
+    return MODELS[name].preprocessing if name in MODELS else IMAGENET
 
 
 def compiled_stem(name: str) -> str:

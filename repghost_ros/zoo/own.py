@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model file's own classes: names, resize policy, and the threshold of `unknown`.
+"""A model file's own classes: names, how pictures are fitted, and the threshold of `unknown`.
 
 An .onnx has it in its metadata. A .bin has no room for it, so a file beside it does: NAME.bin.json,
 with the SHA-256 of the .bin that it belongs to.
@@ -19,7 +19,9 @@ from repghost_ros.errors import BackendError
 from repghost_ros.files import sha256
 from repghost_ros.output import whole_file
 from repghost_ros.vision.nv12 import RESIZE_POLICIES, ResizePolicy
+from repghost_ros.vision.view import USUAL, Fit
 from repghost_ros.zoo.labels import parse_labels
+from repghost_ros.zoo.record import IMAGENET, Preprocessing
 
 NOTHING = "nothing"
 """The class of pictures that show none of the other classes."""
@@ -27,6 +29,8 @@ LABELS_KEY = "labels"
 """Metadata: the class names in index order, one a line."""
 RESIZE_KEY = "resize"
 """Metadata: how pictures were fitted to the input in training, a resize policy."""
+CROP_KEY = "crop_share"
+"""Metadata: the share of the short side that the policy `crop` cuts out, above 0 to 1."""
 UNKNOWN_BELOW_KEY = "unknown_below"
 """Metadata: the score below which the best class means `unknown`, 0 to 1."""
 TRAINED_KEY = "trained_pictures"
@@ -49,6 +53,17 @@ class Own:
     """How its outputs become scores; None: not recorded."""
     trained: frozenset[str] = frozenset()
     """The first 16 digits of the SHA-256 of every training picture."""
+    crop_share: float | None = None
+    """Share of the short side that `crop` cuts out, above 0 to 1."""
+
+    def fit(self, usual: Preprocessing = IMAGENET) -> Fit:
+        """Return how pictures are fitted to the input.
+
+        Args:
+            usual: of a model whose file does not say, its record in the catalogue.
+
+        """
+        return Fit(self.resize or USUAL.resize, self.crop_share or usual.crop_share)
 
     @cached_property
     def nothing(self) -> int | None:
@@ -70,12 +85,15 @@ def own_of(entries: Mapping[str, Any]) -> Own:
 
     """
     resize, below = entries.get(RESIZE_KEY), entries.get(UNKNOWN_BELOW_KEY)
+    crop_share = entries.get(CROP_KEY)
     if resize not in (None, *RESIZE_POLICIES):
         raise ValueError(
             f"{RESIZE_KEY} is '{resize}': expected one of {', '.join(RESIZE_POLICIES)}"
         )
     if below is not None and not 0 <= float(below) <= 1:
         raise ValueError(f"{UNKNOWN_BELOW_KEY} is {below}: expected a number from 0 to 1")
+    if crop_share is not None and not 0 < float(crop_share) <= 1:
+        raise ValueError(f"{CROP_KEY} is {crop_share}: expected a number above 0, at most 1")
     activation = entries.get("activation")
     if activation not in (None, *get_args(Recorded)):
         raise ValueError(
@@ -88,6 +106,7 @@ def own_of(entries: Mapping[str, Any]) -> Own:
         None if below is None else float(below),
         activation,
         frozenset(entries.get(TRAINED_KEY, "").split()),
+        None if crop_share is None else float(crop_share),
     )
 
 
@@ -136,6 +155,7 @@ def write_own(own: Own, path: Path) -> None:
         "sha256": sha256(path),
         LABELS_KEY: "\n".join(own.labels),
         **({RESIZE_KEY: own.resize} if own.resize else {}),
+        **({CROP_KEY: own.crop_share} if own.crop_share else {}),
         **({} if own.unknown_below is None else {UNKNOWN_BELOW_KEY: own.unknown_below}),
         **({"activation": own.activation} if own.activation else {}),
         TRAINED_KEY: "\n".join(sorted(own.trained)),

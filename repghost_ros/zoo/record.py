@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal
 
+from repghost_ros.vision.nv12 import CROP_SHARE
+
 Interpolation = Literal["bicubic", "bilinear"]
 
 
@@ -24,7 +26,7 @@ class Preprocessing:
     height: int = 224
     interpolation: Interpolation = "bicubic"
     """Of the evaluation whose accuracy is published with the weights."""
-    crop_share: float = 0.875
+    crop_share: float = CROP_SHARE
     """Share of the short side that this evaluation cuts out of the middle, 0.0 to 1.0."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from repghost_ros.errors import StoreError, need
 from repghost_ros.graphs.fusing import fuse
+from repghost_ros.zoo.own import CROP_KEY
 from repghost_ros.zoo.record import Preprocessing
 
 _OPSET = 11  # the newest that the vendor's toolchain takes
@@ -84,6 +85,7 @@ def as_onnx(weights: Mapping[str, np.ndarray], preprocessing: Preprocessing) -> 
     )
     numbers = {"mean": preprocessing.mean, "scale": preprocessing.scale}
     recorded = {key: ",".join(map(str, values)) for key, values in numbers.items()}
+    recorded[CROP_KEY] = str(preprocessing.crop_share)
     onnx.helper.set_model_props(model, recorded)
     return fuse(model)
 

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from helpers.networks import ending_in
+from helpers.networks import ending_in, split_by_softmax
 from helpers.pictures import sign_folder
 from helpers.weights import scaled_apart
 
@@ -275,6 +275,27 @@ def test_a_model_that_eight_bits_destroy_is_prepared_for_them(signs: Path, tmp_p
     assert told["remedy"].startswith("equalized")
     assert told["passed"]
     assert "prepared for eight bits" in told["why"]
+
+
+@pytest.mark.usefixtures("unoptimized")
+def test_what_the_cpu_does_is_named_with_its_time(signs: Path, tmp_path: Path, capsys: Any) -> None:
+    """It splits the BPU's work; the prediction is of both parts."""
+    model, work = split_by_softmax(tmp_path / "split.onnx"), tmp_path / "out"
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\n")
+    options = ("--samples", "17", "--no-int16", "--labels", str(labels), "--min-agreement", "0")
+    told = quantize(model, signs, work, *options)
+    assert [each["operator"] for each in told["cpu_operators"]] == ["Softmax"]
+    assert told["cpu_operators"][0]["pc_ms"] > 0
+    said = "on the CPU, and not in the prediction: 1 operator, Softmax 0."
+    assert said in capsys.readouterr().out
+    assert said in (work / "report.html").read_text()
+    parts = [
+        json.loads(path.read_text())["summary"]["latency (us)"]
+        for path in (work / "split_96x64_nv12").glob("*_subgraph_*.json")
+    ]
+    assert len(parts) == 2
+    assert told["predicted"]["latency_us"] == pytest.approx(sum(parts))
 
 
 @pytest.mark.usefixtures("unoptimized")

@@ -40,6 +40,7 @@ from repghost_ros.convert.certificate_page import (
     write_certificate_page,
 )
 from repghost_ros.convert.compilation import METHODS, check_compilable, prepare, without_activation
+from repghost_ros.convert.cpu_operators import CpuOperator
 from repghost_ros.convert.quantization import (
     compare_precisions,
     open_float,
@@ -471,7 +472,7 @@ def _certified(certificate: Certificate, model: str) -> dict[str, Any]:
         "simulated": certificate.simulated,
         "simulator_drift": certificate.simulator_drift,
         "unsimulated": certificate.unsimulated or None,
-        "cpu_operators": list(certificate.cpu_operators),
+        "cpu_operators": [asdict(each) for each in certificate.cpu_operators],
         "predicted": asdict(predicted),
         "int16_price": int16_price(certificate) or None,
         "published": asdict(published) if published else None,
@@ -521,7 +522,7 @@ def _vendor_text(report: dict[str, Any]) -> Iterator[str | Table]:
     if report["int16_price"]:
         yield report["int16_price"]
     if report["cpu_operators"]:
-        yield on_cpu(report["cpu_operators"])
+        yield on_cpu([CpuOperator(**each) for each in report["cpu_operators"]])
     if report["published"]:
         published = report["published"]
         yield f"published: {published['latency_1_ms']} ms, {published['fps']} frames a second"

@@ -36,6 +36,7 @@ from repghost_ros.convert.compilation import (
     quantize_only,
     similarities,
 )
+from repghost_ros.convert.cpu_operators import CpuOperator, measure_cpu_operators
 from repghost_ros.convert.quantization import images, open_float
 from repghost_ros.engine.activation import activation_of
 from repghost_ros.engine.model import Answered, Model
@@ -166,7 +167,7 @@ class Certificate:
     """Largest difference of a logit there, relative to the largest logit."""
     unsimulated: str
     """Reason that it could not be simulated; empty if it was."""
-    cpu_operators: tuple[str, ...]
+    cpu_operators: tuple[CpuOperator, ...]
     """Operators that run on the CPU; their time is not in the prediction."""
     predicted: SpeedEstimate
     predicted_int8: SpeedEstimate | None
@@ -259,9 +260,10 @@ def certify(assignment: Assignment) -> Certificate:
     try:
         file = read_model_file(compiled)
         model = next(iter(file.compiled), None)
-        unsimulated = model.unfit_for_simulation() if model and model.cpu_operators else ""
+        unsimulated = model.unfit_for_simulation() if model and model.cpu_nodes else ""
         simulated, drift = (0, 0.0) if unsimulated else _prove(file, best.answers, assignment)
         predicted_int8 = trials.int8_prediction(best)
+        cpu_operators = measure_cpu_operators(job.quantized, model.cpu_nodes if model else {})
     except BaseException:  # an interrupt, too: no .bin without its certificate
         compiled.unlink()
         raise
@@ -278,7 +280,7 @@ def certify(assignment: Assignment) -> Certificate:
         simulated=simulated,
         simulator_drift=drift,
         unsimulated=unsimulated,
-        cpu_operators=model.cpu_operators if model else (),
+        cpu_operators=cpu_operators,
         predicted=prediction(job),
         predicted_int8=predicted_int8,
         layers=tuple(similarities(job)),

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from repghost_ros.convert.certificate import Certificate
+from repghost_ros.convert.cpu_operators import CpuOperator
 from repghost_ros.files import sha256
 from repghost_ros.output import whole_file
 from repghost_ros.runs.html import count, figure, gallery, note, page, table
@@ -162,11 +163,15 @@ def int16_price(certificate: Certificate) -> str:
     )
 
 
-def on_cpu(operators: Sequence[str]) -> str:
-    """Return a warning of operators that run on the CPU, in words."""
+def on_cpu(operators: Sequence[CpuOperator]) -> str:
+    """Return a warning of operators that run on the CPU, in words, with their times."""
+    times = ", ".join(
+        f"{each.operator} {'not measured' if each.pc_ms is None else f'{each.pc_ms:.3f} ms'}"
+        for each in operators
+    )
     return (
-        f"{count(len(operators), 'operator')} ({', '.join(dict.fromkeys(operators))}) run on the CPU; "
-        "the prediction does not include their time"
+        f"on the CPU, and not in the prediction: {count(len(operators), 'operator')}, {times}, a "
+        "picture (measured on this PC, one thread; the board's Cortex-A55 is slower)"
     )
 
 

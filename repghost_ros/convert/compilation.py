@@ -309,21 +309,22 @@ def quantize_only(job: Job, toolchain: Toolchain, progress: ShowStage = lambda *
 
 
 def prediction(job: Job) -> SpeedEstimate:
-    """Return the compiler's prediction for the model it made.
+    """Return the compiler's prediction for the model it made: all parts of it that run on the BPU.
 
     Raises:
         ConversionError: it left no prediction.
 
     """
-    for path in sorted(job.work.glob("*_subgraph_*.json")):
-        summary = json.loads(path.read_text(encoding="utf-8")).get("summary", {})
-        if "latency (us)" in summary:
-            return SpeedEstimate(
-                float(summary["latency (us)"]),
-                float(summary["FPS"]),
-                int(summary["DDR bytes per frame"]),
-            )
-    raise ConversionError(f"the compiler left no prediction in '{job.work}'")
+    written = (path.read_text(encoding="utf-8") for path in job.work.glob("*_subgraph_*.json"))
+    parts = [json.loads(text).get("summary", {}) for text in written]
+    parts = [summary for summary in parts if "latency (us)" in summary]
+    if not parts:
+        raise ConversionError(f"the compiler left no prediction in '{job.work}'")
+    return SpeedEstimate(
+        sum(float(summary["latency (us)"]) for summary in parts),
+        1 / sum(1 / float(summary["FPS"]) for summary in parts),
+        sum(int(summary["DDR bytes per frame"]) for summary in parts),
+    )
 
 
 def similarities(job: Job) -> list[Similarity]:

@@ -58,8 +58,9 @@ class Compiled:
     takes_nv12: bool
     bpu_parts: tuple[str, ...]
     """Names of the parts that run on the BPU, as the .hbm has them."""
-    cpu_operators: tuple[str, ...]
-    """Operators that run on the CPU, such as Softmax; scaling and arranging do not count."""
+    cpu_nodes: Mapping[str, str]
+    """Operators that run on the CPU, such as Softmax, by the names of their nodes in the quantized
+    model; scaling and arranging do not count."""
     program: memoryview
     """The .hbm, as the BPU's simulator takes it; empty if there is none."""
     scale: np.ndarray
@@ -119,8 +120,8 @@ class Compiled:
             return f"{len(self.bpu_parts)} parts of it run on the BPU"
         if not self.program:
             return "it holds no program for the BPU"
-        if self.cpu_operators:
-            return f"it runs {', '.join(self.cpu_operators)} on the CPU"
+        if self.cpu_nodes:
+            return f"it runs {', '.join(self.cpu_nodes.values())} on the CPU"
         if len(self.inputs) != 1 or len(self.outputs) != 1:
             return "it has several inputs or outputs"
         if len(self.inputs[0].shape) != 4 or len(self.outputs[0].shape) < 2:
@@ -187,21 +188,25 @@ def _read_graph(graph: memoryview) -> Compiled:
         elif name.endswith(_SCALE_SUFFIX):
             scale = np.frombuffer(message(tensor[_TENSOR_FLOATS]), np.float32)
     nodes = [dict(fields(message(value))) for value in parts.get(_NODES, [])]
-    operators = [text(node.get(_NODE_OPERATOR, memoryview(b""))) for node in nodes]
+    operators = [
+        (
+            text(node.get(_NODE_NAME, memoryview(b""))),
+            text(node.get(_NODE_OPERATOR, memoryview(b""))),
+        )
+        for node in nodes
+    ]
     kinds = message(parts.get(_KINDS, [memoryview(b"")])[-1])
     return Compiled(
         name=text(parts[_NAME][-1]),
         inputs=tuple(_read_port(message(value)) for value in parts[_INPUTS]),
         outputs=tuple(_read_port(message(value)) for value in parts[_OUTPUTS]),
         takes_nv12=set(kinds) == {_NV12},
-        bpu_parts=tuple(
-            text(node[_NODE_NAME])
-            for node, operator in zip(nodes, operators, strict=True)
-            if operator == _ON_BPU
-        ),
-        cpu_operators=tuple(
-            operator for operator in operators if operator not in {*_SCALING, _ON_BPU, ""}
-        ),
+        bpu_parts=tuple(name for name, operator in operators if operator == _ON_BPU),
+        cpu_nodes={
+            name: operator
+            for name, operator in operators
+            if operator not in {*_SCALING, _ON_BPU, ""}
+        },
         program=program,
         scale=scale,
         settings={},

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from repghost_ros.paths import share
@@ -24,6 +25,34 @@ def ending_in(path: Path, *operators: str) -> Path:
         tensor = made
     model.graph.output[0].name = tensor
     onnx.save(model, path)
+    return path
+
+
+def split_by_softmax(path: Path) -> Path:
+    """Write a classifier of three classes, 96x64 pictures, with a Softmax between two convolutions."""
+    onnx: Any = import_module("onnx")
+    rng, helper = np.random.default_rng(0), onnx.helper
+    shapes = {"first": (16, 3, 3, 3), "second": (16, 16, 3, 3), "matrix": (3, 16)}
+    nodes = [
+        helper.make_node("Conv", ["image", "first"], ["a"], "conv1", strides=[4, 4]),
+        helper.make_node("Softmax", ["a"], ["b"], "softmax", axis=1),
+        helper.make_node("Conv", ["b", "second"], ["c"], "conv2", strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["c"], ["d"], "pool"),
+        helper.make_node("Flatten", ["d"], ["e"], "flatten"),
+        helper.make_node("Gemm", ["e", "matrix"], ["logits"], "gemm", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "split",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 64, 96])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 3])],
+        [
+            onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
     return path
 
 

@@ -5,7 +5,7 @@ FRAMES ?= 0
 ENV = . tools/env.sh $(ROS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv torch demo lint format test test-arm test-jammy test-pythons test-pip test-toolchain toolchain coverage bench board-estimates soak docs clean
+.PHONY: help venv torch demo lint format test test-arm test-jammy test-pythons test-pip test-toolchain toolchain bench board-estimates soak docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -28,8 +28,8 @@ lint: venv ## ruff and mypy
 format: venv ## let ruff fix what it can
 	@$(ENV) && ruff check --fix . && ruff format .
 
-test: lint torch ## lint, types and all tests
-	@$(ENV) && pytest
+test: lint torch ## lint, types, all tests that need no toolchain, and the share of the code that they run
+	@$(ENV) && coverage run -m pytest -m "not toolchain" && tools/coverage_floors.sh
 
 test-arm: venv ## what the board's processor runs, with the vendor's own Python binding, under QEMU
 	@$(ENV) && tools/test_arm.sh
@@ -50,9 +50,6 @@ test-pythons: ## the demo with every Python from 3.10 to 3.12 that is here
 
 test-pip: ## what `pip install .[pc]` gives users: the newest of everything, no ROS
 	tools/test_pip.sh
-
-coverage: venv ## which lines no test runs
-	@$(ENV) && pip install -qq coverage==7.13.0 && coverage run -m pytest && coverage combine -q && coverage report --skip-covered
 
 bench: venv ## speed, as ratios in one run
 	@$(ENV) && python -m bench

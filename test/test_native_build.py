@@ -35,10 +35,12 @@ def checkout(tmp_path: Path) -> Path:
 
 def run(folder: Path, *arguments: str, **environment: str) -> str:
     """Run Python in that folder with its sources and return its output."""
+    # `colcon test` asks for its report in PYTEST_ADDOPTS, which tests within a test would overwrite.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), **environment},
+        env={**inherited, "PYTHONPATH": str(folder), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -9,13 +9,11 @@ trap 'rm -rf "$scratch"' EXIT
 unset ROS_DISTRO AMENT_PREFIX_PATH PYTHONPATH
 "${PYTHON:-python3}" -m venv "$scratch/venv"
 python=$scratch/venv/bin/python
-"$python" -m pip install -q --disable-pip-version-check ".[pc]" pytest pytest-timeout hypothesis
-rm -rf build ./*.egg-info
-
-# Everything but the package, which must come from the environment.
 mkdir "$scratch/checkout"
-git ls-files -co --exclude-standard | grep -v '^repghost_ros/' | tar c -T - | tar x -C "$scratch/checkout"
+git ls-files -co --exclude-standard | tar c --ignore-failed-read -T - | tar x -C "$scratch/checkout"
 cd "$scratch/checkout"
+"$python" -m pip install -q --disable-pip-version-check ".[pc]" pytest pytest-timeout hypothesis
+rm -rf repghost_ros build ./*.egg-info # the tests take the package from the environment
 export REPGHOST_HOME=$scratch/store PATH=$scratch/venv/bin:$PATH
 
 repghost signs signs >/dev/null

@@ -178,6 +178,9 @@ def _unreadable(data: bytes, kind: str) -> str:
         return "it is empty"
     if kind in VIDEO_KINDS:
         return f"it is a video ({kind}), which is not read as a picture"
+    if kind == "WebP" and _pages(data, kind):
+        version = cv2.__version__
+        return f"it is an animated WebP, damaged or too new for OpenCV {version}: {_CONVERT}"
     if kind in _PICTURES:
         return f"it is {kind} of {len(data)} bytes that OpenCV cannot read: truncated or damaged?"
     if kind:

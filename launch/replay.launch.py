@@ -7,8 +7,10 @@ Needs `ros2 bag` (apt install ros-$ROS_DISTRO-rosbag2); `repghost replay` does w
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -33,6 +35,24 @@ from repghost_ros.ros.messages import Classification
 PASSED_ON = ("model", "backend", "image_transport", "workers", "namespace", "log_level")
 PACKAGES = ("ros2bag", "ros2topic")
 SETTLE = 2.0  # seconds: for matching before the first frame, of silence after the last answer
+PATIENCE = 10.0  # seconds of silence while answers are missing
+ACKNOWLEDGED_MS = 30_000  # at most, until the node has all images: the player would not wait for it
+
+
+def announced(bag: str, topics: Sequence[str]) -> int:
+    """Return how many images a bag's metadata announces; 0 where a bag has none, as a single file.
+
+    Of `topics`, image and compressed images, the node serves one: that with fewer images counts.
+    """
+    metadata = Path(bag) / "metadata.yaml"
+    if not metadata.is_file():
+        return 0
+    content = yaml.safe_load(metadata.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+    counts = {
+        each["topic_metadata"]["name"]: each["message_count"]
+        for each in content["topics_with_message_count"]
+    }
+    return min((counts[topic] for topic in topics if counts.get(topic)), default=0)
 
 
 class Replay:
@@ -40,7 +60,7 @@ class Replay:
 
     def __init__(self) -> None:
         self._player: ExecuteProcess | None = None
-        self._answers = 0
+        self._answers = self._announced = 0
         self._latest = 0.0
         self._node = self._image = ""
 
@@ -53,7 +73,7 @@ class Replay:
         self._image = "/" + LaunchConfiguration("image").perform(context).lstrip("/")
         # Started now, because it must find the node before the first frame is played.
         get_ros_node(context).create_subscription(
-            Classification, f"{self._node}/classification", self._on_answer, 10
+            Classification, f"{self._node}/classification", self._on_answer, 1000
         )
         record = ExecuteProcess(
             # As a regular expression: Jazzy deprecates names without --topics, Humble has no --topics.
@@ -117,13 +137,16 @@ class Replay:
         # It would offer the recorded QoS, for cameras often best effort: a reliable node would get
         # nothing.
         image = self._image
+        bag = LaunchConfiguration("bag").perform(context)
+        self._announced = announced(bag, (image, f"{image}/compressed"))
         reliable = {"reliability": "reliable", "history": "keep_last", "depth": 100}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as overrides:
             json.dump({image: reliable, f"{image}/compressed": reliable}, overrides)  # JSON is YAML
         self._player = ExecuteProcess(
             cmd=[
-                *("ros2", "bag", "play", LaunchConfiguration("bag"), "--clock"),
+                *("ros2", "bag", "play", bag, "--clock"),
                 *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
+                *("--wait-for-all-acked", str(ACKNOWLEDGED_MS)),
                 # Not all topics, because the bag may hold classifications itself.
                 *("--topics", image, f"{image}/compressed"),
                 *("--qos-profile-overrides-path", overrides.name),
@@ -144,11 +167,17 @@ class Replay:
         self._latest = time.monotonic()
 
     def _end_when_silent(self, _: LaunchContext) -> list[LaunchDescriptionEntity]:
-        if time.monotonic() - self._latest > SETTLE:
+        is_complete = bool(self._answers) and self._answers >= self._announced
+        if time.monotonic() - self._latest > (SETTLE if is_complete else PATIENCE):
             if not self._answers:
                 raise RuntimeError(
                     f"no frame was answered: is {self._image} in the bag? `ros2 bag info` lists its "
                     "topics"
+                )
+            if not is_complete:
+                raise RuntimeError(
+                    f"{self._answers} of {self._announced} images were answered: the node's log and "
+                    "/diagnostics say which it refused or skipped"
                 )
             return [Shutdown(reason="played")]
         again = OpaqueFunction(function=self._end_when_silent)

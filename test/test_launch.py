@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from helpers import launch_stub
-from helpers.bags import PLAYABLE, sign_bag
+from helpers.bags import PLAYABLE, ROS2, film, image, sign_bag, write_ros2
 from helpers.graph import Robot, RunningNode, wait_until
 from helpers.launch_env import install
 from helpers.waiting import WAIT
@@ -193,6 +193,16 @@ def test_a_replay_that_fails_says_so(run: Run, wrong: str, reason: str, tmp_path
     ended = run("launch_it", str(HERE.parent / "launch" / "replay.launch.py"), *arguments, wrong)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert reason in ended.stdout + ended.stderr
+
+
+def test_an_image_without_an_answer_fails_the_replay(run: Run, tmp_path: Path) -> None:
+    images = [image(ROS2, index, picture) for index, (_, picture) in enumerate(film(12))]
+    images[5].data = images[5].data[:100]
+    bag = write_ros2(tmp_path / "bag", {"/camera/image_raw": images}, storage=PLAYABLE)
+    arguments = f"bag:={bag} out:={tmp_path / 'out'} model:=demo image:=/camera/image_raw"
+    ended = run("launch_it", str(HERE.parent / "launch" / "replay.launch.py"), *arguments.split())
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "11 of 12 images were answered" in ended.stdout + ended.stderr
 
 
 def test_a_replay_beside_a_process_that_ends(run: Run, tmp_path: Path) -> None:

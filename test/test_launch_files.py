@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.bags import sign_bag
 from helpers.launch_env import install
 from helpers.launch_stub import (
     MODULES,
@@ -233,30 +234,47 @@ def test_a_replay_fails_with_what_it_needs() -> None:
             on_exit(ended(1), RUNNING)
 
 
-@pytest.mark.parametrize("answered", [False, True])
-def test_a_replay_plays_once_the_node_is_ready_and_ends(
-    answered: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entities, _, ready, answers = replay()
+def played(*arguments: str) -> tuple[Any, Any, ExecuteProcess]:
+    """Return the answers' callback, that of the player's end, and the player."""
+    entities, _, ready, answers = replay(*arguments)
     (on_ready,) = handlers(entities, ready)
-    context = LaunchContext(argv=REPLAY)
+    context = LaunchContext(argv=[*REPLAY, *arguments])
     context.launch_configurations["rate"] = "1.0"
     playing = on_ready(ended(0), context)
     (player,) = (each for each in playing if isinstance(each, ExecuteProcess))
     player.execute(context)
-    assert player.command[:4] == ["ros2", "bag", "play", "drive"]
     Path(player.command[-1]).unlink()
     (on_played,) = handlers(playing, player)
-    if answered:
-        answers.callback(None)
-    (timer,) = on_played(ended(0), context)  # the last answers may be on their way
+    return answers.callback, lambda: on_played(ended(0), context), player
+
+
+def test_a_replay_waits_until_the_node_has_every_image() -> None:
+    """What a publisher has not delivered when it ends is lost on Fast DDS."""
+    *_, player = played()
+    assert player.command[:4] == ["ros2", "bag", "play", "drive"]
+    assert int(player.command[player.command.index("--wait-for-all-acked") + 1]) > 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [(12, ""), (11, "11 of 12 images were answered"), (0, "is /camera/image_raw in the bag")],
+)
+def test_a_replay_ends_when_the_answers_do_and_counts_them(
+    answers: int, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = sign_bag(tmp_path / "bag", frames=12)
+    on_answer, on_played, _ = played(f"bag:={bag}", "image:=/camera/image_raw")
+    for _ in range(answers):
+        on_answer(None)
+    (timer,) = on_played()
+    (timer,) = timer.actions[0].execute(RUNNING)  # the last answers may be on their way
     monkeypatch.setattr("time.monotonic", lambda: float("inf"))
-    if answered:
-        (end,) = timer.actions[0].execute(context)
-        assert isinstance(end, Shutdown)
+    if error:
+        with pytest.raises(RuntimeError, match=error):
+            timer.actions[0].execute(RUNNING)
     else:
-        with pytest.raises(RuntimeError, match="is /cam in the bag"):
-            timer.actions[0].execute(context)
+        (end,) = timer.actions[0].execute(RUNNING)
+        assert isinstance(end, Shutdown)
 
 
 def test_the_other_front_ends_include_the_same_file() -> None:

@@ -72,7 +72,8 @@ def test_a_bag_is_answered_offline_as_live(
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
 
     robot = Robot()
-    kept: dict[str, Any] = {"qos_reliability": "reliable", "qos_depth": "50"}  # however slow this machine is
+    # However slow this machine is, no message is pushed out by later ones.
+    kept: dict[str, Any] = {"qos_reliability": "reliable", "qos_depth": "50"}
     with running_node(detections="boxes", **kept, **CHOSEN, **decided):
         changed = robot.collect(Detection2DArray, "repghost/changed")
         detector = Detector(robot)

@@ -114,6 +114,7 @@ def test_models_lists_published_figures_and_the_store(store: Path, capsys: Any) 
     assert listed["130"]["stored_bytes"] == {"bin": None, "onnx": 1_500_000}
     assert listed["100"]["published"]["fps"] == 964.69
     assert listed["repvit_m0_9"]["preprocessing"]["crop_share"] == 0.95
+    assert listed["repvit_m0_9"]["bin"] == "RepViT_m0_9_224x224_nv12.bin"
 
 
 @pytest.mark.parametrize(

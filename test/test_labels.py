@@ -13,7 +13,7 @@ from repghost_ros.errors import LabelsError
 from repghost_ros.files import read_text
 from repghost_ros.zoo.catalogue import MODELS, compiled_stem, front, nearest
 from repghost_ros.zoo.labels import imagenet_synsets, labels_for, read_labels
-from repghost_ros.zoo.record import Published
+from repghost_ros.zoo.record import Published, compiled_name
 
 
 def test_shipped_labels() -> None:
@@ -67,7 +67,7 @@ def test_catalogue_has_the_archives_names() -> None:
 
 def test_names_of_files_are_built_in_one_way() -> None:
     for record in MODELS.values():
-        assert f"{record.stem}_224x224_nv12.bin" == record.file_name("bin")
+        assert f"{compiled_name(record.stem)}.bin" == record.file_name("bin")
     assert compiled_stem("150") == "RepGhost_150"
     assert compiled_stem("mine") == "mine"
 

@@ -90,6 +90,7 @@ class ModelsReport:
             "results": [
                 {
                     **asdict(record),
+                    "bin": record.file_name("bin"),
                     "front": record.name in best,
                     "stored_bytes": {
                         format: self.stored_bytes.get(record.file_name(format))

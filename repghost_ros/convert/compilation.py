@@ -32,6 +32,7 @@ from repghost_ros.zoo.binary import MARCH, RANGES
 from repghost_ros.zoo.catalogue import compiled_stem
 from repghost_ros.zoo.model_file import read_model_file
 from repghost_ros.zoo.onnx_graph import copy_model
+from repghost_ros.zoo.record import compiled_name
 
 _RANGES = {ours: theirs for theirs, ours in RANGES.items()}
 _TAIL = 8  # lines of a failed run's log to show
@@ -198,8 +199,7 @@ def prepare(
     check_compilable(model)
     backend = open_float(model)
     name = compiled_stem(name)
-    batched = f"_batch{batch}" if batch > 1 else ""
-    prefix = f"{name}_{calibration.width}x{calibration.height}_nv12{batched}"
+    prefix = compiled_name(name, calibration.width, calibration.height, batch)
     out.mkdir(parents=True, exist_ok=True)
     copy = out / model.name
     if not (copy.exists() and copy.samefile(model)):

@@ -25,7 +25,7 @@ from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published_ti
 from repghost_ros.runs.doctor import NOTE, OK, PROBLEM, Finding
 from repghost_ros.sources.signs import LABELS, render
 from repghost_ros.vision.frame import from_array
-from repghost_ros.zoo.catalogue import MODELS
+from repghost_ros.zoo.catalogue import DEMO_FILES, MODELS
 from repghost_ros.zoo.store import ModelStore
 
 THREADS = (1, 2, 4, 8)
@@ -120,7 +120,7 @@ def _predicted(model: str) -> Iterator[Timing]:
 
 def _models() -> Iterator[tuple[str, ModelSpec]]:
     """Yield the demo model, compiled where the BPU can run it, and the models in the store."""
-    compiled = share() / "models" / "demo_224x224_nv12.bin"
+    compiled = share() / "models" / DEMO_FILES["bin"]
     demo = ModelSpec("demo")
     if compiled.is_file():
         labels = str(share() / "labels" / "demo.txt")

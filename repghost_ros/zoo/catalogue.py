@@ -23,6 +23,7 @@ from repghost_ros.zoo.record import (
     Preprocessing,
     Published,
     Record,
+    compiled_name,
 )
 
 _ARCHIVE = "https://archive.d-robotics.cc/downloads/rdk_model_zoo/rdk_x5/"
@@ -82,7 +83,7 @@ def _family(
         yield Record(
             name=name,
             family=family,
-            bin=f"{stem}_224x224_nv12.bin",
+            stem=stem,
             timm=network,
             weights=f"timm/{network}.{tag}" if tag else "",
             preprocessing=preprocessing,
@@ -100,7 +101,7 @@ def _small_repghosts() -> Iterator[Record]:
         yield Record(
             name=name,
             family="RepGhost",
-            bin=f"RepGhost_{name}_224x224_nv12.bin",
+            stem=f"RepGhost_{name}",
             timm=f"repghostnet_{timm}",
             weights=f"timm/repghostnet_{timm}.in1k",
             license="mit",
@@ -446,7 +447,7 @@ DEMO = "demo"
 """The built-in model of the package's own road signs."""
 DEFAULT = "150"
 """The model of the command and the node by default."""
-DEMO_FILES = {"bin": "demo_224x224_nv12.bin", "onnx": "demo.onnx"}
+DEMO_FILES = {"bin": f"{compiled_name(DEMO)}.bin", "onnx": f"{DEMO}.onnx"}
 """Its files in models/, by format."""
 MODEL_NAMES = (*MODELS, DEMO)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Literal
 
 from repghost_ros.vision.nv12 import CROP_SHARE
@@ -25,7 +24,8 @@ class Preprocessing:
     """Of the input, in pixels."""
     height: int = 224
     interpolation: Interpolation = "bicubic"
-    """Of the evaluation whose accuracy is published with the weights."""
+    """Of the evaluation whose accuracy is published with the weights, for information: pictures are
+    scaled with one filter whatever it says; docs/zoo.md has what that costs."""
     crop_share: float = CROP_SHARE
     """Share of the short side that this evaluation cuts out of the middle, 0.0 to 1.0."""
 
@@ -69,6 +69,19 @@ class Predicted:
         return batch * 1e6 / self.fused_us[batch] if batch in self.fused_us else None
 
 
+def compiled_name(stem: str, width: int = 224, height: int = 224, batch: int = 1) -> str:
+    """Return the name of a compiled file without its suffix, as the model zoo builds it.
+
+    Args:
+        stem: start of the name.
+        width: of the input, in pixels.
+        height: likewise.
+        batch: pictures in one inference; the zoo's files take one.
+
+    """
+    return f"{stem}_{width}x{height}_nv12{f'_batch{batch}' if batch > 1 else ''}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """A classifier of ImageNet-1k."""
@@ -77,8 +90,8 @@ class Record:
     """As users write it: `150`, `repvit_m0_9`."""
     family: str
     """Such as RepViT."""
-    bin: str
-    """Name of the compiled file, letter by letter as the model zoo's download scripts have it."""
+    stem: str
+    """Start of the names of its compiled files, letter by letter as in the model zoo: RepGhost_150."""
     timm: str = ""
     """The network in timm; empty if it has none."""
     weights: str = ""
@@ -101,13 +114,11 @@ class Record:
 
     def file_name(self, format: str) -> str:
         """Return the name of its file: `bin` for the board, `onnx` for ONNX Runtime."""
-        return self.bin if format == "bin" else f"{self.timm or self.name}.onnx"
-
-    @property
-    def stem(self) -> str:
-        """Start of the names of its compiled files, such as RepGhost_150."""
-        end = f"_{self.preprocessing.width}x{self.preprocessing.height}_nv12"
-        return PurePath(self.bin).stem.removesuffix(end)
+        if format == "onnx":
+            return f"{self.timm or self.name}.onnx"
+        return (
+            f"{compiled_name(self.stem, self.preprocessing.width, self.preprocessing.height)}.bin"
+        )
 
     @property
     def fps(self) -> float | None:

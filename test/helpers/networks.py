@@ -30,26 +30,55 @@ def ending_in(path: Path, *operators: str) -> Path:
 
 def split_by_softmax(path: Path) -> Path:
     """Write a classifier of three classes, 96x64 pictures, with a Softmax between two convolutions."""
-    onnx: Any = import_module("onnx")
-    rng, helper = np.random.default_rng(0), onnx.helper
+    helper, rng = import_module("onnx").helper, np.random.default_rng(0)
     shapes = {"first": (16, 3, 3, 3), "second": (16, 16, 3, 3), "matrix": (3, 16)}
     nodes = [
         helper.make_node("Conv", ["image", "first"], ["a"], "conv1", strides=[4, 4]),
         helper.make_node("Softmax", ["a"], ["b"], "softmax", axis=1),
         helper.make_node("Conv", ["b", "second"], ["c"], "conv2", strides=[2, 2]),
+    ]
+    return _pooled(path, nodes, {name: rng.normal(size=shape) for name, shape in shapes.items()})
+
+
+def beyond_eight_bits(path: Path) -> Path:
+    """Write a classifier by the mean red, green or blue, which eight bits take from it.
+
+    A fourth channel is two hundred times as large, and the activations are clipped, so that channels
+    cannot be scaled alike.
+    """
+    helper = import_module("onnx").helper
+    small = 1 / 200
+    mixed = np.array([[1.5] * 3, *(small * np.eye(3))])
+    weights = {
+        "mix": np.tile(mixed[:, :, None, None] / 9, (1, 1, 3, 3)),
+        "low": np.array(0.0),
+        "high": np.array(6.0),
+        "apart": np.array([1.0, *[1 / small] * 3])[:, None, None, None],
+        "matrix": np.eye(3, 4, 1),
+    }
+    nodes = [
+        helper.make_node("Conv", ["image", "mix"], ["a"], "conv1", strides=[2, 2]),
+        helper.make_node("Clip", ["a", "low", "high"], ["b"], "clip"),
+        helper.make_node("Conv", ["b", "apart"], ["c"], "conv2", group=4),
+    ]
+    return _pooled(path, nodes, weights)
+
+
+def _pooled(path: Path, nodes: list[Any], weights: dict[str, np.ndarray]) -> Path:
+    """Write nodes that make `c` of `image`, followed by what makes three logits of it by `matrix`."""
+    onnx: Any = import_module("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ends = [
         helper.make_node("GlobalAveragePool", ["c"], ["d"], "pool"),
         helper.make_node("Flatten", ["d"], ["e"], "flatten"),
         helper.make_node("Gemm", ["e", "matrix"], ["logits"], "gemm", transB=1),
     ]
     graph = helper.make_graph(
-        nodes,
-        "split",
-        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 64, 96])],
-        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 3])],
-        [
-            onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
-            for name, shape in shapes.items()
-        ],
+        [*nodes, *ends],
+        "small",
+        [helper.make_tensor_value_info("image", kind, [1, 3, 64, 96])],
+        [helper.make_tensor_value_info("logits", kind, [1, 3])],
+        [onnx.numpy_helper.from_array(v.astype(np.float32), name) for name, v in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     onnx.save(onnx.shape_inference.infer_shapes(model), path)

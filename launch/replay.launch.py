@@ -34,7 +34,10 @@ from repghost_ros.ros.messages import Classification
 # Passed on to classify.launch.py, which describes them.
 PASSED_ON = ("model", "backend", "image_transport", "workers", "namespace", "log_level")
 PACKAGES = ("ros2bag", "ros2topic")
-SETTLE = 2.0  # seconds: for matching before the first frame, of silence after the last answer
+MATCH = (
+    5.0  # seconds before the first frame: Fast DDS repeats what another process missed every 3 s
+)
+SETTLE = 2.0  # seconds of silence after the last answer
 PATIENCE = 10.0  # seconds of silence while answers are missing
 ACKNOWLEDGED_MS = 30_000  # at most, until the node has all images: the player would not wait for it
 
@@ -145,7 +148,7 @@ class Replay:
         self._player = ExecuteProcess(
             cmd=[
                 *("ros2", "bag", "play", bag, "--clock"),
-                *("--rate", LaunchConfiguration("rate"), "--delay", str(SETTLE)),
+                *("--rate", LaunchConfiguration("rate"), "--delay", str(MATCH)),
                 *("--wait-for-all-acked", str(ACKNOWLEDGED_MS)),
                 # Not all topics, because the bag may hold classifications itself.
                 *("--topics", image, f"{image}/compressed"),

@@ -252,7 +252,9 @@ def test_a_replay_waits_until_the_node_has_every_image() -> None:
     """What a publisher has not delivered when it ends is lost on Fast DDS."""
     *_, player = played()
     assert player.command[:4] == ["ros2", "bag", "play", "drive"]
-    assert int(player.command[player.command.index("--wait-for-all-acked") + 1]) > 0
+    option = dict(zip(player.command, player.command[1:]))
+    assert int(option["--wait-for-all-acked"]) > 0
+    assert float(option["--delay"]) > 3, "the period in which Fast DDS repeats an announcement"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 
 import repghost_ros.native as native
 from repghost_ros.errors import FrameError
-from repghost_ros.vision.frame import BAYER, ENCODINGS, Frame, from_array, from_image
+from repghost_ros.vision.frame import (
+    BAYER,
+    ENCODINGS,
+    YCBCR,
+    Frame,
+    from_array,
+    from_compressed,
+    from_image,
+)
 from repghost_ros.vision.nv12 import (
     COLOR_RANGES,
     INTERPOLATIONS,
@@ -163,6 +171,29 @@ def test_every_encoding_against_the_reference(
         assert np.abs(uv - true_uv).max() <= (most if scaled else EXACT), (width, height)
 
 
+@pytest.mark.parametrize("cell", [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])
+@pytest.mark.parametrize("source", COLOR_RANGES)
+@pytest.mark.parametrize("color_range", COLOR_RANGES)
+def test_planes_of_a_jpeg_against_the_reference(
+    color_range: ColorRange, source: ColorRange, cell: tuple[int, int]
+) -> None:
+    """They are of the full range, whatever a camera's YUV is of."""
+    across, down = cell
+    for seed, (width, height) in enumerate(SIZES):
+        rng, out = np.random.default_rng(seed), buffer()
+        luma = noise(rng, height, width, 1)
+        chroma = noise(rng, -(-height // down), -(-width // across), 2)
+        planes = (luma[..., 0], *(np.ascontiguousarray(chroma[..., n]) for n in range(2)))
+        frame = Frame(YCBCR, width, height, planes)
+        to_nv12(frame, out, color_range=color_range, source_color_range=source)
+        for made, true, exact in zip(
+            split(out),
+            expected(YCBCR, (luma, chroma), color_range, "full"),
+            (luma.shape[:2] == (HEIGHT, WIDTH), chroma.shape[:2] == (HEIGHT // 2, WIDTH // 2)),
+        ):
+            assert np.abs(made - true).max() <= (EXACT if exact else SCALED), (width, height)
+
+
 @pytest.mark.parametrize("color_range", COLOR_RANGES)
 def test_to_rgb_against_the_reference(color_range: ColorRange) -> None:
     rng = np.random.default_rng(1)
@@ -184,25 +215,47 @@ def test_there_and_back(color_range: ColorRange) -> None:
 @pytest.mark.parametrize(
     ("size", "share", "seen"),
     [
-        ((64, 48), 224 / 256, (4, 3, 56, 42)),
-        ((64, 48), 0.5, (16, 12, 32, 24)),
-        ((480, 48), 224 / 256, (212, 3, 56, 42)),
-        ((12, 48), 224 / 256, (0, 20, 12, 8)),  # as wide as it is
-        ((61, 49), 1.0, (0, 1, 60, 46)),
-        ((1, 1), 224 / 256, (0, 0, 1, 1)),
+        ((64, 48), {}, (4, 3, 56, 42)),
+        ((64, 48), {"crop_share": 0.5}, (16, 12, 32, 24)),
+        ((480, 48), {}, (212, 3, 56, 42)),
+        ((12, 48), {}, (0, 20, 12, 8)),  # as wide as it is
+        ((61, 49), {"crop_share": 1.0}, (0, 1, 60, 46)),
+        ((1, 1), {}, (0, 0, 1, 1)),
+        ((1, 1000), {}, (0, 499, 1, 2)),
     ],
 )
 def test_crop_is_imagenets_center(
-    size: tuple[int, int], share: float, seen: tuple[int, int, int, int]
+    size: tuple[int, int], share: dict[str, Any], seen: tuple[int, int, int, int]
 ) -> None:
-    """A share of the short side, the center of which has the model's aspect."""
+    """A share of the short side, 224/256 unless told, of which the center has the model's aspect."""
     picture = noise(np.random.default_rng(3), size[1], size[0], 3)
     x, y, width, height = seen
     out, want = buffer(), buffer()
-    plan(from_array(picture), out, resize="crop", crop_share=share).run()
+    plan(from_array(picture), out, resize="crop", **share).run()
     inner = np.ascontiguousarray(picture[y : y + height, x : x + width])
     to_nv12(from_array(inner), want)
     np.testing.assert_array_equal(out, want)
+
+
+def test_crop_for_a_portrait_model_is_no_higher_than_the_frame() -> None:
+    picture = noise(np.random.default_rng(3), 12, 48, 3)
+    out, want = np.empty((24, 12), np.uint8), np.empty((24, 12), np.uint8)
+    to_nv12(from_array(picture), out, resize="crop")
+    to_nv12(from_array(np.ascontiguousarray(picture[:, 20:28])), want)
+    np.testing.assert_array_equal(out, want)
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"), [("stretch", (16, 12)), ("letterbox", (16, 12)), ("crop", (28, 20))]
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(
+    resize: ResizePolicy, size: tuple[int, int]
+) -> None:
+    """A quarter of 64x48, or a half, of which the center is seen."""
+    data = cv2.imencode(".jpg", noise(np.random.default_rng(6), 48, 64, 3))[1].tobytes()
+    frame = from_compressed(SimpleNamespace(data=data, format="jpeg"))
+    seen = plan(frame, buffer(), resize=resize).frame
+    assert (seen.width, seen.height) == size
 
 
 def test_crop_keeps_the_frames_aspect() -> None:

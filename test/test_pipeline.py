@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.pipeline import WAIT, Inbox, read, submit
+from helpers.waiting import wait_until
 
 from repghost_ros.backends.base import Slot
 from repghost_ros.engine.model import Answered, Model, Outcome
@@ -139,6 +143,19 @@ def test_a_signal_ends_no_idle_worker() -> None:
     backend.close()
 
 
+def test_a_closed_pipeline_leaves_no_file_open() -> None:
+    def open_files() -> set[str]:
+        gc.collect()
+        return set(os.listdir("/proc/self/fd"))
+
+    before = open_files()
+    pipeline = Pipeline(hosted(HeldBackend()), workers=3)
+    assert len(open_files()) == len(before) + 3
+    assert pipeline.close()
+    del pipeline
+    assert open_files() == before
+
+
 def test_newest_frames_win_when_the_device_cannot_keep_up() -> None:
     backend, inbox = HeldBackend(open_gates=False), Inbox()
     pipeline = Pipeline(hosted(backend), workers=1)
@@ -168,16 +185,22 @@ def test_a_slow_consumer_bounds_the_frames_in_work() -> None:
 
     pipeline = Pipeline(hosted(backend), workers=2)
     stream = pipeline.open_stream(deliver, queue_depth=1)
-    for number in range(100):
-        submit(stream, number)
-    # 2 * workers may be in work and one may wait.
-    assert stream.counts.received - stream.counts.dropped <= 5
+    numbers = count()
+
+    def sent() -> int:
+        submit(stream, next(numbers), lambda number: read(number % 256))
+        return stream.counts.received
+
+    wait_until(lambda: sent() and len(stream._in_order) == 4, "workers that take what they may")
+    while sent() < 100:
+        # 2 * workers may be in work and one may wait.
+        assert stream.counts.received - stream.counts.dropped <= 5
+    assert stream.counts.received - stream.counts.dropped == 5
     release.set()
-    while stream.counts.answered + stream.counts.dropped < 100:
-        threading.Event().wait(0.001)
+    wait_until(lambda: not stream.counts.in_flight, "the frames that are left")
     pipeline.close()
     assert delivered == sorted(delivered)
-    assert delivered[-1] == 99
+    assert delivered[-1] == next(numbers) - 1
 
 
 def test_a_bad_frame_and_a_failed_inference_cost_only_themselves() -> None:
@@ -251,6 +274,49 @@ def test_gives_up_what_hangs_and_answers_it_once() -> None:
     pipeline.close()
     assert inbox.values == [101, 102]
     assert stream.counts == Counts(received=3, answered=2, failed=1)
+
+
+def test_what_waits_behind_a_hanging_frame_is_answered_once_that_is_given_up() -> None:
+    """Those that are answered behind it are as many as may be in work, so no worker takes another."""
+    hung, fresh, inbox = HeldBackend(open_gates=False), HeldBackend(offset=100), Inbox()
+    pipeline = Pipeline(hosted(hung), workers=2)
+    stream = pipeline.open_stream(inbox, queue_depth=8)
+    submit(stream, 0)
+    wait_begun(hung, 1)
+    for number in (1, 2, 3):
+        hung.gate(number).set()
+        submit(stream, number)
+        wait_begun(hung, 1)
+    submit(stream, 4)
+    wait_until(lambda: pipeline._shared.idle, "the worker that has nothing to do")
+    assert not pipeline.swap(hosted(fresh), timeout_s=0.2)  # the new workers are asleep by then
+    inbox.wait(5)
+    hung.gate(0).set()
+    assert inbox.kinds == ["failed", *["answered"] * 4]
+    assert inbox.values == [1, 2, 3, 104]
+    assert pipeline.close()
+    wait_until(lambda: not hung.open_slots, "the end of the worker that hung")
+
+
+def test_the_oldest_frame_in_flight_has_an_age() -> None:
+    backend, inbox = HeldBackend(open_gates=False), Inbox()
+    pipeline = Pipeline(hosted(backend), workers=2)
+    stream = pipeline.open_stream(inbox)
+    assert pipeline.oldest_in_flight() == 0.0
+    begun = time.monotonic()
+    submit(stream, 0)
+    wait_begun(backend, 1)
+    second = time.monotonic()
+    submit(stream, 1)
+    wait_begun(backend, 1)
+    age, now = pipeline.oldest_in_flight(), time.monotonic()
+    assert age <= now - begun
+    assert now - age <= second
+    backend.gate(0).set()
+    backend.gate(1).set()
+    inbox.wait(2)
+    assert pipeline.close()
+    assert pipeline.oldest_in_flight() == 0.0
 
 
 def test_swaps_models_between_two_frames_without_losing_one() -> None:

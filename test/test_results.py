@@ -148,6 +148,17 @@ def test_reporting_refuses_what_makes_no_sense(wrong: dict[str, Any]) -> None:
         Reporting(**wrong)
 
 
+def test_five_classes_are_reported_unless_others_are_asked_for() -> None:
+    logits = np.arange(9, dtype=np.float32)
+    results = Reporting().results(logits, tuple("abcdefghi"))
+    assert [each.class_id for each in results] == ["i", "h", "g", "f", "e"]
+
+
+def test_a_result_read_back_without_its_index_is_the_same() -> None:
+    assert Result("stop", 0.5, 3) == Result("stop", 0.5)
+    assert Result("stop", 0.5) != Result("stop", 0.25)
+
+
 def test_reporting_takes_its_bounds() -> None:
     for threshold in (0.0, 1.0):
         Reporting(top_k=1, score_threshold=threshold, temperature=0.001)

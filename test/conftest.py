@@ -25,7 +25,7 @@ if os.environ.get("COLCON"):
     os.chdir(Path(__file__).parent)
 
 from helpers.server import Archive
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from emulator.board import Emulator, build, write_model
 from repghost_ros.backends import hb_dnn
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+# A mutant is to fail as fast as it can, by the same examples each time: `make mutants`.
+settings.register_profile(
+    "mutants",
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 # A shell starts what runs in its background with SIGINT ignored, and the tests interrupt programs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before rclpy is imported: a domain of its own for every run, and no log files in the user's home.

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from itertools import count, pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from helpers.waiting import wait_until
 
 from repghost_ros.backends.base import Slot
 from repghost_ros.engine.model import Answered, Model, Outcome
-from repghost_ros.engine.pipeline import Pipeline, Stream
+from repghost_ros.engine.pipeline import NOBODY, Bell, Pipeline, Stream, Wake
 from repghost_ros.engine.request import Counts, Request
 from repghost_ros.errors import BackendError, FrameError
 from repghost_ros.vision.frame import Frame
@@ -154,6 +155,51 @@ def test_a_closed_pipeline_leaves_no_file_open() -> None:
     assert pipeline.close()
     del pipeline
     assert open_files() == before
+
+
+def test_as_many_workers_are_woken_as_frames_wait() -> None:
+    bell = Bell(threading.RLock())
+    first, second, last = bell.asleep = [Wake(os.eventfd(0)) for _ in range(3)]
+    bell.queued = 1
+    bell.ring()
+    assert bell.asleep == [first, second]
+    last.wait()  # else the test hangs
+    assert bell.take() is NOBODY
+    bell.queued = 4
+    bell.ring()
+    assert bell.asleep == []
+    pipeline = Pipeline(hosted(HeldBackend()), workers=1)
+    stream = pipeline.open_stream(Inbox())
+    for number in (1, 2):
+        stream.submit([Request(number, read)])
+        assert pipeline.bell.queued == number
+    assert pipeline.close()
+
+
+def test_a_skipped_frame_is_counted_and_needs_no_worker() -> None:
+    pipeline = Pipeline(hosted(HeldBackend()), workers=1)
+    stream = pipeline.open_stream(Inbox())
+    stream.skip()
+    assert stream.counts == Counts(received=1, skipped=1)
+    assert pipeline.close()
+
+
+def test_a_closed_stream_keeps_no_frame_that_waited() -> None:
+    class Message:
+        """Can be referred to weakly."""
+
+    backend = HeldBackend(open_gates=False)
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream, message = pipeline.open_stream(Inbox()), Message()
+    held_at_work(backend, stream)
+    submit(stream, message)
+    kept = weakref.ref(message)
+    del message
+    stream.close()
+    assert kept() is None
+    release(backend, 0)
+    assert pipeline.close()
+    assert stream.counts == Counts(received=2, answered=1, dropped=1)
 
 
 def test_newest_frames_win_when_the_device_cannot_keep_up() -> None:

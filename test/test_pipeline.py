@@ -80,7 +80,7 @@ class HeldSlot(Slot):
         self.backend.begun.release()
         if not self.backend.open_gates:
             for number in numbers:
-                assert self.backend.gate(number).wait(WAIT)
+                assert self.backend.gate(number).wait(2 * WAIT)  # no test waits as long
         with self.backend.lock:
             self.backend.at_once -= 1
             self.backend.batches.append(numbers)

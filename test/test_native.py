@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes import byref
 from dataclasses import replace
 from pathlib import Path
@@ -380,6 +380,72 @@ def test_every_jpeg_is_converted_alike(
     plain = not kind and damage in ("", "comment") and sampling != 0x121111
     if plain and format in ("jpeg", "bgr8; jpeg compressed bgr8") and isinstance(done, Answered):
         assert done.seen is None, "it went through Python"
+
+
+def inserted(data: bytes, marker: int, content: bytes = b"abcd", size: int = -1) -> bytes:
+    """Put a segment behind the start of a JPEG; `size` is told in place of its own."""
+    told = (len(content) + 2 if size < 0 else size).to_bytes(2, "big")
+    return data[:2] + bytes([0xFF, marker]) + told + content + data[2:]
+
+
+def replaced(data: bytes, marker: int, content: bytes) -> bytes:
+    """Put a segment in the place of that of its kind, or where there is none, in front of the scan."""
+    start, end = segment(data, marker)
+    if not end:
+        start = end = segment(data, 0xDA)[0]
+    return data[:start] + inserted(b"", marker, content) + data[end:]
+
+
+def twice(data: bytes, marker: int) -> bytes:
+    start, end = segment(data, marker)
+    return data[:end] + data[start:end] + data[end:]
+
+
+COMMENT, FIRST_APP, LAST_APP, RESERVED = 0xFE, 0xE0, 0xEF, 0xF0
+FRAME, HUFFMAN, EXTENSION, ARITHMETIC, QUANTIZATION, INTERVAL = 0xC0, 0xC4, 0xC8, 0xCC, 0xDB, 0xDD
+
+
+@pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
+@pytest.mark.parametrize("interval", [0, 2])
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        (lambda data: data, True),
+        (lambda data: inserted(data, COMMENT), True),
+        (lambda data: inserted(data, COMMENT, b""), True),
+        (lambda data: inserted(data, FIRST_APP), True),
+        (lambda data: inserted(data, LAST_APP), True),
+        (lambda data: twice(twice(data, HUFFMAN), QUANTIZATION), True),
+        (lambda data: data + b"more", True),
+        (lambda data: data[:-2] + b"\xff" + data[-2:], True),  # a fill byte
+        (lambda data: inserted(data, COMMENT, b"", 1), False),
+        (lambda data: inserted(data, COMMENT, b"", 65535), False),
+        (lambda data: inserted(data, RESERVED), False),
+        (lambda data: inserted(data, FIRST_APP - 1), False),
+        (lambda data: inserted(data, EXTENSION), False),
+        (lambda data: inserted(data, ARITHMETIC), False),
+        (lambda data: replaced(data, INTERVAL, b"\0\7"), False),
+        (lambda data: twice(data, FRAME), False),
+        (lambda data: data[:2] + data[segment(data, FRAME)[0] :], False),
+        (lambda data: b"\xff\xd9" + data[2:], False),
+        (lambda data: b"\xfe\xd8" + data[2:], False),
+        (lambda data: data[:-2], False),
+        (lambda data: data[:-2] + b"\xff", False),
+        (lambda data: data[:-2] + b"\xff\xdc" + data[-2:], False),
+        (lambda data: data[:3], False),
+        (lambda data: data[: segment(data, FRAME)[0] + 3], False),
+    ],
+)
+def test_a_jpeg_is_taken_if_it_is_framed_as_the_one_before(
+    pair: tuple[Model, Model], change: Callable[[bytes], bytes], taken: bool, interval: int
+) -> None:
+    options = [cv2.IMWRITE_JPEG_RST_INTERVAL, interval]
+    first, second = (jpeg((64, 48), True, seed, options) for seed in range(2))
+    before = request(packed(first), compressed=True).message
+    asked = request(packed(change(second)), compressed=True)
+    both(pair, [asked], before)
+    ((done,), _) = run(pair[0], [asked], before)
+    assert (isinstance(done, Answered) and done.seen is None) == taken
 
 
 @pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")

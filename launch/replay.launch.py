@@ -34,9 +34,7 @@ from repghost_ros.ros.messages import Classification
 # Passed on to classify.launch.py, which describes them.
 PASSED_ON = ("model", "backend", "image_transport", "workers", "namespace", "log_level")
 PACKAGES = ("ros2bag", "ros2topic")
-MATCH = (
-    5.0  # seconds before the first frame: Fast DDS repeats what another process missed every 3 s
-)
+MATCH = 5.0  # seconds before the first frame: Fast DDS repeats its announcements every 3 s
 SETTLE = 2.0  # seconds of silence after the last answer
 PATIENCE = 10.0  # seconds of silence while answers are missing
 ACKNOWLEDGED_MS = 30_000  # at most, until the node has all images: the player would not wait for it

@@ -396,6 +396,12 @@ def replaced(data: bytes, marker: int, content: bytes) -> bytes:
     return data[:start] + inserted(b"", marker, content) + data[end:]
 
 
+def changed(data: bytes, marker: int, place: int) -> bytes:
+    """Flip a bit of a segment's byte, counted from its end."""
+    at = segment(data, marker)[1] + place
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 def twice(data: bytes, marker: int) -> bytes:
     start, end = segment(data, marker)
     return data[:end] + data[start:end] + data[end:]
@@ -413,6 +419,7 @@ FRAME, HUFFMAN, EXTENSION, ARITHMETIC, QUANTIZATION, INTERVAL = 0xC0, 0xC4, 0xC8
         (lambda data: data, True),
         (lambda data: inserted(data, COMMENT), True),
         (lambda data: inserted(data, COMMENT, b""), True),
+        (lambda data: inserted(data, COMMENT, bytes(1000)), True),
         (lambda data: inserted(data, FIRST_APP), True),
         (lambda data: inserted(data, LAST_APP), True),
         (lambda data: twice(twice(data, HUFFMAN), QUANTIZATION), True),
@@ -425,6 +432,7 @@ FRAME, HUFFMAN, EXTENSION, ARITHMETIC, QUANTIZATION, INTERVAL = 0xC0, 0xC4, 0xC8
         (lambda data: inserted(data, EXTENSION), False),
         (lambda data: inserted(data, ARITHMETIC), False),
         (lambda data: replaced(data, INTERVAL, b"\0\7"), False),
+        (lambda data: replaced(data, INTERVAL, b"\0"), False),
         (lambda data: twice(data, FRAME), False),
         (lambda data: data[:2] + data[segment(data, FRAME)[0] :], False),
         (lambda data: b"\xff\xd9" + data[2:], False),
@@ -432,7 +440,9 @@ FRAME, HUFFMAN, EXTENSION, ARITHMETIC, QUANTIZATION, INTERVAL = 0xC0, 0xC4, 0xC8
         (lambda data: data[:-2], False),
         (lambda data: data[:-2] + b"\xff", False),
         (lambda data: data[:-2] + b"\xff\xdc" + data[-2:], False),
+        (lambda data: changed(data, FRAME, -1), False),
         (lambda data: data[:3], False),
+        (lambda data: data[:5], False),
         (lambda data: data[: segment(data, FRAME)[0] + 3], False),
     ],
 )
@@ -446,6 +456,32 @@ def test_a_jpeg_is_taken_if_it_is_framed_as_the_one_before(
     both(pair, [asked], before)
     ((done,), _) = run(pair[0], [asked], before)
     assert (isinstance(done, Answered) and done.seen is None) == taken
+
+
+@pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
+def test_a_jpeg_that_has_lost_an_interval_is_left_to_python(pair: tuple[Model, Model]) -> None:
+    first, second = (
+        jpeg((64, 48), True, seed, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]) for seed in range(2)
+    )
+    lost = damaged_jpeg(second, "lost interval", 0.0)
+    assert len(lost) < len(second)
+    before = request(packed(first), compressed=True).message
+    asked = request(packed(lost), compressed=True)
+    both(pair, [asked], before)
+    for outcome in (outcome for (outcome,) in run(pair[0], [asked], before)):
+        assert not isinstance(outcome, Answered) or outcome.seen is not None
+
+
+@pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
+def test_a_jpeg_of_an_extended_process_is_taken(pair: tuple[Model, Model]) -> None:
+    """SOF1, which has the same picture data if it uses no more tables than the baseline."""
+    first, second = (
+        jpeg((64, 48), True, seed, []).replace(b"\xff\xc0", b"\xff\xc1") for seed in range(2)
+    )
+    before = request(packed(first), compressed=True).message
+    (done,) = both(pair, [request(packed(second), compressed=True)], before)
+    assert isinstance(done, Answered)
+    assert done.seen is None, "it went through Python"
 
 
 @pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
@@ -524,7 +560,33 @@ def test_frames_end_alike_whichever_allocation_fails(
         assert isinstance(failed[1], Failed)
         assert isinstance(failed[2], Answered), "it needs no memory"
     assert [each.kind for each in ended(10**6, 0)] == ["answered"] * 3
+    assert helper.kept == 0
     slot.close()
+
+
+def test_no_frame_shows_through_the_next_one(models: Any) -> None:
+    """Bars and the chroma of gray frames are written each time, though colors lie in the input."""
+    ours, theirs = models()
+    random = np.random.default_rng(0)
+    color, gray = (
+        serialized(encoding=encoding, step=size * WIDTH, data=random.bytes(size * WIDTH * HEIGHT))
+        for encoding, size in (("bgr8", 3), ("mono8", 1))
+    )
+    high = serialized(width=8, step=8, data=random.bytes(8 * HEIGHT * 3 // 2))
+    barred = View(resize="letterbox")
+    frames = [(color, View()), (gray, View()), (color, View()), (high, barred)]
+    slot = ours.open_slot()
+    with without_helper():
+        reference = theirs.open_slot()
+    for number, (raw, view) in enumerate(frames * 3):
+        (done,) = ours.run([request(raw, view)], slot)
+        (python,) = theirs.run([request(raw, view)], reference)
+        assert isinstance(done, Answered)
+        assert isinstance(python, Answered)
+        assert (done.seen is None) == (number >= len(frames) or number == 2)
+        np.testing.assert_array_equal(done.logits, python.logits)
+    slot.close()
+    reference.close()
 
 
 def test_a_driver_that_changes_its_fields_all_the_time_is_served(

@@ -28,7 +28,7 @@ class Counting:
         for made in objects:
             is_ours = made.stem == "counting"
             source = (HERE if is_ours else SOURCES) / f"{made.stem}.c"
-            replaced = [f"-D{name}=counting_{name}" for name in ("malloc", "memcpy")]
+            replaced = [f"-D{name}=counting_{name}" for name in ("malloc", "free", "memcpy")]
             command = [
                 "gcc",
                 "-std=gnu11",
@@ -67,6 +67,11 @@ class Counting:
     def allocations(self) -> int:
         """How often it has asked for memory."""
         return int(self._number("allocations").value)
+
+    @property
+    def kept(self) -> int:
+        """How many of those it has not given back."""
+        return int(self._number("kept").value)
 
     @property
     def large_copies(self) -> int:

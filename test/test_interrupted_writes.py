@@ -6,14 +6,17 @@ Large allocations fail likewise. Afterwards every file is as before or whole, an
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import cv2
 import numpy as np
@@ -21,15 +24,18 @@ import pytest
 from helpers.faulty import COMPILER, NOT_REACHED, Faulty
 from helpers.server import MODEL, Archive
 
+from repghost_ros.backends.toolchain import MAPPER
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
 
 pytest.importorskip("onnxruntime")
 bags = pytest.importorskip("helpers.bags")
+toys = pytest.importorskip("helpers.toys")
 pytestmark = [
     pytest.mark.skipif(COMPILER is None, reason="no C compiler is installed"),
     pytest.mark.timeout(600),
 ]
+DEMO = share() / "models" / "demo.onnx"
 NEVER = 10**9
 MOST = int(os.environ.get("REPGHOST_INTERRUPTIONS", 5))
 """Calls interrupted of one command; of more, the first, the last, and some in between."""
@@ -39,6 +45,10 @@ APPENDED = ("collected.jsonl", "predictions.csv")
 """Written line by line, so that a run that was killed can go on: a beginning of the whole."""
 PART = ".part"
 """What has been received of a download."""
+STATE = ".finetune.pt"
+"""What a training goes on from; a ZIP file, removed at its end."""
+ENDS = {".csv": b"\n", ".html": b"</html>\n", ".parquet": b"PAR1", ".png": b"IEND\xaeB`\x82"}
+"""The last bytes of a whole file."""
 
 
 class Writer(NamedTuple):
@@ -98,9 +108,44 @@ from repghost_ros.zoo.store import ModelStore
 
 ModelStore(Path("{out}"), "{archive}").fetch("100", "onnx")
 """
-QUANTIZE = ("quantize", "demo", "--calibration", "{classes}", "--samples", "2", "--out", "{out}")
+LABEL_WATCHED = """
+from pathlib import Path
+from repghost_ros.engine.results import Result
+from repghost_ros.sources.pictures import read_image
+from repghost_ros.teach.keeping import Keeper
+
+keeper = Keeper(Path("{out}"), "camera")
+for number in range(4):
+    frame = read_image(Path("{classes}", "stop", f"{{number}}.png"))
+    keeper.label(frame, (Result("stop", 0.5),), number, "stop")
+"""
+TIMINGS = """
+from pathlib import Path
+from repghost_ros.runs.benchmark import Timing, write_csv
+
+write_csv(Path("{out}/timings.csv"), [Timing("demo", "measured", "onnx", "inference", 1.1, 1, 2.5)])
+"""
+CERTIFY = """
+import os
+from pathlib import Path
+from repghost_ros.backends.onnx import OnnxBackend
+from repghost_ros.backends.toolchain import Toolchain
+from repghost_ros.cli import main, quantize
+from repghost_ros.convert import certificate
+
+os.environ["REPGHOST_HOME"] = "{out}/store"
+scratch = Path("{scratch}")
+quantize.find_toolchain = lambda: Toolchain(scratch, scratch, "")
+certificate.QuantizedBackend = OnnxBackend
+certificate._prove = lambda *_: (4, 0.0)
+words = ["--calibration", "{classes}", "--samples", "2", "--skip", "int8", "--methods", "default"]
+assert main(["quantize", "demo", *words, "--out", "{out}", "--store", "mine"]) == 0
+"""
+"""With a compiler that takes no time, see `compiler`, and without the simulator."""
+QUANTIZE = ("quantize", "{small}", "--calibration", "{classes}", "--samples", "2", "--out", "{out}")
 REPLAY = ("replay", "{bag}", "--model", "demo")
-TEACH = ("teach", "{classes}", "--model", "{onnx}", "--out", "{out}/own.onnx")
+TEACH = ("teach", "{classes}", "--model", "{small}", "--out", "{out}/own.onnx")
+FINETUNE = ("--finetune", "--epochs", "2", "--resize", "stretch")
 WRITERS = {
     "csv": Writer((*REPLAY, "--out", "{out}/results.csv"), "results.csv"),
     "jsonl": Writer((*REPLAY, "--out", "{out}/results.jsonl"), "results.jsonl"),
@@ -123,9 +168,17 @@ WRITERS = {
     "signs": Writer(("signs", "{out}"), "stop/0.png"),
     "adopt": Writer(("-c", ADOPT), "own/mine.onnx"),
     "download": Writer(("-c", DOWNLOAD)),
-    "quantize": Writer((*QUANTIZE, "--prepare"), "demo.yaml"),
+    "quantize": Writer((*QUANTIZE, "--prepare"), "small.yaml"),
+    "certificate": Writer(("-c", CERTIFY), "certificate.json"),
     "teach": Writer((*TEACH, "--report", "{out}/report.html"), "own.onnx"),
+    "finetune": Writer((*TEACH, *FINETUNE), needs="torch"),
+    "watch": Writer(("-c", LABEL_WATCHED)),
+    "fuse": Writer(("fuse", "{onnx}", "{out}/fused.onnx"), "fused.onnx"),
+    "timings": Writer(("-c", TIMINGS), "timings.csv"),
+    "plot": Writer(("models", "--plot", "{out}/zoo.png"), "zoo.png", needs="matplotlib"),
 }
+MEMORY = ("csv", "parquet", "report", "pictures", "eval", "plot")
+"""Writers of what ENDS knows, whose large allocations fail."""
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +207,28 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, archive: Archive) -> dict[s
     for _, picture in bags.film(4):
         writer.write(picture)
     writer.release()
+    compiler(root / "scratch")
     return {
         **{name.split("/")[0]: root / name.split("/")[0] for name in names},
         "bag": bags.sign_bag(root / "drive", 2),
         "video": root / "film.mp4",
-        "onnx": share() / "models" / "demo.onnx",
+        "onnx": DEMO,
+        "small": toys.write_small_network(root / "small.onnx"),
         "archive": archive.url,
     }
+
+
+def compiler(folder: Path) -> None:
+    """Write a program that leaves what the vendor's compiler would, of the demo model."""
+    made, name = folder / "made", "demo_224x224_nv12"
+    made.mkdir()
+    shutil.copy(DEMO.with_name(f"{name}.bin"), made)
+    shutil.copy(DEMO, made / f"{name}_quantized_model.onnx")
+    predicted = {"latency (us)": 337, "FPS": 2966, "DDR bytes per frame": 1}
+    (made / "demo_subgraph_0.json").write_text(json.dumps({"summary": predicted}))
+    program = folder / MAPPER
+    program.write_text(f"#!/bin/sh\ncp -r {made} {name}\n")
+    program.chmod(0o755)
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +248,9 @@ def files(out: Path) -> dict[str, Any]:
         if any(part.startswith(".") for part in path.relative_to(out).parts):
             continue
         content = path.read_bytes()
-        if path.name == APPENDED[0]:  # without how far each run came
-            content = b"".join(each for each in content.splitlines(True) if b'"file"' in each)
+        if path.name == APPENDED[0]:  # but not how far each run came, nor twice what two labeled
+            lines = dict.fromkeys(each for each in content.splitlines(True) if b'"file"' in each)
+            content = b"".join(lines)
         found[name] = content.count(b"<tr>") if name.endswith(".html") else content
         if content == EARLIER:
             found[name] = EARLIER
@@ -197,7 +266,7 @@ def spread(calls: int, most: int) -> list[int]:
     ("name", "how"),
     [
         *((name, how) for name in WRITERS for how in ("fail", "kill")),
-        *((name, "memory") for name in ("csv", "parquet", "report")),
+        *((name, "memory") for name in MEMORY),
     ],
 )
 def test_no_file_is_half_written(
@@ -234,6 +303,9 @@ def test_no_file_is_half_written(
         left = files(out)
         if how == "memory":  # a frame may be refused for want of it, and C++ may give up
             assert code in (0, 1, NOT_REACHED, -signal.SIGABRT), nth
+            for path in left:
+                if ".partial." not in path and left[path] != EARLIER:
+                    assert (out / path).read_bytes().endswith(ENDS[Path(path).suffix]), (nth, path)
             begin()
         else:
             if not (how == "fail" and code == 0 and left == whole):  # it found another way
@@ -244,6 +316,8 @@ def test_no_file_is_half_written(
                 elif path.endswith((PART, f"{PART}.etag")):
                     sent = archive.body if path.endswith(PART) else str(archive.etag).encode()
                     assert sent.startswith(content), (nth, path)
+                elif path.endswith(STATE):
+                    assert ZipFile(BytesIO(content)).testzip() is None, (nth, path)
                 elif ".partial." not in path:  # which replay keeps, and says so
                     assert content in (before.get(path), whole.get(path)), (nth, path)
         assert run(NEVER, how)[0] == NOT_REACHED, f"a rerun completes after {nth}"

@@ -194,6 +194,16 @@ def test_nothing_is_kept_that_could_not_be_written_whole(name: str, tmp_path: Pa
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_what_a_format_cannot_hold_is_not_saved(tmp_path: Path) -> None:
+    """A JPEG has at most 65500 columns."""
+    cv2.imwrite(str(tmp_path / "wide.bmp"), np.zeros((8, 70000, 3), np.uint8))
+    done = run(str(tmp_path / "wide.bmp"), "--save", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "cannot encode 70000x8 pixels as .jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_bag_that_cannot_be_written_whole_is_an_error(storage: str, tmp_path: Path) -> None:
     bag = sign_bag(tmp_path / "bag", 60)

@@ -82,6 +82,76 @@ def test_a_function_that_needs_a_package_documents_the_error(path: Path) -> None
     assert re.findall(rf"(?:Conversion|Source)Error: [\w ,]*{packages}", path.read_text()) == []
 
 
+WRITING = re.compile(
+    r"(?:\.(?:write_text|write_bytes|tofile|rename|copyfile|savefig|savez\w*|imwrite"
+    r"|VideoWriter|ParquetWriter)|(?:onnx|torch|np)\.save|onnx\.export)$"
+)
+"""Calls that write a file; `open`, `fdopen` and `Path.replace` are told by their arguments."""
+GUARDS = {"whole_file", "replacing", "TemporaryDirectory"}
+"""What writes completely or not at all, and what nobody's data is in."""
+UNGUARDED = {
+    "backends/_vendor_executor.py main": "standard output",
+    "backends/sim.py CompiledSlot.__init__": "a temporary folder",
+    "backends/sim.py simulate": "a temporary folder",
+    "cli/saver.py _Video.__init__": "in whole_file until the video is closed",
+    "files.py locked": "an empty file, to be locked",
+    "output.py replacing": "what writes completely or not at all",
+    "runs/answers.py _write_parquet": "in its caller's whole_file",
+    "runs/evaluation.py predict": "line by line, so that a run can go on",
+    "runs/fleet.py LocalFleet.share": "a temporary folder",
+    "runs/many.py _only_run": "an empty file, to be locked",
+    "runs/plots.py _figure": "a string",
+    "sources/bag_writer.py ClassificationWriter.__exit__": "a folder, by its last rename",
+    "sources/live.py _video.pump": "a pipe",
+    "sources/remote.py local_copy": "a cache, by its last rename",
+    "sources/ros2.py _unpacked": "a temporary folder",
+    "sources/sqlite.py SqliteFile.__init__": "a temporary folder",
+    "teach/collected.py append": "line by line, so that a run can go on",
+    "teach/labeling.py Labeling.label": "a move",
+    "teach/labeling.py Labeling.undo": "a move",
+    "zoo/download.py _receive": "what has been received, so that a download can go on",
+    "zoo/store.py ModelStore._from_archive": "what has been received, by its last rename",
+}
+"""Functions that write without a guard, and why that leaves nothing half-written.
+
+test_interrupted_writes.py interrupts those that write what is kept.
+"""
+
+
+def writes(call: ast.Call) -> bool:
+    """Return whether a call writes a file, or gives it its name."""
+    name = ast.unparse(call.func)
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "replace":
+        return len(call.args) == 1  # of Path, not of str
+    if name.rpartition(".")[2] in ("open", "fdopen"):
+        words = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
+        modes = [str(word.value) for word in words if isinstance(word, ast.Constant)]
+        return any(re.fullmatch(r"[rwaxbt+]*[wax+][bt+]*", mode) for mode in modes)
+    return WRITING.search(name) is not None
+
+
+def unguarded(path: Path) -> Iterator[str]:
+    """Yield the functions of a module that write outside a `with` of GUARDS."""
+
+    def visit(node: ast.AST, inside: tuple[str, ...]) -> Iterator[str]:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            inside = (*inside, node.name)
+        if isinstance(node, ast.With):
+            opened = {ast.unparse(item.context_expr).partition("(")[0] for item in node.items}
+            if {name.rpartition(".")[2] for name in opened} & GUARDS:
+                return
+        if isinstance(node, ast.Call) and writes(node):
+            yield f"{path.relative_to(PACKAGE).as_posix()} {'.'.join(inside)}"
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    yield from visit(ast.parse(path.read_text()), ())
+
+
+def test_files_are_written_completely_or_not_at_all() -> None:
+    assert {name for path in MODULES for name in unguarded(path)} == UNGUARDED.keys()
+
+
 def layers() -> list[set[str]]:
     """Return packages and root modules in the order of docs/architecture.md, the lowest first."""
     text = (ROOT / "docs/architecture.md").read_text()

@@ -45,6 +45,7 @@ from repghost_ros.zoo.store import ModelStore, check_own_name, is_known
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+toys = pytest.importorskip("helpers.toys")
 DEMO = share() / "models" / "demo.onnx"
 SIGNS = ("stop", "yield", "no entry")
 
@@ -434,29 +435,8 @@ def test_a_wrong_command_line_is_refused(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """Write a classifier that torch trains in a moment."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(0)
-    weights = {
-        "conv": random.normal(size=(24, 3, 8, 8)) / 14,
-        "conv bias": random.normal(size=24),
-        "gemm": random.normal(size=(24, 5)),
-    }
-    nodes = [
-        helper.make_node("Conv", ["x", "conv", "conv bias"], ["a"], strides=[8, 8]),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
-        helper.make_node("Flatten", ["c"], ["d"]),
-        helper.make_node("Gemm", ["d", "gemm"], ["y"]),
-    ]
-    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])
-    target = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])
-    tensors = [numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()]
-    graph = helper.make_graph(nodes, "small", [image], [target], tensors)
-    path = tmp_path / "small.onnx"
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), path)
-    return path
+    small: Path = toys.write_small_network(tmp_path / "small.onnx")
+    return small
 
 
 def test_the_whole_network_is_trained_on(

@@ -269,16 +269,28 @@ def test_what_cannot_be_served_or_shown(tmp_path: Path, capsys: Any) -> None:
 
 
 @pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
-def test_what_is_neither_a_file_nor_a_topic_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("command", "refused"),
+    [
+        (["watch", "/absent/the-road.mp4", "--port", "0"], "/absent/the-road.mp4"),
+        (["collect", "/absent/the-road.mp4", "--out", "new"], "/absent/the-road.mp4"),
+        (["collect", "/image", "--answers", "the-node", "--out", "new"], "the-node"),
+        (["collect", "/image", "--detections", "a.detector", "--out", "new"], "a.detector"),
+    ],
+    ids=["watch", "collect", "answers", "detections"],
+)
+def test_what_is_neither_a_file_nor_a_topic_is_refused(
+    command: list[str], refused: str, tmp_path: Path
+) -> None:
     """In a process of its own, because ROS is initialized there."""
-    watched = subprocess.run(
-        [sys.executable, "-m", "repghost_ros.cli", "watch", "/absent/the-road.mp4"]
-        + ["--model", "demo", "--port", "0"],
+    done = subprocess.run(
+        [sys.executable, "-m", "repghost_ros.cli", *command, "--model", "demo"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=100,
     )
-    assert watched.returncode == 1
-    *_, line = watched.stderr.splitlines()  # Cyclone DDS begins with a line of its own
-    assert "Traceback" not in watched.stderr
-    assert "'/absent/the-road.mp4' cannot be a topic: topic name " in line  # is invalid, on Humble
+    assert done.returncode == 1
+    *_, line = done.stderr.splitlines()  # Cyclone DDS begins with a line of its own
+    assert "Traceback" not in done.stderr
+    assert f"'{refused}' cannot be a topic: topic name " in line  # is invalid, on Humble

@@ -14,6 +14,7 @@ import json
 import logging
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -411,13 +412,13 @@ def _vendor(
     size = MODELS.get(options.model)
     write_certificate_page(page, certificate, size.published if size else None)
     report["page"] = str(page)
-    if stored := _describe_and_store(options, model, certificate, out):
+    if stored := _describe_and_store(options, model, certificate):
         report["stored"] = str(stored)
     return report
 
 
 def _describe_and_store(
-    options: argparse.Namespace, model: Path, certificate: Certificate, out: Path
+    options: argparse.Namespace, model: Path, certificate: Certificate
 ) -> Path | None:
     """Write what the .bin cannot record beside it, and return where a copy was stored, if it was."""
     # Of another activation, what is left of it in the .bin is the runtime's affair.
@@ -427,9 +428,10 @@ def _describe_and_store(
     write_own(described, certificate.bin)
     if options.store is None or not certificate.passed:
         return None
-    copy = out / f"{certificate.job.prefix}.copy.bin"
-    shutil.copyfile(certificate.bin, copy)
-    stored = ModelStore().adopt(options.store or options.model, "bin", copy)
+    with tempfile.TemporaryDirectory(prefix="repghost_quantize_") as scratch:
+        copy = Path(scratch) / certificate.bin.name
+        shutil.copyfile(certificate.bin, copy)
+        stored = ModelStore().adopt(options.store or options.model, "bin", copy)
     write_own(described, stored)
     return stored
 

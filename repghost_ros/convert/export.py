@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from repghost_ros.errors import ConversionError, need
+from repghost_ros.output import whole_file
 from repghost_ros.zoo.catalogue import MODELS, weights_url
 from repghost_ros.zoo.labels import IMAGENET_CLASSES
 from repghost_ros.zoo.own import LABELS_KEY
@@ -163,6 +164,7 @@ def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = (
 
     Raises:
         ConversionError: the result differs from the model.
+        OutputError: the file cannot be written.
         DependencyError: torch, timm, onnx or ONNX Runtime is missing.
 
     """
@@ -175,40 +177,39 @@ def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = (
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         truth, of_fused = model(images).numpy(), fused(images).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The torch.jit exporter, because the newer one writes operators that the toolchain rejects.
-    torch.onnx.export(
-        fused,
-        (images[:1],),
-        str(path),
-        opset_version=OPSET,
-        input_names=["data"],
-        output_names=["logits"],
-        dynamo=False,
-    )
-    written = onnx.load(path)
-    if labels:
-        onnx.helper.set_model_props(written, {LABELS_KEY: "\n".join(labels)})
-    onnx.checker.check_model(written, full_check=True)
-    onnx.save(written, path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    of_file = np.concatenate(
-        [session.run(None, {"data": image[None].numpy()})[0] for image in images]
-    )
-
-    def drift(logits: np.ndarray) -> float:
-        return float(np.abs(logits - truth).max() / np.abs(truth).max())
-
-    exported = Exported(
-        path, _weights_in(model), _weights_in(fused), drift(of_fused), drift(of_file)
-    )
-    if not max(exported.fusing_drift, exported.onnx_drift) <= TOLERANCE:
-        path.unlink()
-        raise ConversionError(
-            "the exported model answers differently from the original, so it was not kept: by "
-            f"{exported.fusing_drift:.1e} (fused) and {exported.onnx_drift:.1e} (ONNX) of the largest "
-            "logit"
+    with whole_file(path) as partial:
+        # The torch.jit exporter, because the newer one writes operators that the toolchain rejects.
+        torch.onnx.export(
+            fused,
+            (images[:1],),
+            str(partial),
+            opset_version=OPSET,
+            input_names=["data"],
+            output_names=["logits"],
+            dynamo=False,
         )
+        written = onnx.load(partial)
+        if labels:
+            onnx.helper.set_model_props(written, {LABELS_KEY: "\n".join(labels)})
+        onnx.checker.check_model(written, full_check=True)
+        onnx.save(written, partial)
+        session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
+        of_file = np.concatenate(
+            [session.run(None, {"data": image[None].numpy()})[0] for image in images]
+        )
+
+        def drift(logits: np.ndarray) -> float:
+            return float(np.abs(logits - truth).max() / np.abs(truth).max())
+
+        exported = Exported(
+            path, _weights_in(model), _weights_in(fused), drift(of_fused), drift(of_file)
+        )
+        if not max(exported.fusing_drift, exported.onnx_drift) <= TOLERANCE:
+            raise ConversionError(
+                "the exported model answers differently from the original, so it was not kept: by "
+                f"{exported.fusing_drift:.1e} (fused) and {exported.onnx_drift:.1e} (ONNX) of the "
+                "largest logit"
+            )
     return exported
 
 

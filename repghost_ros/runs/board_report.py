@@ -20,6 +20,7 @@ from repghost_ros.engine.request import Request
 from repghost_ros.engine.results import Reporting
 from repghost_ros.errors import RepghostError
 from repghost_ros.files import read_line, sha256
+from repghost_ros.output import whole_file
 from repghost_ros.paths import share
 from repghost_ros.runs.benchmark import INFERENCE, Timing, measure, published_timings
 from repghost_ros.runs.doctor import NOTE, OK, PROBLEM, Finding
@@ -63,8 +64,14 @@ class Certified:
             return Certified(file["nv12"], file["logits"], str(file["sha256"]))
 
     def write(self, path: Path) -> None:
-        """Write it."""
-        np.savez_compressed(path, **vars(self))
+        """Write it.
+
+        Raises:
+            OutputError: it cannot be written.
+
+        """
+        with whole_file(path) as partial:
+            np.savez_compressed(partial, **vars(self))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from repghost_ros.errors import without_passwords
+from repghost_ros.sources.pictures import encode
 from repghost_ros.version import __version__
 
 _STYLE = """
@@ -132,7 +133,7 @@ def figure(rgb: np.ndarray, caption: str) -> str:
     """Return a picture of uint8 (height, width, 3) RGB, 320 pixels at most, with text below it."""
     scale = min(1.0, 320 / max(rgb.shape[:2]))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    jpeg = cv2.imencode(".jpg", np.ascontiguousarray(small[..., ::-1]))[1].tobytes()
+    jpeg = encode(".jpg", np.ascontiguousarray(small[..., ::-1]))
     data = base64.b64encode(jpeg).decode()
     lines = "<br>".join(map(escape, caption.splitlines()))
     alt = escape(", ".join(caption.splitlines()))

@@ -9,19 +9,19 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from repghost_ros.engine.model import Answered, Outcome
 from repghost_ros.engine.overlay import picture
 from repghost_ros.engine.results import Result
-from repghost_ros.errors import RepghostError, SourceError
+from repghost_ros.errors import OutputError, RepghostError, SourceError
 from repghost_ros.runs.page_server import (
     CLASS_BUTTONS,
     CLASS_STYLE,
     PageHandler,
     PageServer,
 )
+from repghost_ros.sources.pictures import encode
 from repghost_ros.vision.frame import Frame
 
 _RATE_OVER = 2.0  # seconds
@@ -306,13 +306,16 @@ class Watched:
         return self._labels.undo()
 
     def jpeg(self) -> bytes | None:
-        """Return the picture; None before the first frame."""
+        """Return the picture; None before the first frame, and if it is too large for a JPEG."""
         with self._lock:
             shown = self._shown()
         if shown is None or shown.frame is None:
             return None
         bgr = np.ascontiguousarray(picture(shown.frame)[..., ::-1])
-        return cv2.imencode(".jpg", bgr)[1].tobytes()
+        try:
+            return encode(".jpg", bgr)
+        except OutputError:
+            return None
 
     def _shown(self) -> _Shown | None:
         return self._kept[-1 - self._behind] if self._kept else None

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from repghost_ros.errors import FrameError, SourceError
+from repghost_ros.errors import FrameError, OutputError, SourceError
 from repghost_ros.files import LFS_POINTER, LFS_REMEDY
 from repghost_ros.output import whole_file
 from repghost_ros.sources.folders import IMAGES, VIDEOS, files_in
@@ -304,5 +304,24 @@ def write_picture(path: Path, bgr: np.ndarray) -> None:
         OutputError: it cannot be written.
 
     """
+    content = encode(path.suffix, bgr)
     with whole_file(path) as partial:
-        partial.write_bytes(cv2.imencode(path.suffix, bgr)[1].tobytes())
+        partial.write_bytes(content)
+
+
+def encode(suffix: str, bgr: np.ndarray) -> bytes:
+    """Return the content of a picture file.
+
+    Args:
+        suffix: of the file, such as `.jpg`.
+        bgr: uint8 (height, width, 3).
+
+    Raises:
+        OutputError: the picture is too large for the format, or for the memory.
+
+    """
+    done, content = cv2.imencode(suffix, bgr)
+    if not done:  # what there is of it is cut off
+        height, width = bgr.shape[:2]
+        raise OutputError(f"OpenCV cannot encode {width}x{height} pixels as {suffix}")
+    return content.tobytes()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from repghost_ros.engine.overlay import picture
@@ -20,6 +19,7 @@ from repghost_ros.engine.results import UNKNOWN, Result
 from repghost_ros.errors import OutputError, SourceError
 from repghost_ros.output import uninterrupted, whole_file
 from repghost_ros.sources.folders import IMAGES
+from repghost_ros.sources.pictures import encode
 from repghost_ros.teach.collected import append, read_record
 from repghost_ros.teach.labeled import UNLABELED, check_class
 from repghost_ros.teach.likeness import NEAR, near, thumbnail
@@ -216,4 +216,4 @@ def _encoded(frame: Frame, original: Path | None) -> tuple[bytes, str]:
     if frame.encoded is not None:
         return frame.encoded, ".jpg"
     bgr = np.ascontiguousarray(picture(frame)[..., ::-1])
-    return cv2.imencode(".png", bgr)[1].tobytes(), ".png"
+    return encode(".png", bgr), ".png"

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import cv2
 import numpy as np
 
 from repghost_ros.engine.overlay import picture
@@ -26,7 +25,7 @@ from repghost_ros.runs.page_server import (
     PageServer,
 )
 from repghost_ros.sources.folders import IMAGES, files_in, is_data
-from repghost_ros.sources.pictures import read_image
+from repghost_ros.sources.pictures import encode, read_image
 from repghost_ros.teach.labeled import UNLABELED, check_class, class_counts, class_folders
 
 _KINDS = {
@@ -166,6 +165,7 @@ class Labeling:
 
         Raises:
             SourceError: there is no such picture.
+            OutputError: browsers do not show its format, and it is too large to be shown as JPEG.
 
         """
         with self._lock:
@@ -178,7 +178,7 @@ class Labeling:
             except FrameError as error:
                 raise SourceError(str(error)) from error
             bgr = np.ascontiguousarray(rgb[..., ::-1])
-            return cv2.imencode(".jpg", bgr)[1].tobytes(), "image/jpeg"
+            return encode(".jpg", bgr), "image/jpeg"
 
     def _waiting(self) -> list[Path]:
         inside = self._folder / UNLABELED

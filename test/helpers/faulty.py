@@ -28,10 +28,14 @@ _IMPORTED = (
     "cv2",
     "onnx",
     "onnxruntime",
+    "onnxruntime.quantization.shape_inference",
+    "torch",
     "rosbags.rosbag2",
     "yaml",
     "pyarrow.parquet",
-    "matplotlib",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
 )
 
 
@@ -67,6 +71,7 @@ class Faulty(AbstractContextManager["Faulty"]):
             env={
                 **os.environ,
                 **{"LD_PRELOAD": str(library), "FAULTY_ROOT": str(root)},
+                "OMP_NUM_THREADS": "1",  # or torch's threads would wait for each other's turn
                 "PYTHONPATH": os.pathsep.join(paths),
             },
             stdin=subprocess.PIPE,

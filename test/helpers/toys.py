@@ -31,3 +31,30 @@ def write_color_model(path: Path, order: tuple[int, int, int] = (0, 1, 2), **sav
     path.unlink(missing_ok=True)
     onnx.save(model, path, **saving)
     return path
+
+
+def write_small_network(path: Path) -> Path:
+    """Write a classifier with a convolution and random weights, which torch trains in a moment."""
+    random = np.random.default_rng(0)
+    weights = {
+        "conv": random.normal(size=(24, 3, 8, 8)) / 14,
+        "conv bias": random.normal(size=24),
+        "gemm": random.normal(size=(24, 5)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "conv", "conv bias"], ["a"], strides=[8, 8]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "gemm"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
+        [numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 11)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=6), path)
+    return path

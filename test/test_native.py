@@ -407,7 +407,7 @@ def twice(data: bytes, marker: int) -> bytes:
     return data[:end] + data[start:end] + data[end:]
 
 
-COMMENT, FIRST_APP, LAST_APP, RESERVED = 0xFE, 0xE0, 0xEF, 0xF0
+COMMENT, FIRST_APP, LAST_APP, LINES, RESERVED = 0xFE, 0xE0, 0xEF, 0xDC, 0xF0
 FRAME, HUFFMAN, EXTENSION, ARITHMETIC, QUANTIZATION, INTERVAL = 0xC0, 0xC4, 0xC8, 0xCC, 0xDB, 0xDD
 
 
@@ -429,6 +429,7 @@ FRAME, HUFFMAN, EXTENSION, ARITHMETIC, QUANTIZATION, INTERVAL = 0xC0, 0xC4, 0xC8
         (lambda data: inserted(data, COMMENT, b"", 65535), False),
         (lambda data: inserted(data, RESERVED), False),
         (lambda data: inserted(data, FIRST_APP - 1), False),
+        (lambda data: inserted(data, LINES), False),
         (lambda data: inserted(data, EXTENSION), False),
         (lambda data: inserted(data, ARITHMETIC), False),
         (lambda data: replaced(data, INTERVAL, b"\0\7"), False),
@@ -459,17 +460,21 @@ def test_a_jpeg_is_taken_if_it_is_framed_as_the_one_before(
 
 
 @pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")
-def test_a_jpeg_that_has_lost_an_interval_is_left_to_python(pair: tuple[Model, Model]) -> None:
+@pytest.mark.parametrize("interval", [2, 4], ids=["lost", "another"])
+def test_a_jpeg_whose_restarts_are_not_those_before_is_left_to_python(
+    pair: tuple[Model, Model], interval: int
+) -> None:
     first, second = (
-        jpeg((64, 48), True, seed, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]) for seed in range(2)
+        jpeg((64, 48), True, seed, [cv2.IMWRITE_JPEG_RST_INTERVAL, each])
+        for seed, each in enumerate((2, interval))
     )
-    lost = damaged_jpeg(second, "lost interval", 0.0)
-    assert len(lost) < len(second)
+    if interval == 2:
+        second = damaged_jpeg(second, "lost interval", 0.0)
     before = request(packed(first), compressed=True).message
-    asked = request(packed(lost), compressed=True)
+    asked = request(packed(second), compressed=True)
     both(pair, [asked], before)
-    for outcome in (outcome for (outcome,) in run(pair[0], [asked], before)):
-        assert not isinstance(outcome, Answered) or outcome.seen is not None
+    ((done,), _) = run(pair[0], [asked], before)
+    assert not isinstance(done, Answered) or done.seen is not None
 
 
 @pytest.mark.skipif(turbojpeg.library() is None, reason="libturbojpeg is not installed")

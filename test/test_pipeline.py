@@ -164,6 +164,12 @@ def test_as_many_workers_are_woken_as_frames_wait() -> None:
     bell.ring()
     assert bell.asleep == [first, second]
     last.wait()  # else the test hangs
+    waiting = threading.Thread(target=last.wait)
+    waiting.start()
+    waiting.join(0.05)  # time to return
+    assert waiting.is_alive()
+    last.wake()
+    waiting.join()
     assert bell.take() is NOBODY
     bell.queued = 4
     bell.ring()
@@ -309,6 +315,8 @@ def test_gives_up_what_hangs_and_answers_it_once() -> None:
     wait_begun(hung, 1)
     submit(stream, 1)
     assert pipeline.oldest_in_flight() > 0
+    (worker,) = pipeline._shared.workers
+    assert worker.daemon, "it would keep the process from ending"
     assert not pipeline.swap(hosted(fresh), timeout_s=0.01)
     inbox.wait(2)
     assert inbox.errors[0] is BackendError
@@ -749,6 +757,21 @@ def test_frames_with_and_without_regions_keep_their_order() -> None:
     frames.wait(4)
     assert frames.messages == [[], [1, 2, 3], [], [4], []]
     assert stream.counts == Counts(received=5, answered=5)
+    assert pipeline.close(WAIT)
+
+
+def test_a_frame_without_regions_lets_none_before_it_pass() -> None:
+    backend, frames = HeldBackend(open_gates=False), Frames()
+    pipeline = Pipeline(hosted(backend), workers=1)
+    stream = pipeline.open_stream(frames, queue_depth=8)
+    regions(stream, 1)
+    wait_begun(backend, 1)
+    regions(stream, 2)
+    regions(stream, 3)
+    regions(stream)
+    release(backend, 1, 2, 3)
+    frames.wait(4)
+    assert frames.messages == [[1], [2], [3], []]
     assert pipeline.close(WAIT)
 
 

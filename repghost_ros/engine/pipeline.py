@@ -251,7 +251,6 @@ class Stream(Generic[AnyRequest]):
         with self._shared.lock:
             if self._delivering:  # that thread goes on with what has ended meanwhile
                 return
-            self._delivering = True
             ended = self._next_ended()
         while ended is not None:
             kind = "dropped" if ended.dropped else self._try_to_deliver(ended)
@@ -264,7 +263,10 @@ class Stream(Generic[AnyRequest]):
                 self._shared.bell.wake_one()
 
     def _next_ended(self) -> _Ticket[AnyRequest] | None:
-        """Return the first frame, if all of its requests have ended. Called with the lock held."""
+        """Return the first frame for this thread to deliver, if all of its requests have ended.
+
+        Called with the lock held.
+        """
         first = self._in_order[0] if self._in_order else None
         self._delivering = first is not None and len(first.outcomes) == len(first.requests)
         return first if self._delivering else None

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# Not by `pythonpath` in pyproject.toml, of which the pytest of Ubuntu 22.04 warns.
+sys.path.insert(0, str(Path(__file__).parent.parent))
 if os.environ.get("COLCON"):
     # `colcon test` tests what `colcon build` installed: in front of it are the sources, in which plain
     # `colcon build` compiles nothing. Programs that the tests start look into their folder first.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from repghost_ros.cli import main
 from repghost_ros.errors import DependencyError
 from repghost_ros.paths import share
 from repghost_ros.sources.signs import render
+from repghost_ros.teach.collected import RECORD
 
 bags = pytest.importorskip("helpers.bags")
 pytest.importorskip("onnxruntime")
@@ -196,10 +198,17 @@ def test_the_launched_node_decides_what_is_collected(walked: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_the_whole_network_is_taught_as_written(walked: Path) -> None:
+    """Of a third of the pictures, for it takes long."""
     pytest.importorskip("torch")
     ((_, *arguments),) = commands("repghost", "teach", "--finetune")
-    out = walked / "fine.onnx"
-    words = ["fine.onnx" if each == "own.onnx" else each for each in with_demo(arguments)]
+    out, few = walked / "fine.onnx", walked / "few"
+    for name in CLASSES:
+        (few / name).mkdir(parents=True)
+        for picture in sorted((walked / "pictures" / name).iterdir())[::3]:
+            shutil.copy(picture, few / name)
+    shutil.copy(walked / "pictures" / RECORD, few)
+    replaced = {"own.onnx": out.name, "pictures": few.name}
+    words = [replaced.get(each, each) for each in with_demo(arguments)]
     assert main(["teach", *words, "--epochs", "1"]) == 0
     assert out.is_file()
     assert "fine-tuned as a whole" in (walked / "own.html").read_text(encoding="utf-8")

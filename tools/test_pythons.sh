@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's first commands with every Python from 3.10 to 3.12 that is here, to the first answers.
+# The README's commands with every Python from 3.10 to 3.12 that is here, to the first answers.
 #   tools/test_pythons.sh [3.10 ...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,6 +27,12 @@ for version in ${*:-3.10 3.11 3.12}; do
       -r tools/requirements.txt -r tools/requirements-jazzy.txt
     PYTHON=$python make demo FRAMES=30 | tee demo.log
     grep -q '^30 of 30 frames' demo.log
+    # Its lines of Python, in the same environment; the others of its commands need a sourced ROS 2.
+    . tools/env.sh jazzy
+    repghost signs signs >/dev/null
+    sed -n '/^```python$/,/^```$/{/^```/!p}' README.md >example.py
+    python example.py | tee example.log
+    grep -q '%  stop$' example.log
   )
   rm -rf "$checkout"
   tried=$((tried + 1))

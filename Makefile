@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 ROS ?= jazzy
 FRAMES ?= 0
+SAMPLE ?= 100
+MODULES ?= engine/results.py engine/pipeline.py vision/nv12.py native/pixels.c native/convert.c
 ENV = . tools/env.sh $(ROS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv torch demo lint format test test-arm test-jammy test-pythons test-pip test-toolchain toolchain bench board-estimates soak docs clean
+.PHONY: help venv torch demo lint format test test-arm test-jammy test-pythons test-pip test-toolchain toolchain mutants bench board-estimates soak docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -50,6 +52,10 @@ test-pythons: ## the demo with every Python from 3.10 to 3.12 that is here
 
 test-pip: ## what `pip install .[pc]` gives users: the newest of everything, no ROS
 	tools/test_pip.sh
+
+mutants: venv ## how many small faults the tests find, of SAMPLE=100 in each of MODULES=vision/nv12.py; hours for all
+	@$(ENV) && pip install -qq -r tools/requirements-mutants.txt && \
+	tools/mutants.sh $(SAMPLE) $(MODULES)
 
 bench: venv ## speed, as ratios in one run
 	@$(ENV) && python -m bench

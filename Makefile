@@ -54,8 +54,8 @@ test-pip: ## what `pip install .[pc]` gives users: the newest of everything, no 
 	tools/test_pip.sh
 
 mutants: venv ## how many small faults the tests find, of SAMPLE=100 in each of MODULES=vision/nv12.py; hours for all
-	@$(ENV) && pip install -qq -r tools/requirements-mutants.txt && \
-	tools/mutants.sh $(SAMPLE) $(MODULES)
+	@$(ENV) && python -m venv .venv-mutants && .venv-mutants/bin/pip install -qq -r tools/requirements-mutants.txt && \
+	PATH="$$PATH:$(CURDIR)/.venv-mutants/bin" tools/mutants.sh $(SAMPLE) $(MODULES)
 
 bench: venv ## speed, as ratios in one run
 	@$(ENV) && python -m bench

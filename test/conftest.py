@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 if os.environ.get("COLCON"):
     # `colcon test` tests what `colcon build` installed: in front of it are the sources, in which plain
     # `colcon build` compiles nothing. Programs that the tests start look into their folder first.
-    _ROOT = str(Path(__file__).parent.parent)
+    _ROOT = sys.path[0]
     sys.path[:] = [*(each for each in sys.path if each not in ("", _ROOT)), _ROOT]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), _ROOT]))
     os.chdir(Path(__file__).parent)

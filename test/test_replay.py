@@ -17,7 +17,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 from helpers.bags import (
     COMPRESSED,
@@ -39,8 +38,9 @@ from helpers.bags import (
     write_ros2,
     yuyv,
 )
+from helpers.toys import write_classifier
 from helpers.waiting import WAIT
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -439,18 +439,7 @@ def write_fragile_model(path: Path) -> Path:
         helper.make_node("Log", ["flat"], ["log"]),
         helper.make_node("MatMul", ["log", "w"], ["y"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "fragile",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
-        [numpy_helper.from_array(np.eye(3, 2, dtype=np.float32), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
-    model.ir_version = 8
-    helper.set_model_props(model, {"labels": "a\nb"})
-    onnx.save(model, path)
-    return path
+    return write_classifier(path, nodes, {"w": np.eye(3, 2)}, 2, labels="a\nb")
 
 
 def test_a_backend_that_fails_is_no_broken_recording(tmp_path: Path, capsys: Any) -> None:

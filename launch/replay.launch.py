@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -30,6 +29,7 @@ from launch_ros.substitutions import FindPackageShare
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from repghost_ros.ros.launching import apt, refuse_unknown, require
 from repghost_ros.ros.messages import Classification
+from repghost_ros.sources.ros2 import METADATA, read_metadata
 
 # Passed on to classify.launch.py, which describes them.
 PASSED_ON = ("model", "backend", "image_transport", "workers", "namespace", "log_level")
@@ -45,15 +45,10 @@ def announced(bag: str, topics: Sequence[str]) -> int:
 
     Of `topics`, image and compressed images, the node serves one: that with fewer images counts.
     """
-    metadata = Path(bag) / "metadata.yaml"
-    if not metadata.is_file():
+    if not (Path(bag) / METADATA).is_file():
         return 0
-    content = yaml.safe_load(metadata.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-    counts = {
-        each["topic_metadata"]["name"]: each["message_count"]
-        for each in content["topics_with_message_count"]
-    }
-    return min((counts[topic] for topic in topics if counts.get(topic)), default=0)
+    _, counts = read_metadata(Path(bag))
+    return min((counts[topic] for topic in topics if counts[topic]), default=0)
 
 
 class Replay:

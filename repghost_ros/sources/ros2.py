@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from repghost_ros.errors import need
+from repghost_ros.errors import DependencyError, need
 from repghost_ros.files import LFS_POINTER, LFS_REMEDY
 from repghost_ros.sources import mcap, ros1, sqlite
 from repghost_ros.sources.storage import COMPRESSION, ZSTD_MAGIC, Channel, Message, Storage
@@ -25,6 +25,24 @@ _SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 _LOGS = ("-wal", "-journal")
 """Suffixes of what SQLite keeps beside an unfinished file."""
 _PIECE = 1 << 20  # bytes
+
+
+def read_metadata(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Return the files of a bag, and how many messages it announces by topic.
+
+    Raises:
+        FileNotFoundError: it has no metadata.yaml.
+        DependencyError: PyYAML is missing.
+        Exception: of any kind, where the file holds something else.
+
+    """
+    yaml = need("yaml", "pip install PyYAML")
+    text = (folder / METADATA).read_text(encoding="utf-8")
+    about: dict[str, Any] = yaml.safe_load(text)["rosbag2_bagfile_information"]
+    announced: Counter[str] = Counter()
+    for entry in about["topics_with_message_count"]:
+        announced[entry["topic_metadata"]["name"]] += int(entry["message_count"])
+    return [folder / Path(name).name for name in about["relative_file_paths"]], announced
 
 
 def open_storage(path: Path, opened: ExitStack) -> Storage:
@@ -186,14 +204,10 @@ class Folder:
 
     def _read_metadata(self, folder: Path) -> list[Path]:
         """Return the files it lists; none if it is missing or invalid."""
-        yaml = need("yaml", "pip install PyYAML")
         try:
-            text = (folder / METADATA).read_text(encoding="utf-8")
-            about: dict[str, Any] = yaml.safe_load(text)["rosbag2_bagfile_information"]
-            files = [folder / Path(name).name for name in about["relative_file_paths"]]
-            announced: Counter[str] = Counter()
-            for entry in about["topics_with_message_count"]:
-                announced[entry["topic_metadata"]["name"]] += int(entry["message_count"])
+            files, announced = read_metadata(folder)
+        except DependencyError:
+            raise
         except FileNotFoundError:
             _log.warning("bag '%s' has no %s: its recorder was killed?", folder, METADATA)
             return []

@@ -33,6 +33,7 @@ from repghost_ros.convert.export import export  # noqa: E402
 from repghost_ros.sources.signs import LABELS, render  # noqa: E402
 from repghost_ros.vision.frame import from_array  # noqa: E402
 from repghost_ros.vision.nv12 import to_nv12, to_rgb  # noqa: E402
+from repghost_ros.zoo.own import LABELS_KEY  # noqa: E402
 from repghost_ros.zoo.record import IMAGENET  # noqa: E402
 
 SIDE = 224
@@ -172,7 +173,7 @@ def main() -> None:
         train(model, average, pictures, np.random.default_rng(0))
 
         path = output / "models" / "demo.onnx"
-        exported = export(average.module, path, side=SIDE, labels=LABELS)
+        exported = export(average.module, path, side=SIDE, metadata={LABELS_KEY: "\n".join(LABELS)})
         print(f"{exported}, {path.stat().st_size / 1e6:.2f} MB")
         labels = output / "labels" / "demo.txt"
         labels.parent.mkdir(parents=True, exist_ok=True)

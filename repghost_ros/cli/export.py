@@ -18,12 +18,11 @@ from repghost_ros.errors import UsageError
 from repghost_ros.files import move
 from repghost_ros.graphs.graph import load as load_graph
 from repghost_ros.graphs.graph import save
-from repghost_ros.graphs.head import copy_with_metadata
 from repghost_ros.output import named_errors
 from repghost_ros.vision.nv12 import COLOR_RANGES
 from repghost_ros.zoo.catalogue import DEMO, MODELS, preprocessing_of
 from repghost_ros.zoo.labels import IMAGENET_CLASSES, read_labels
-from repghost_ros.zoo.own import CROP_KEY
+from repghost_ros.zoo.own import CROP_KEY, LABELS_KEY
 from repghost_ros.zoo.store import ModelStore, resolve
 
 HELP = "make fused ONNX models from timm's or the authors' weights"
@@ -115,9 +114,10 @@ def run(options: argparse.Namespace) -> ExportReport:
             source = Path(scratch) / "fused.onnx"
             model = timm_network(options.model, options.checkpoint)
             labels = _labels(options, model.num_classes)
-            about |= asdict(export(model, source, labels=labels))
-            crop_share = preprocessing_of(options.model).crop_share
-            save(copy_with_metadata(load_graph(source), {CROP_KEY: str(crop_share)}), source)
+            metadata = {CROP_KEY: str(preprocessing_of(options.model).crop_share)}
+            if labels:
+                metadata[LABELS_KEY] = "\n".join(labels)
+            about |= asdict(export(model, source, metadata=metadata))
         else:
             given = "" if options.model == DEMO else options.model
             source = resolve(DEMO, "onnx", model_path=given)

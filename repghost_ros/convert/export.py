@@ -6,9 +6,10 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from repghost_ros.errors import ConversionError, need
 from repghost_ros.output import whole_file
 from repghost_ros.zoo.catalogue import MODELS, weights_url
 from repghost_ros.zoo.labels import IMAGENET_CLASSES
-from repghost_ros.zoo.own import LABELS_KEY
 
 OPSET = 11
 """The newest operator set that the vendor's toolchain takes."""
@@ -153,14 +153,16 @@ def _weights(checkpoint: Path) -> dict[str, Any]:
     return {re.sub(r"^((module|_orig_mod)\.)+", "", name): v for name, v in content.items()}
 
 
-def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = ()) -> Exported:
+def export(
+    model: Any, path: Path, *, side: int = 224, metadata: Mapping[str, str] = MappingProxyType({})
+) -> Exported:
     """Fuse a network and write it as ONNX: input `data` 1x3xSIDExSIDE float32, output `logits`.
 
     Args:
         model: a torch module in evaluation mode.
         path: the file to write.
         side: input width and height in pixels.
-        labels: class names to store in the file's metadata.
+        metadata: entries to store in the file, see zoo.own.
 
     Raises:
         ConversionError: the result differs from the model.
@@ -189,8 +191,7 @@ def export(model: Any, path: Path, *, side: int = 224, labels: Sequence[str] = (
             dynamo=False,
         )
         written = onnx.load(partial)
-        if labels:
-            onnx.helper.set_model_props(written, {LABELS_KEY: "\n".join(labels)})
+        onnx.helper.set_model_props(written, dict(metadata))
         onnx.checker.check_model(written, full_check=True)
         onnx.save(written, partial)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
